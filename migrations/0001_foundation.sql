@@ -1,0 +1,83 @@
+-- Spaces, the state of their records, and the log of their changes.
+--
+-- space_id stands first in every primary key and unique index, so that the
+-- tables can be sharded by it. Names are compared by their bytes ("C"), never
+-- by a language's rules, so that an upgrade of a locale cannot reorder them.
+-- There are no foreign keys: every write happens under the lock of its space,
+-- and a check for each row would cost as much as the row.
+
+create table spaces (
+    id         uuid        not null primary key,
+    name       text        not null,
+    -- The space's identity across erasure and restore.
+    epoch      uuid        not null,
+    -- The last revision. Its row lock is what orders all writes of the space.
+    head       bigint      not null default 0,
+    -- The lowest revision that a cursor may resume from.
+    floor      bigint      not null default 0,
+    created_at timestamptz not null default now()
+) with (fillfactor = 50);
+
+-- The state, for people to query with SQL. What clients are sent is the text in
+-- the change at the same revision, which stays as long as it is the record's
+-- last one.
+create table records (
+    space_id         uuid        not null,
+    collection       text        collate "C" not null,
+    id               text        collate "C" not null,
+    revision         bigint      not null,
+    -- The last revision given by another device than the last writer.
+    foreign_revision bigint      not null,
+    -- Null: a tombstone.
+    document         jsonb,
+    updated_at       timestamptz not null,
+    primary key (space_id, collection, id)
+);
+create unique index records_by_revision on records (space_id, revision);
+
+-- The log: what happened at each revision. Revisions of a space have no gaps.
+create table changes (
+    space_id          uuid        not null,
+    revision          bigint      not null,
+    collection        text        collate "C" not null,
+    id                text        collate "C" not null,
+    -- 1 created, 2 updated, 3 deleted.
+    action            smallint    not null,
+    -- Canonical JSON, as clients are sent it; null when deleted.
+    document          text,
+    -- The record's change before this one; 0 if this is the first.
+    previous_revision bigint      not null,
+    author            text        not null,
+    device            text,
+    mutation_id       text        collate "C" not null,
+    -- SHA-256 of what the mutation asked for.
+    fingerprint       bytea       not null,
+    committed_at      timestamptz not null,
+    primary key (space_id, revision)
+);
+create unique index changes_by_mutation on changes (space_id, mutation_id);
+
+-- Answers to mutations that changed nothing; for the others the log has it.
+create table answers (
+    space_id        uuid        not null,
+    mutation_id     text        collate "C" not null,
+    fingerprint     bytea       not null,
+    -- 2 conflict, 3 rejected.
+    outcome         smallint    not null,
+    -- With a conflict: the change that made the record what it was then.
+    record_revision bigint,
+    -- With a rejection: reason, message and violations.
+    rejection       jsonb,
+    answered_at     timestamptz not null,
+    primary key (space_id, mutation_id)
+);
+
+-- The last sequence of each device. Outlives the answers, so that a mutation
+-- is never applied twice, however late it comes again.
+create table devices (
+    space_id   uuid        not null,
+    device     text        collate "C" not null,
+    sequence   bigint      not null,
+    updated_at timestamptz not null,
+    primary key (space_id, device)
+) with (fillfactor = 50);

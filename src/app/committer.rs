@@ -1,0 +1,212 @@
+//! Takes requests of many callers and decides them in groups, each in one
+//! transaction. No timer: a group is what arrived while the last one was being
+//! committed. Owns its connection, and nothing that it awaits is ever dropped
+//! half-way, but together with that connection.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, warn};
+
+use super::Error;
+use super::cache::Cache;
+use super::group;
+use super::wakeup::Wakeup;
+use crate::chain::Chain;
+use crate::clock::Clock;
+use crate::domain::{MutationResult, Refusal, Request, Space, limits};
+use crate::hub::Hub;
+use crate::store::{self, Store, Writer};
+
+/// A request that waits for its answer.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) space: Space,
+    pub(super) request: Request,
+    pub(super) size_bytes: usize,
+    pub(super) reply: oneshot::Sender<Result<Vec<MutationResult>, Error>>,
+    /// Its share of the queue's memory, held until it is answered.
+    pub(super) room: OwnedSemaphorePermit,
+}
+
+/// The answer to each job of a group, in order.
+pub(super) type Verdicts = Vec<Result<Vec<MutationResult>, Refusal>>;
+
+/// A transaction that takes longer is given up, with its connection.
+const GROUP_TIMEOUT: Duration = Duration::from_secs(15);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Waits between attempts when others were in the way.
+const BUSY_RETRIES: [Duration; 4] = [
+    Duration::from_millis(2),
+    Duration::from_millis(10),
+    Duration::from_millis(50),
+    Duration::from_millis(200),
+];
+
+pub(super) struct Committer {
+    store: Store,
+    clock: Clock,
+    hub: Arc<Hub>,
+    wakeup: Arc<Wakeup>,
+    cache: Cache,
+    writer: Option<Writer>,
+}
+
+impl Committer {
+    pub(super) fn new(store: Store, clock: Clock, hub: Arc<Hub>, wakeup: Arc<Wakeup>) -> Self {
+        Self { store, clock, hub, wakeup, cache: Cache::default(), writer: None }
+    }
+
+    /// Runs until `stop`, then decides what is in the queue and ends.
+    pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Job>, stop: CancellationToken) {
+        loop {
+            let first = tokio::select! {
+                biased;
+                () = stop.cancelled(), if !queue.is_closed() => {
+                    queue.close();
+                    continue;
+                }
+                // Cancel safe: a job that was not returned is still in the queue.
+                job = queue.recv() => job,
+            };
+            let Some(first) = first else { break };
+            let jobs = gather(first, &mut queue);
+            self.settle(jobs).await;
+        }
+        if let Some(writer) = self.writer.take()
+            && let Err(error) = writer.close().await
+        {
+            warn!(error = %Chain(&error), "a committer's connection did not close cleanly");
+        }
+    }
+
+    /// Decides a group and answers it. What the database refuses is found by
+    /// deciding each request alone, so that it does not fail its neighbours.
+    async fn settle(&mut self, jobs: Vec<Job>) {
+        match self.decide(&jobs).await {
+            Ok(verdicts) => answer(jobs, verdicts),
+            Err(error) if error.is_retryable() || jobs.len() == 1 => fail(jobs, error),
+            Err(error) => {
+                warn!(error = %Chain(&error), requests = jobs.len(), "a group was refused; deciding singly");
+                for job in jobs {
+                    let alone = std::slice::from_ref(&job);
+                    match self.decide(alone).await {
+                        Ok(verdicts) => answer(vec![job], verdicts),
+                        Err(error) => fail(vec![job], error),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Decides a group, with as many attempts as make sense. An attempt that
+    /// finds the group committed by an earlier one, whose outcome had been
+    /// unknown, gives the same answers: they are found by mutation id.
+    async fn decide(&mut self, jobs: &[Job]) -> Result<Verdicts, store::Error> {
+        let mut unsure: Option<Verdicts> = None;
+        let mut waits = BUSY_RETRIES.iter();
+        let mut lost = 0;
+        loop {
+            let mut decided = None;
+            let failure = match self.attempt(jobs, &mut decided).await {
+                Ok(verdicts) => return Ok(first_answers(verdicts, unsure.as_ref())),
+                Err(failure) => failure,
+            };
+            unsure = decided.or(unsure);
+            // The cache may hold what was never committed.
+            self.cache.clear();
+            match &failure {
+                store::Error::Busy(_) => match waits.next() {
+                    Some(wait) => sleep(*wait).await,
+                    None => return Err(failure),
+                },
+                store::Error::Unavailable(_) | store::Error::TimedOut(_) => {
+                    self.writer = None;
+                    lost += 1;
+                    if lost > 1 {
+                        return Err(failure);
+                    }
+                }
+                _ => return Err(failure),
+            }
+        }
+    }
+
+    /// One attempt; `decided` gets the verdicts before they are committed.
+    async fn attempt(
+        &mut self,
+        jobs: &[Job],
+        decided: &mut Option<Verdicts>,
+    ) -> Result<Verdicts, store::Error> {
+        let writer = match self.writer.take() {
+            Some(writer) => writer,
+            None => timeout(CONNECT_TIMEOUT, Writer::connect(&self.store))
+                .await
+                .map_err(|_slow| store::Error::TimedOut("connecting"))??,
+        };
+        let writer = self.writer.insert(writer);
+        let deciding = group::decide(writer, &mut self.cache, jobs, self.clock.now(), decided);
+        let committed = match timeout(GROUP_TIMEOUT, deciding).await {
+            Ok(result) => result?,
+            Err(_slow) => {
+                // The connection goes with the future: nobody gets it half-way.
+                self.writer = None;
+                return Err(store::Error::TimedOut("a transaction"));
+            }
+        };
+        for commit in &committed.commits {
+            self.hub.publish(commit.space, commit.after, &commit.changes);
+            self.wakeup.moved(commit.space, commit.head);
+        }
+        for (space, head) in &committed.heads {
+            self.hub.hint(*space, *head);
+        }
+        Ok(committed.verdicts)
+    }
+}
+
+/// What has arrived, up to the bounds of one transaction.
+fn gather(first: Job, queue: &mut mpsc::Receiver<Job>) -> Vec<Job> {
+    let mut mutations = first.request.mutations.len();
+    let mut bytes = first.size_bytes;
+    let mut jobs = vec![first];
+    while mutations < limits::GROUP_MUTATIONS_MAX && bytes < limits::GROUP_DOCUMENT_BYTES_MAX {
+        let Ok(job) = queue.try_recv() else { break };
+        mutations += job.request.mutations.len();
+        bytes += job.size_bytes;
+        jobs.push(job);
+    }
+    jobs
+}
+
+/// Verdicts found by a second look at a commit whose outcome was unknown are
+/// first answers all the same, not replays.
+fn first_answers(mut verdicts: Verdicts, unsure: Option<&Verdicts>) -> Verdicts {
+    for (found, decided) in verdicts.iter_mut().zip(unsure.into_iter().flatten()) {
+        if let (Ok(found), Ok(decided)) = (found, decided) {
+            for (found, decided) in found.iter_mut().zip(decided) {
+                found.replayed &= decided.replayed;
+            }
+        }
+    }
+    verdicts
+}
+
+fn answer(jobs: Vec<Job>, verdicts: Verdicts) {
+    for (job, verdict) in jobs.into_iter().zip(verdicts) {
+        // The caller may have gone; its mutation is decided all the same.
+        let _gone = job.reply.send(verdict.map_err(Error::Refused));
+        drop(job.room);
+    }
+}
+
+fn fail(jobs: Vec<Job>, failure: store::Error) {
+    error!(error = %Chain(&failure), requests = jobs.len(), "a group of mutations failed");
+    let failure = Arc::new(failure);
+    for job in jobs {
+        let _gone = job.reply.send(Err(Error::Store(Arc::clone(&failure))));
+    }
+}

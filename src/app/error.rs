@@ -1,0 +1,42 @@
+//! Why a use case failed. Expected outcomes of mutations are not here: they
+//! are answers.
+
+use std::sync::Arc;
+
+use crate::domain::{CursorFault, Epoch, Refusal, Revision};
+use crate::store;
+
+/// A failure that the caller is told of.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no such space for this user.
+    #[error("the space does not exist")]
+    SpaceNotFound,
+    /// The record never was, or was deleted at a revision.
+    #[error("the record does not exist")]
+    RecordNotFound { deleted_at: Option<Revision> },
+    /// The whole request was refused; nothing of it was decided.
+    #[error("the request was refused: {0:?}")]
+    Refused(Refusal),
+    /// The cursor cannot be resumed.
+    #[error("the cursor cannot be resumed: {fault:?}")]
+    Cursor { fault: CursorFault, epoch: Epoch, head: Revision, floor: Revision },
+    /// Too much waits already.
+    #[error("too many requests are waiting")]
+    Overloaded,
+    /// The server is going away.
+    #[error("the server is stopping")]
+    Stopping,
+    /// The store failed.
+    #[error("the store failed")]
+    Store(#[source] Arc<store::Error>),
+    /// A bug of ours.
+    #[error("a task panicked")]
+    Panicked(#[source] tokio::task::JoinError),
+}
+
+impl From<store::Error> for Error {
+    fn from(error: store::Error) -> Self {
+        Self::Store(Arc::new(error))
+    }
+}

@@ -1,0 +1,133 @@
+//! Brings the hub what other replicas wrote: polls the heads of watched spaces,
+//! and reads the log wherever a ring lacks something, however that was noticed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use crate::chain::Chain;
+use crate::domain::{Revision, SpaceId, limits};
+use crate::hub::{Hub, Refresh};
+use crate::store::{ChangesQuery, Error, Store};
+
+/// With every notification lost, a change is this late.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// Without an answer for this long, the store counts as away.
+const STORE_OK_WITHIN: Duration = Duration::from_secs(5);
+/// A ring that lacks more than this is not filled: its readers take it from the
+/// store themselves, in pages of their own.
+const FILL_REVISIONS_MAX: u64 = 5_000;
+
+#[derive(Debug)]
+pub(super) struct Feeder {
+    store: Store,
+    hub: Arc<Hub>,
+    /// Somebody wants the heads polled now.
+    poll: Notify,
+    last_answer: Mutex<Option<Instant>>,
+}
+
+impl Feeder {
+    pub(super) fn new(store: Store, hub: Arc<Hub>) -> Self {
+        Self { store, hub, poll: Notify::new(), last_answer: Mutex::new(None) }
+    }
+
+    /// Polls all heads now. For when notifications may have been missed.
+    pub(super) fn poll_now(&self) {
+        self.poll.notify_one();
+    }
+
+    /// Hears of a head.
+    pub(super) fn hint(&self, space: SpaceId, head: Revision) {
+        self.hub.hint(space, head);
+    }
+
+    /// Whether the store has answered lately.
+    pub(super) fn store_ok(&self) -> bool {
+        self.last_answer.lock().is_some_and(|answer| answer.elapsed() < STORE_OK_WITHIN)
+    }
+
+    /// Feeds the hub and wakes its watchers, until `stop`.
+    pub(super) async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let waking = async {
+            loop {
+                self.hub.wake_watchers().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            // Cancel: between two statements of the store only, see `feed`.
+            () = self.feed(&stop) => {}
+            () = waking => {}
+        }
+    }
+
+    async fn feed(&self, stop: &CancellationToken) {
+        let mut tick = interval(POLL_INTERVAL);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut failing = false;
+        loop {
+            // Cancel: every branch waits only; the work below is not dropped.
+            let poll = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = self.hub.lack() => false,
+                () = self.poll.notified() => true,
+                _ = tick.tick() => true,
+            };
+            let result = self.refresh(poll).await;
+            match &result {
+                Ok(()) if failing => info!("the store answers again"),
+                Err(failure) if !failing => {
+                    error!(error = %Chain(failure), "the store does not answer; trying on");
+                }
+                Ok(()) | Err(_) => {}
+            }
+            failing = result.is_err();
+        }
+    }
+
+    /// Not cancel safe.
+    async fn refresh(&self, poll: bool) -> Result<(), Error> {
+        if poll {
+            self.hub.trim();
+            let heads = self.store.heads(&self.hub.watched()).await?;
+            *self.last_answer.lock() = Some(Instant::now());
+            for (space, at) in heads {
+                // Also tells of a new epoch; the head alone would not.
+                let read = Some((at.head, Vec::new()));
+                self.hub.refresh(space, Refresh { epoch: at.epoch, head: at.head, changes: read });
+            }
+        }
+        for (space, end) in self.hub.lacking() {
+            self.fill(space, end).await?;
+        }
+        Ok(())
+    }
+
+    async fn fill(&self, space: SpaceId, mut end: Revision) -> Result<(), Error> {
+        loop {
+            let query = ChangesQuery {
+                space,
+                after: end,
+                collections: &[],
+                every_step: true,
+                entries_max: limits::PAGE_ENTRIES_MAX,
+            };
+            let Some(page) = self.store.changes(query).await? else { return Ok(()) };
+            let at = page.space;
+            let far = at.head.since(end) > FILL_REVISIONS_MAX;
+            let read = (!far).then_some((end, page.changes));
+            self.hub.refresh(space, Refresh { epoch: at.epoch, head: at.head, changes: read });
+            if far || page.up_to >= at.head {
+                return Ok(());
+            }
+            end = page.up_to;
+        }
+    }
+}

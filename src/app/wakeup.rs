@@ -1,0 +1,121 @@
+//! Tells other replicas which spaces moved, and hears it from them. Only ever a
+//! hint: whatever is lost here, the feeder's poll finds a little later.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+use uuid::Uuid;
+
+use super::feeder::Feeder;
+use crate::chain::Chain;
+use crate::domain::{Revision, SpaceId};
+use crate::store::{Error, Heard, Listener, Notifier, Store};
+
+/// What moves within this time goes out in one notification.
+const GATHER: Duration = Duration::from_millis(5);
+/// Between attempts to connect again.
+const RECONNECT: Duration = Duration::from_millis(500);
+
+#[derive(Debug)]
+pub(super) struct Wakeup {
+    /// Tells our own notifications from those of others.
+    replica: Uuid,
+    moved: Mutex<HashMap<SpaceId, Revision>>,
+    wake: Notify,
+}
+
+impl Wakeup {
+    pub(super) fn new(replica: Uuid) -> Self {
+        Self { replica, moved: Mutex::default(), wake: Notify::new() }
+    }
+
+    /// A space has a new head. Never waits.
+    pub(super) fn moved(&self, space: SpaceId, head: Revision) {
+        self.moved.lock().insert(space, head);
+        self.wake.notify_one();
+    }
+
+    /// Sends notifications until `stop`.
+    pub(super) async fn notify(self: Arc<Self>, store: Store, stop: CancellationToken) {
+        let mut notifier = None;
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                () = self.wake.notified() => {}
+            }
+            sleep(GATHER).await;
+            let heads: Vec<_> = std::mem::take(&mut *self.moved.lock()).into_iter().collect();
+            if let Err(error) = self.send(&store, &mut notifier, &heads).await {
+                debug!(error = %Chain(&error), "a notification was not sent");
+                notifier = None;
+                sleep(RECONNECT).await;
+            }
+        }
+        if let Some(notifier) = notifier
+            && let Err(error) = notifier.close().await
+        {
+            debug!(error = %Chain(&error), "the notifier's connection did not close cleanly");
+        }
+    }
+
+    async fn send(
+        &self,
+        store: &Store,
+        notifier: &mut Option<Notifier>,
+        heads: &[(SpaceId, Revision)],
+    ) -> Result<(), Error> {
+        let connected = match notifier.take() {
+            Some(connected) => connected,
+            None => Notifier::connect(store).await?,
+        };
+        notifier.insert(connected).notify(self.replica, heads).await
+    }
+
+    /// Hears notifications until `stop`. After any fault it connects anew, and
+    /// has the heads polled once it listens: then nothing lies in between.
+    pub(super) async fn listen(
+        self: Arc<Self>,
+        store: Store,
+        feeder: Arc<Feeder>,
+        stop: CancellationToken,
+    ) {
+        loop {
+            let heard = tokio::select! {
+                biased;
+                // Cancel: the listener's connection is its own and goes with it.
+                () = stop.cancelled() => return,
+                ended = self.hear(&store, &feeder) => ended,
+            };
+            if let Err(error) = heard {
+                warn!(error = %Chain(&error), "the listener lost its connection; connecting anew");
+            }
+            feeder.poll_now();
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = sleep(RECONNECT) => {}
+            }
+        }
+    }
+
+    async fn hear(&self, store: &Store, feeder: &Feeder) -> Result<(), Error> {
+        let mut listener = Listener::connect(store).await?;
+        feeder.poll_now();
+        loop {
+            match listener.hear(self.replica).await? {
+                Heard::Heads(heads) => {
+                    heads.into_iter().for_each(|(space, head)| feeder.hint(space, head));
+                }
+                Heard::Nothing => {}
+                Heard::Gap => feeder.poll_now(),
+            }
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! The time of day, as a value that is handed in: owns the only call of the system clock, so that
+//! tests and simulations decide what time it is. Knows nothing of what the time is used for.
+//! Intervals and timers are `tokio::time`'s matter, not this module's.
+
+use std::{sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use time::OffsetDateTime;
+
+/// A clock; copies of a manual one show the same time.
+#[derive(Clone, Debug)]
+pub struct Clock(Source);
+
+#[derive(Clone, Debug)]
+enum Source {
+    System,
+    Manual(Arc<Mutex<OffsetDateTime>>),
+}
+
+impl Clock {
+    /// The machine's own clock.
+    pub fn system() -> Self {
+        Self(Source::System)
+    }
+
+    /// A clock that stands at `start` and moves only with [`Clock::advance`].
+    pub fn manual(start: OffsetDateTime) -> Self {
+        Self(Source::Manual(Arc::new(Mutex::new(start))))
+    }
+
+    /// Moves a manual clock and all its copies forward; the system's clock cannot be moved.
+    pub fn advance(&self, by: Duration) {
+        match &self.0 {
+            Source::System => unreachable!("only a manual clock can be moved"),
+            Source::Manual(now) => *now.lock() += by,
+        }
+    }
+
+    /// The current time, in UTC.
+    pub fn now(&self) -> OffsetDateTime {
+        match &self.0 {
+            #[expect(clippy::disallowed_methods, reason = "the program's one look at the clock")]
+            Source::System => OffsetDateTime::from(std::time::SystemTime::now()),
+            Source::Manual(now) => *now.lock(),
+        }
+    }
+
+    /// The current time as tokens count it: whole seconds since 1970.
+    pub fn unix_seconds(&self) -> i64 {
+        self.now().unix_timestamp()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manual_clock_moves_with_its_copies_and_only_when_told() {
+        let clock = Clock::manual(OffsetDateTime::UNIX_EPOCH);
+        let copy = clock.clone();
+        assert_eq!(copy.unix_seconds(), 0);
+        clock.advance(Duration::from_millis(1_500));
+        assert_eq!(copy.unix_seconds(), 1);
+        assert_eq!(copy.now() - OffsetDateTime::UNIX_EPOCH, time::Duration::milliseconds(1_500));
+    }
+
+    #[test]
+    fn the_system_clock_shows_a_time_after_this_was_written() {
+        assert!(Clock::system().unix_seconds() > 1_767_225_600);
+    }
+}

@@ -1,0 +1,50 @@
+//! Every bound of the system, with its unit last in the name and its reason.
+
+/// Size of one message on the wire. Clients' libraries refuse 4 MiB by default.
+pub const MESSAGE_BYTES_MAX: usize = 3 << 20;
+/// Documents that one page or frame gathers from the store. Leaves room for the
+/// growth of a document when it is sent as a Struct.
+pub const PAGE_DOCUMENT_BYTES_MAX: usize = 1 << 20;
+/// Entries in one page.
+pub const PAGE_ENTRIES_MAX: usize = 1_000;
+/// Entries in one page when the request does not say.
+pub const PAGE_ENTRIES_DEFAULT: usize = 100;
+/// Mutations in one batch.
+pub const BATCH_MUTATIONS_MAX: usize = 1_000;
+/// One document as canonical JSON: large enough for a note, small enough that a
+/// page of them fits in memory many times over.
+pub const DOCUMENT_BYTES_MAX: usize = 256 << 10;
+/// Levels of a document; a Struct spends three protobuf levels on each, and
+/// decoders stop at 100.
+pub const DOCUMENT_DEPTH_MAX: usize = 32;
+/// Values in a document, so that its cost follows its size.
+pub const DOCUMENT_VALUES_MAX: usize = 10_000;
+/// Paths that one patch removes.
+pub const PATCH_UNSET_MAX: usize = 1_000;
+/// A collection's name. With the record's id it must fit into an index entry.
+pub const COLLECTION_BYTES_MAX: usize = 128;
+/// A record's id.
+pub const RECORD_ID_BYTES_MAX: usize = 256;
+/// A mutation's id.
+pub const MUTATION_ID_BYTES_MAX: usize = 128;
+/// A device's id.
+pub const DEVICE_ID_BYTES_MAX: usize = 64;
+/// A user's id.
+pub const USER_ID_BYTES_MAX: usize = 128;
+/// The client's name of a subscription.
+pub const SUBSCRIPTION_ID_BYTES_MAX: usize = 64;
+/// Open subscriptions on one stream.
+pub const STREAM_SUBSCRIPTIONS_MAX: usize = 1_000;
+/// Collections in one filter.
+pub const FILTER_COLLECTIONS_MAX: usize = 100;
+/// Mutations that one transaction gathers.
+pub const GROUP_MUTATIONS_MAX: usize = 2_000;
+/// Documents that one transaction gathers, unless a single request has more.
+pub const GROUP_DOCUMENT_BYTES_MAX: usize = 4 << 20;
+/// Requests that wait for one committer. A further one is told to come later.
+pub const COMMITTER_QUEUE_REQUESTS_MAX: usize = 4_096;
+/// Frames that wait in one stream before its reader is waited for. With the
+/// next bound this is what a reader who stops reading can hold.
+pub const STREAM_QUEUE_FRAMES_MAX: usize = 2;
+/// Changes in one live frame, as memory counts them; more go into the next one.
+pub const FRAME_CHANGE_BYTES_MAX: usize = 64 << 10;

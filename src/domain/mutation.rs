@@ -1,0 +1,121 @@
+//! What a client asks for, and what it is answered.
+
+use std::sync::Arc;
+
+use super::{
+    DeviceId, Document, Fingerprint, MutationId, Pointer, Record, RecordKey, Revision, Sequence,
+    UserId,
+};
+
+/// One call: mutations of one space, in order.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub author: UserId,
+    pub device: Option<DeviceId>,
+    /// All or none.
+    pub atomic: bool,
+    pub mutations: Vec<Mutation>,
+}
+
+/// One operation on one record, under a client-chosen id.
+#[derive(Clone, Debug)]
+pub struct Mutation {
+    pub id: MutationId,
+    pub device_sequence: Option<Sequence>,
+    pub fingerprint: Fingerprint,
+    /// Err: the content breaks a rule. The mutation still gets its answer.
+    pub content: Result<Content, Rejection>,
+}
+
+/// What a valid mutation asks for.
+#[derive(Clone, Debug)]
+pub struct Content {
+    pub key: RecordKey,
+    pub operation: Operation,
+    /// What the client had seen; None = write unconditionally.
+    pub base: Option<Revision>,
+}
+
+/// What to do with the record.
+#[derive(Clone, Debug)]
+pub enum Operation {
+    Create(Document),
+    Put(Document),
+    Patch(Patch),
+    Delete,
+}
+
+/// Parts of a document to change.
+#[derive(Clone, Debug)]
+pub struct Patch {
+    /// Merged recursively; an empty object sets nothing.
+    pub set: Document,
+    pub unset: Vec<Pointer>,
+}
+
+/// The answer to one mutation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MutationResult {
+    pub mutation_id: MutationId,
+    pub outcome: Outcome,
+    /// This is the stored first answer.
+    pub replayed: bool,
+}
+
+/// What became of a mutation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It took effect at this revision.
+    Applied(Revision),
+    /// Its base was stale; here is the record that stood in the way.
+    Conflict(Arc<Record>),
+    /// It can never take effect as it is.
+    Rejected(Rejection),
+}
+
+/// Why a mutation can never take effect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    pub reason: RejectionReason,
+    pub message: String,
+    pub violations: Vec<Violation>,
+}
+
+impl Rejection {
+    /// A rejection that no single field explains.
+    pub fn new(reason: RejectionReason, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into(), violations: Vec::new() }
+    }
+
+    /// Content that breaks rules.
+    pub fn invalid(violations: Vec<Violation>) -> Self {
+        let message = "the mutation's content is invalid; see violations".into();
+        Self { reason: RejectionReason::Invalid, message, violations }
+    }
+}
+
+/// Why, for programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RejectionReason {
+    Invalid,
+    AlreadyExists,
+    NotFound,
+    BatchAborted,
+    SequenceUsed,
+}
+
+/// One field that breaks a rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Path in the request.
+    pub field: String,
+    /// The rule.
+    pub description: String,
+}
+
+impl Violation {
+    /// A violation.
+    pub fn new(field: impl Into<String>, description: impl Into<String>) -> Self {
+        Self { field: field.into(), description: description.into() }
+    }
+}

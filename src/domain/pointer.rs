@@ -1,0 +1,70 @@
+//! Field paths inside a document: JSON Pointers (RFC 6901).
+
+use std::fmt;
+
+use super::limits;
+
+/// A path to a value below the top of a document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pointer(Vec<String>);
+
+impl Pointer {
+    /// The pointer, or the rule that it breaks.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let Some(rest) = text.strip_prefix('/') else {
+            return Err("must be a JSON Pointer such as /address/city".into());
+        };
+        let keys = rest.split('/').map(unescape).collect::<Result<Vec<_>, _>>()?;
+        if keys.len() > limits::DOCUMENT_DEPTH_MAX {
+            return Err(format!("has more than {} levels", limits::DOCUMENT_DEPTH_MAX));
+        }
+        Ok(Self(keys))
+    }
+
+    /// The keys from the top down; never empty.
+    pub fn keys(&self) -> &[String] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Pointer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|key| write!(f, "/{}", escape(key)))
+    }
+}
+
+/// One key as a pointer spells it.
+pub(super) fn escape(key: &str) -> String {
+    key.replace('~', "~0").replace('/', "~1")
+}
+
+fn unescape(token: &str) -> Result<String, String> {
+    let mut key = String::with_capacity(token.len());
+    let mut rest = token.chars();
+    while let Some(char) = rest.next() {
+        key.push(match char {
+            '~' => match rest.next() {
+                Some('0') => '~',
+                Some('1') => '/',
+                _ => return Err("has a ~ that is neither ~0 nor ~1".into()),
+            },
+            other => other,
+        });
+    }
+    Ok(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pointers_are_read_and_written_alike() {
+        for text in ["/a", "/a/b", "/a~1b/~0", "/", "/a//b", "/ü"] {
+            assert_eq!(Pointer::parse(text).unwrap().to_string(), text);
+        }
+        for text in ["", "a", "a/b", "/~", "/~2", &"/x".repeat(33)] {
+            assert!(Pointer::parse(text).is_err(), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! Live changes in memory: for each watched space a ring of its last changes,
+//! and whom to wake when it grows. Holds nothing that may not be lost: who
+//! falls off a ring reads the store. Knows neither the store nor the wire.
+//!
+//! Nothing is pushed to a reader. A reader has a cursor, is woken, looks whether
+//! the head is past its cursor, and takes what it wants; so a slow one costs
+//! nothing but its own progress.
+
+mod feed;
+mod ring;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::domain::{Change, Epoch, Revision, SpaceId};
+use feed::Feed;
+
+pub use ring::Entry;
+
+/// All watched spaces of this replica.
+#[derive(Debug)]
+pub struct Hub {
+    feeds: Mutex<HashMap<SpaceId, Arc<Feed>>>,
+    /// Feeds that moved and whose watchers have not been woken yet.
+    moved: Mutex<Vec<Arc<Feed>>>,
+    /// There is something in `moved`.
+    wake: Notify,
+    /// Some feed lacks changes that the store has.
+    lack: Notify,
+    ring_bytes_max: usize,
+    watches: AtomicU64,
+}
+
+impl Hub {
+    /// A hub whose rings share `ring_bytes_max`.
+    pub fn new(ring_bytes_max: usize) -> Self {
+        Self {
+            feeds: Mutex::default(),
+            moved: Mutex::default(),
+            wake: Notify::new(),
+            lack: Notify::new(),
+            ring_bytes_max,
+            watches: AtomicU64::new(0),
+        }
+    }
+
+    /// Watches a space: `waker` is notified whenever it moves. Read the head
+    /// from the store after this, and begin with [`Watch::begin`]: then nothing
+    /// can fall between history and what is live.
+    pub fn watch(self: &Arc<Self>, space: SpaceId, waker: Arc<Notify>) -> Watch {
+        let number = self.watches.fetch_add(1, Ordering::Relaxed);
+        let mut feeds = self.feeds.lock();
+        let feed = Arc::clone(feeds.entry(space).or_insert_with(|| Arc::new(Feed::new(space))));
+        feed.add_watcher(number, waker);
+        drop(feeds);
+        Watch { hub: Arc::clone(self), feed, number }
+    }
+
+    /// Takes the changes of a commit on this replica. `after` is the head that
+    /// they follow. Never waits.
+    pub fn publish(&self, space: SpaceId, after: Revision, changes: &[Arc<Change>]) {
+        let Some(feed) = self.feed(space) else { return };
+        self.note(&feed, feed.append(after, changes, self.share()));
+    }
+
+    /// Hears that a space has this head, wherever it was written.
+    pub fn hint(&self, space: SpaceId, head: Revision) {
+        let Some(feed) = self.feed(space) else { return };
+        self.note(&feed, feed.hint(head));
+    }
+
+    /// Takes what was read from the store: where the space is now, and the
+    /// changes after the feed's end, if they were few enough to read.
+    pub fn refresh(&self, space: SpaceId, read: Refresh) {
+        let Some(feed) = self.feed(space) else { return };
+        self.note(&feed, feed.refresh(read, self.share()));
+    }
+
+    /// The spaces that are watched.
+    pub fn watched(&self) -> Vec<SpaceId> {
+        self.feeds.lock().keys().copied().collect()
+    }
+
+    /// Spaces that lack changes, each with the end of its ring.
+    pub fn lacking(&self) -> Vec<(SpaceId, Revision)> {
+        let feeds = self.feeds.lock();
+        feeds.values().filter_map(|feed| feed.lacks().map(|end| (feed.space, end))).collect()
+    }
+
+    /// Waits until some feed lacks changes. Cancel safe.
+    pub async fn lack(&self) {
+        self.lack.notified().await;
+    }
+
+    /// Wakes the watchers of all feeds that moved; waits until there are some.
+    /// Runs on a task of its own: waking ten thousand readers is not the
+    /// writer's work. Cancel safe.
+    pub async fn wake_watchers(&self) {
+        self.wake.notified().await;
+        let moved = std::mem::take(&mut *self.moved.lock());
+        for feed in moved {
+            feed.wake();
+        }
+    }
+
+    /// Shrinks rings to their share, which gets smaller with more spaces.
+    pub fn trim(&self) {
+        let share = self.share();
+        let feeds: Vec<_> = self.feeds.lock().values().cloned().collect();
+        feeds.iter().for_each(|feed| feed.trim(share));
+    }
+
+    fn feed(&self, space: SpaceId) -> Option<Arc<Feed>> {
+        self.feeds.lock().get(&space).cloned()
+    }
+
+    fn share(&self) -> usize {
+        self.ring_bytes_max / self.feeds.lock().len().max(1)
+    }
+
+    fn note(&self, feed: &Arc<Feed>, effect: Effect) {
+        if effect.moved {
+            self.moved.lock().push(Arc::clone(feed));
+            self.wake.notify_one();
+        }
+        if effect.lacks {
+            self.lack.notify_one();
+        }
+    }
+}
+
+/// What a feed wants after it changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Effect {
+    /// Watchers are to be woken, and were not asked to yet.
+    moved: bool,
+    /// The store has changes that the feed lacks.
+    lacks: bool,
+}
+
+/// What the store says of a space.
+#[derive(Clone, Debug)]
+pub struct Refresh {
+    pub epoch: Epoch,
+    pub head: Revision,
+    /// Changes after a revision; None if there are too many to hold, so that
+    /// readers shall take them from the store.
+    pub changes: Option<(Revision, Vec<Arc<Change>>)>,
+}
+
+/// One reader's hold on a space. Ends when dropped; a space that nobody holds
+/// costs nothing.
+#[derive(Debug)]
+pub struct Watch {
+    hub: Arc<Hub>,
+    feed: Arc<Feed>,
+    number: u64,
+}
+
+/// What a ring has for a reader.
+#[derive(Debug)]
+pub enum Ahead {
+    /// Nothing after the cursor yet.
+    Nothing,
+    /// These, without a gap, up to this revision.
+    Entries(Vec<Arc<Entry>>, Revision),
+    /// Something, but the ring does not reach back to the cursor.
+    InStore,
+}
+
+impl Watch {
+    /// Begins the feed at a head that was read after [`Hub::watch`].
+    pub fn begin(&self, epoch: Epoch, head: Revision) {
+        let read = Refresh { epoch, head, changes: None };
+        self.hub.note(&self.feed, self.feed.begin(&read));
+    }
+
+    /// What comes after `cursor`, at most about `bytes_max` of it.
+    pub fn ahead(&self, cursor: Revision, bytes_max: usize) -> Ahead {
+        self.feed.ahead(cursor, bytes_max)
+    }
+
+    /// The last revision of the space that this replica knows of.
+    pub fn head(&self) -> Revision {
+        self.feed.head()
+    }
+
+    /// The space's epoch as the store last told it.
+    pub fn epoch(&self) -> Option<Epoch> {
+        self.feed.epoch()
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        // Under the lock of the map, so that a new watcher cannot come to a feed
+        // that is just being taken out.
+        let mut feeds = self.hub.feeds.lock();
+        if self.feed.remove_watcher(self.number) {
+            feeds.remove(&self.feed.space);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

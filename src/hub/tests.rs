@@ -1,0 +1,148 @@
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::*;
+use crate::domain::{ChangeAction, CollectionName, Document, MutationId, RecordId, RecordKey, UserId};
+
+const SPACE: SpaceId = SpaceId(Uuid::from_u128(1));
+const EPOCH: Epoch = Epoch(Uuid::from_u128(9));
+
+fn revision(number: i64) -> Revision {
+    Revision::new(number).unwrap()
+}
+
+fn changes(numbers: std::ops::RangeInclusive<i64>) -> Vec<Arc<Change>> {
+    numbers
+        .map(|number| {
+            Arc::new(Change {
+                revision: revision(number),
+                key: RecordKey {
+                    collection: CollectionName::parse("task").unwrap(),
+                    id: RecordId::parse("a").unwrap(),
+                },
+                action: ChangeAction::Updated,
+                document: Some(Document::from_json(b"{}").unwrap()),
+                previous_revision: revision(number - 1),
+                author: UserId::parse("alice").unwrap(),
+                device: None,
+                mutation_id: MutationId::parse("m").unwrap(),
+                committed_at: OffsetDateTime::UNIX_EPOCH,
+            })
+        })
+        .collect()
+}
+
+fn begun(head: i64) -> (Arc<Hub>, Watch) {
+    let hub = Arc::new(Hub::new(1 << 20));
+    let watch = hub.watch(SPACE, Arc::default());
+    watch.begin(EPOCH, revision(head));
+    (hub, watch)
+}
+
+/// The revisions that a reader takes, or None for "read the store".
+fn ahead(watch: &Watch, cursor: i64) -> Option<Vec<i64>> {
+    match watch.ahead(revision(cursor), usize::MAX) {
+        Ahead::Nothing => Some(Vec::new()),
+        Ahead::Entries(entries, up_to) => {
+            assert_eq!(up_to, entries.last().unwrap().change.revision);
+            Some(entries.iter().map(|entry| entry.change.revision.get()).collect())
+        }
+        Ahead::InStore => None,
+    }
+}
+
+#[test]
+fn commits_of_this_replica_are_live_at_once() {
+    let (hub, watch) = begun(5);
+    assert_eq!(ahead(&watch, 5), Some(vec![]));
+    hub.publish(SPACE, revision(5), &changes(6..=8));
+    assert_eq!(ahead(&watch, 5), Some(vec![6, 7, 8]));
+    assert_eq!(ahead(&watch, 7), Some(vec![8]));
+    assert_eq!(ahead(&watch, 4), None, "before the ring: read the store");
+    assert_eq!(hub.lacking(), vec![]);
+}
+
+#[test]
+fn a_commit_of_another_replica_is_read_from_the_log() {
+    let (hub, watch) = begun(5);
+    hub.publish(SPACE, revision(7), &changes(8..=8));
+    assert_eq!(ahead(&watch, 5), Some(vec![]), "6 and 7 are not known yet");
+    assert_eq!(hub.lacking(), vec![(SPACE, revision(5))]);
+    let read = Some((revision(5), changes(6..=8)));
+    hub.refresh(SPACE, Refresh { epoch: EPOCH, head: revision(8), changes: read });
+    assert_eq!(ahead(&watch, 5), Some(vec![6, 7, 8]));
+    hub.publish(SPACE, revision(6), &changes(7..=9));
+    assert_eq!(ahead(&watch, 5), Some(vec![6, 7, 8, 9]), "what overlaps comes once");
+    assert_eq!(hub.lacking(), vec![]);
+}
+
+#[test]
+fn what_is_committed_before_the_feed_begins_is_not_lost() {
+    let hub = Arc::new(Hub::new(1 << 20));
+    let watch = hub.watch(SPACE, Arc::default());
+    // The head 5 was read, then 6 was committed, then the feed began.
+    hub.publish(SPACE, revision(5), &changes(6..=6));
+    watch.begin(EPOCH, revision(5));
+    assert_eq!(hub.lacking(), vec![(SPACE, revision(5))]);
+}
+
+#[test]
+fn too_many_changes_send_readers_to_the_store() {
+    let (hub, watch) = begun(5);
+    hub.hint(SPACE, revision(100_000));
+    hub.refresh(SPACE, Refresh { epoch: EPOCH, head: revision(100_000), changes: None });
+    assert_eq!(ahead(&watch, 5), None);
+    assert_eq!(ahead(&watch, 100_000), Some(vec![]));
+}
+
+#[test]
+fn rings_are_bounded_by_bytes() {
+    let hub = Arc::new(Hub::new(10_000));
+    let watch = hub.watch(SPACE, Arc::default());
+    watch.begin(EPOCH, revision(0));
+    for number in 1..=1_000 {
+        hub.publish(SPACE, revision(number - 1), &changes(number..=number));
+    }
+    assert_eq!(ahead(&watch, 0), None);
+    let kept = ahead(&watch, 995).unwrap();
+    assert_eq!(kept, [996, 997, 998, 999, 1_000]);
+    assert_eq!(ahead(&watch, 900), None, "not a thousand changes");
+}
+
+#[test]
+fn another_epoch_starts_the_ring_anew() {
+    let (hub, watch) = begun(5);
+    let epoch = Epoch(Uuid::from_u128(10));
+    hub.refresh(SPACE, Refresh { epoch, head: revision(2), changes: None });
+    assert_eq!(watch.epoch(), Some(epoch));
+    assert_eq!(watch.head(), revision(2));
+}
+
+#[test]
+fn a_space_that_nobody_watches_is_forgotten() {
+    let (hub, watch) = begun(5);
+    let second = hub.watch(SPACE, Arc::default());
+    drop(watch);
+    assert_eq!(hub.watched(), vec![SPACE]);
+    drop(second);
+    assert_eq!(hub.watched(), vec![]);
+}
+
+#[tokio::test]
+async fn watchers_are_woken_once_for_many_commits() {
+    let hub = Arc::new(Hub::new(1 << 20));
+    let waker = Arc::new(Notify::new());
+    let watch = hub.watch(SPACE, Arc::clone(&waker));
+    watch.begin(EPOCH, revision(0));
+    hub.wake_watchers().await;
+    waker.notified().await;
+    for number in 1..=100 {
+        hub.publish(SPACE, revision(number - 1), &changes(number..=number));
+    }
+    assert_eq!(hub.moved.lock().len(), 1);
+    hub.wake_watchers().await;
+    waker.notified().await;
+    hub.publish(SPACE, revision(100), &changes(101..=101));
+    hub.wake_watchers().await;
+    waker.notified().await;
+}

@@ -1,0 +1,33 @@
+//! PostgreSQL: the only place that knows SQL. Reads run on a pool, each as one
+//! statement; writes run on connections that committers own.
+//!
+//! Futures of this module must not be dropped while they run: sqlx may return a
+//! connection to its pool inside an open transaction then. Callers run them on
+//! tasks of their own (`App::detached`, the committers, the feeder).
+
+mod answers;
+mod connect;
+mod error;
+mod heads;
+mod migrate;
+mod notify;
+mod pages;
+mod row;
+mod write;
+
+use sqlx::PgPool;
+use sqlx::postgres::PgConnectOptions;
+
+pub use connect::Settings;
+pub use error::Error;
+pub use heads::SpaceHead;
+pub use notify::{Heard, Listener, Notifier};
+pub use pages::{ChangesPage, ChangesQuery, RecordsPage};
+pub use write::{Group, Loaded, Wanted, Writer};
+
+/// The database. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Store {
+    reads: PgPool,
+    connect: PgConnectOptions,
+}

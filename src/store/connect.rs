@@ -1,0 +1,108 @@
+//! Connecting, and refusing databases that would lose data.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{ConnectOptions, Connection, PgConnection, Row};
+use tracing::log::LevelFilter;
+
+use super::{Error, Store};
+
+/// How to use a database.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Connections for reads.
+    pub read_connections: u32,
+    /// Accept a database that may lose acknowledged writes, for tests.
+    pub allow_unsafe: bool,
+}
+
+/// What every session sets. The planner settings make plans follow the indexes:
+/// by default they depend on statistics, and on a table that was never analysed
+/// a page costs twenty times as much.
+const SESSION: [(&str, &str); 13] = [
+    ("application_name", "syncline"),
+    ("plan_cache_mode", "force_generic_plan"),
+    ("enable_seqscan", "off"),
+    ("enable_bitmapscan", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+    ("enable_sort", "off"),
+    // The settings above raise estimates so far that plans would be compiled.
+    ("jit", "off"),
+    ("default_transaction_isolation", "read committed"),
+    ("statement_timeout", "10s"),
+    ("lock_timeout", "3s"),
+    // A replica that is stopped in a transaction must not hold its spaces.
+    ("idle_in_transaction_session_timeout", "5s"),
+    ("client_min_messages", "warning"),
+];
+
+const VERSION_MIN: i32 = 130_000;
+
+impl Store {
+    /// Connects, after one plain connection has shown that it can be done and
+    /// that the database is fit. Does not migrate.
+    pub async fn connect(url: &str, settings: Settings) -> Result<Self, Error> {
+        let connect = PgConnectOptions::from_str(url)?
+            .options(SESSION)
+            .log_statements(LevelFilter::Off)
+            .log_slow_statements(LevelFilter::Off, Duration::ZERO);
+        // The pool would hide the reason behind a timeout.
+        let mut probe = PgConnection::connect_with(&connect).await?;
+        check(&mut probe, settings.allow_unsafe).await?;
+        probe.close().await?;
+        let reads = PgPoolOptions::new()
+            .max_connections(settings.read_connections)
+            .acquire_timeout(Duration::from_secs(5))
+            // A dead connection shows itself at its first statement just as well.
+            .test_before_acquire(false)
+            .connect_lazy_with(connect.clone());
+        Ok(Self { reads, connect })
+    }
+
+    /// A connection outside the pool, for an owner that keeps it.
+    pub(super) async fn connection(&self) -> Result<PgConnection, Error> {
+        Ok(PgConnection::connect_with(&self.connect).await?)
+    }
+
+    /// Ends all connections of the pool.
+    pub async fn close(&self) {
+        self.reads.close().await;
+    }
+}
+
+async fn check(connection: &mut PgConnection, allow_unsafe: bool) -> Result<(), Error> {
+    let row = sqlx::query(
+        "select current_setting('server_version_num')::int, current_setting('fsync'),
+                current_setting('full_page_writes'), current_setting('synchronous_commit'),
+                current_setting('server_encoding')",
+    )
+    .fetch_one(connection)
+    .await?;
+    let version: i32 = row.try_get(0)?;
+    if version < VERSION_MIN {
+        return Err(Error::Unfit {
+            problem: format!("the database is PostgreSQL {}, which is too old", version / 10_000),
+            hint: "use PostgreSQL 13 or newer".into(),
+        });
+    }
+    let encoding: String = row.try_get(4)?;
+    if encoding != "UTF8" {
+        return Err(Error::Unfit {
+            problem: format!("the database's encoding is {encoding}"),
+            hint: "create the database with encoding UTF8".into(),
+        });
+    }
+    for (index, name) in [(1, "fsync"), (2, "full_page_writes"), (3, "synchronous_commit")] {
+        let value: String = row.try_get(index)?;
+        if value == "off" && !allow_unsafe {
+            return Err(Error::Unfit {
+                problem: format!("the database has {name} off and can lose acknowledged writes"),
+                hint: format!("set {name} = on, or say --allow-unsafe-database if this is a test"),
+            });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,81 @@
+//! Where spaces are: head, floor and epoch.
+
+use sqlx::Row;
+use sqlx::postgres::PgRow;
+use uuid::Uuid;
+
+use super::{Error, Store, row};
+use crate::domain::{DeviceId, Epoch, Revision, Sequence, Space, SpaceId};
+
+/// Where a space is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpaceHead {
+    pub epoch: Epoch,
+    pub head: Revision,
+    pub floor: Revision,
+}
+
+impl SpaceHead {
+    /// From the columns epoch, head, floor, beginning at `first`.
+    pub(super) fn from_row(row: &PgRow, first: usize) -> Result<Self, Error> {
+        Ok(Self {
+            epoch: Epoch(row.try_get(first)?),
+            head: row::revision(row, first + 1)?,
+            floor: row::revision(row, first + 2)?,
+        })
+    }
+}
+
+impl Store {
+    /// Where the space is, and the device's last sequence there. A space is
+    /// born when it is first asked for, so that its epoch can be told.
+    pub async fn status(
+        &self,
+        space: &Space,
+        device: Option<&DeviceId>,
+    ) -> Result<(SpaceHead, Sequence), Error> {
+        const SELECT: &str = "select s.epoch, s.head, s.floor, d.sequence
+             from spaces s
+             left join devices d on d.space_id = s.id and d.device = $2
+             where s.id = $1";
+        let device = device.map(DeviceId::as_str);
+        let select = || sqlx::query(SELECT).bind(space.id.0).bind(device);
+        let found = select().fetch_optional(&self.reads).await?;
+        let row = match found {
+            Some(row) => row,
+            None => {
+                self.create_space(space).await?;
+                select().fetch_one(&self.reads).await?
+            }
+        };
+        let sequence: Option<i64> = row.try_get(3)?;
+        Ok((SpaceHead::from_row(&row, 0)?, sequence.and_then(Sequence::new).unwrap_or_default()))
+    }
+
+    async fn create_space(&self, space: &Space) -> Result<(), Error> {
+        sqlx::query(INSERT_SPACES)
+            .bind([space.id.0].as_slice())
+            .bind([space.name()].as_slice())
+            .bind([Uuid::new_v4()].as_slice())
+            .execute(&self.reads)
+            .await?;
+        Ok(())
+    }
+
+    /// Where each of these spaces is; unknown ones are left out.
+    pub async fn heads(&self, spaces: &[SpaceId]) -> Result<Vec<(SpaceId, SpaceHead)>, Error> {
+        let ids: Vec<Uuid> = spaces.iter().map(|space| space.0).collect();
+        sqlx::query("select id, epoch, head, floor from spaces where id = any($1)")
+            .bind(ids)
+            .fetch_all(&self.reads)
+            .await?
+            .iter()
+            .map(|row| Ok((SpaceId(row.try_get(0)?), SpaceHead::from_row(row, 1)?)))
+            .collect()
+    }
+}
+
+/// Bind ids, names and epochs.
+pub(super) const INSERT_SPACES: &str = "insert into spaces (id, name, epoch)
+     select * from unnest($1::uuid[], $2::text[], $3::uuid[])
+     on conflict (id) do nothing";

@@ -1,0 +1,57 @@
+//! Brings the schema up to date. Replicas that start together wait for each
+//! other: the migrator holds an advisory lock.
+
+use std::time::Duration;
+
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::{Connection, SqlSafeStr};
+
+use super::{Error, Store};
+
+/// All migrations, oldest first. A landed one is never edited.
+const MIGRATIONS: [(i64, &str, &str); 1] =
+    [(1, "foundation", include_str!("../../migrations/0001_foundation.sql"))];
+
+impl Store {
+    /// Runs the migrations that are missing; returns how many.
+    pub async fn migrate(&self) -> Result<usize, Error> {
+        let migrator = Migrator::with_migrations(
+            MIGRATIONS
+                .into_iter()
+                .map(|(version, name, sql)| {
+                    let sql = sql.into_sql_str();
+                    Migration::new(version, name.into(), MigrationType::Simple, sql, false)
+                })
+                .collect(),
+        );
+        let mut connection = self.connection().await?;
+        // A migration may take its time, and so may the replica that we wait for.
+        sqlx::raw_sql("set statement_timeout = 0; set lock_timeout = 0; set idle_in_transaction_session_timeout = 0")
+            .execute(&mut connection)
+            .await?;
+        let before = applied(&mut connection).await?;
+        tokio::time::timeout(Duration::from_secs(600), migrator.run(&mut connection))
+            .await
+            .map_err(|_elapsed| Error::Unfit {
+                problem: "the migrations took more than 10 minutes".into(),
+                hint: "see what else holds locks in the database".into(),
+            })?
+            .map_err(Error::Migrate)?;
+        let after = applied(&mut connection).await?;
+        connection.close().await?;
+        Ok(after.saturating_sub(before))
+    }
+}
+
+async fn applied(connection: &mut sqlx::PgConnection) -> Result<usize, Error> {
+    let exists: bool = sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null")
+        .fetch_one(&mut *connection)
+        .await?;
+    if !exists {
+        return Ok(0);
+    }
+    let count: i64 = sqlx::query_scalar("select count(*) from _sqlx_migrations where success")
+        .fetch_one(connection)
+        .await?;
+    Ok(usize::try_from(count).unwrap_or(0))
+}

@@ -1,0 +1,202 @@
+//! Reading: records, and pages of changes. Each page is one statement, so that
+//! its rows, head, floor and epoch are of one instant: read in two, a page
+//! could silently skip what compaction deletes in between.
+
+use std::sync::Arc;
+
+use sqlx::Row;
+use sqlx::postgres::PgRow;
+
+use super::row::{self, change_columns};
+use super::{Error, SpaceHead, Store};
+use crate::domain::{
+    Change, CollectionName, Record, RecordId, RecordKey, Revision, SpaceId, limits,
+};
+
+/// What to read of a space's changes.
+#[derive(Clone, Copy, Debug)]
+pub struct ChangesQuery<'q> {
+    pub space: SpaceId,
+    /// Exclusive.
+    pub after: Revision,
+    /// Only these; empty = all.
+    pub collections: &'q [CollectionName],
+    /// Every step, or each record's last change only.
+    pub every_step: bool,
+    pub entries_max: usize,
+}
+
+/// A page of changes.
+#[derive(Clone, Debug)]
+pub struct ChangesPage {
+    pub space: SpaceHead,
+    pub changes: Vec<Arc<Change>>,
+    /// Everything up to here is in this page or filtered out.
+    pub up_to: Revision,
+}
+
+/// A page of a collection's living records.
+#[derive(Clone, Debug)]
+pub struct RecordsPage {
+    pub space: SpaceHead,
+    pub records: Vec<Arc<Record>>,
+    pub has_more: bool,
+}
+
+/// The rows of a page, cut where their documents reach $5 bytes; always at
+/// least one. Needs a subquery `p` with the columns of a change and `before`,
+/// the bytes of the documents in front of it.
+macro_rules! changes_page {
+    ($rows:literal) => {
+        concat!(
+            "select s.epoch, s.head, s.floor, ",
+            change_columns!("p"),
+            " from spaces s
+              left join lateral (
+                  select * from (
+                      select c.*, coalesce(sum(octet_length(c.document)) over (
+                          order by c.revision
+                          rows between unbounded preceding and 1 preceding), 0) as before
+                      from (",
+            $rows,
+            "         ) c
+                  ) c where c.before < $5
+              ) p on true
+              where s.id = $1
+              order by p.revision"
+        )
+    };
+}
+
+/// The log itself.
+const EVERY_STEP: &str = changes_page!(
+    "select c.* from changes c
+     where c.space_id = s.id and c.revision > $2
+       and ($3::text[] is null or c.collection = any($3))
+     order by c.revision limit $4"
+);
+
+/// The changes that made the records what they are now.
+const COALESCED: &str = changes_page!(
+    "select c.* from records r
+     join changes c on c.space_id = r.space_id and c.revision = r.revision
+     where r.space_id = s.id and r.revision > $2
+       and ($3::text[] is null or r.collection = any($3))
+     order by r.revision limit $4"
+);
+
+const RECORDS: &str = concat!(
+    "select s.epoch, s.head, s.floor, ",
+    change_columns!("p"),
+    ", p.foreign_revision from spaces s
+      left join lateral (
+          select * from (
+              select c.*, coalesce(sum(octet_length(c.document)) over (
+                  order by c.id
+                  rows between unbounded preceding and 1 preceding), 0) as before
+              from (
+                  select c.*, r.foreign_revision from records r
+                  join changes c on c.space_id = r.space_id and c.revision = r.revision
+                  where r.space_id = s.id and r.collection = $2 and r.id > $3
+                    and r.document is not null
+                  order by r.id limit $4
+              ) c
+          ) c where c.before < $5
+      ) p on true
+      where s.id = $1
+      order by p.id"
+);
+
+const RECORD: &str = concat!(
+    "select s.epoch, s.head, s.floor, ",
+    change_columns!("c"),
+    ", r.foreign_revision from spaces s
+      join records r on r.space_id = s.id and r.collection = $2 and r.id = $3
+      join changes c on c.space_id = r.space_id and c.revision = r.revision
+      where s.id = $1"
+);
+
+impl Store {
+    /// A page of changes; None if the space does not exist.
+    pub async fn changes(&self, query: ChangesQuery<'_>) -> Result<Option<ChangesPage>, Error> {
+        let collections = (!query.collections.is_empty())
+            .then(|| query.collections.iter().map(CollectionName::as_str).collect::<Vec<_>>());
+        let rows = sqlx::query(if query.every_step { EVERY_STEP } else { COALESCED })
+            .bind(query.space.0)
+            .bind(query.after.get())
+            .bind(collections)
+            .bind(sql_count(query.entries_max))
+            .bind(sql_count(limits::PAGE_DOCUMENT_BYTES_MAX))
+            .fetch_all(&self.reads)
+            .await?;
+        let Some(first) = rows.first() else { return Ok(None) };
+        let space = SpaceHead::from_row(first, 0)?;
+        let changes = entries(&rows)
+            .map(|row| row::change(row, 3).map(Arc::new))
+            .collect::<Result<Vec<_>, _>>()?;
+        // A page that is not full may also have been cut by bytes.
+        let full = changes.len() >= query.entries_max
+            || changes.iter().map(|change| document_bytes(change.document.as_ref())).sum::<usize>()
+                >= limits::PAGE_DOCUMENT_BYTES_MAX;
+        let last = changes.last().map(|change| change.revision).filter(|_| full);
+        // A coalesced page may have passed the head that a cursor lies beyond.
+        let up_to = last.unwrap_or_else(|| space.head.max(query.after));
+        Ok(Some(ChangesPage { space, changes, up_to }))
+    }
+
+    /// A page of living records after an id; None if the space does not exist.
+    pub async fn records(
+        &self,
+        space: SpaceId,
+        collection: &CollectionName,
+        after: Option<&RecordId>,
+        entries_max: usize,
+    ) -> Result<Option<RecordsPage>, Error> {
+        let rows = sqlx::query(RECORDS)
+            .bind(space.0)
+            .bind(collection.as_str())
+            .bind(after.map_or("", RecordId::as_str))
+            .bind(sql_count(entries_max))
+            .bind(sql_count(limits::PAGE_DOCUMENT_BYTES_MAX))
+            .fetch_all(&self.reads)
+            .await?;
+        let Some(first) = rows.first() else { return Ok(None) };
+        let records = entries(&rows)
+            .map(|row| Ok(row::record(row::change(row, 3)?, row::revision(row, 13)?)))
+            .collect::<Result<Vec<_>, Error>>()?;
+        let bytes: usize =
+            records.iter().map(|record| document_bytes(record.document.as_ref())).sum();
+        let has_more =
+            records.len() >= entries_max || bytes >= limits::PAGE_DOCUMENT_BYTES_MAX;
+        Ok(Some(RecordsPage { space: SpaceHead::from_row(first, 0)?, records, has_more }))
+    }
+
+    /// One record or tombstone; None if it never was.
+    pub async fn record(
+        &self,
+        space: SpaceId,
+        key: &RecordKey,
+    ) -> Result<Option<Arc<Record>>, Error> {
+        sqlx::query(RECORD)
+            .bind(space.0)
+            .bind(key.collection.as_str())
+            .bind(key.id.as_str())
+            .fetch_optional(&self.reads)
+            .await?
+            .map(|row| Ok(row::record(row::change(&row, 3)?, row::revision(&row, 13)?)))
+            .transpose()
+    }
+}
+
+/// The rows that have an entry: a page without any is one row of nulls.
+fn entries(rows: &[PgRow]) -> impl Iterator<Item = &PgRow> {
+    rows.iter().filter(|row| !matches!(row.try_get::<Option<i64>, _>(3), Ok(None)))
+}
+
+fn document_bytes(document: Option<&crate::domain::Document>) -> usize {
+    document.map_or(0, |document| document.as_str().len())
+}
+
+fn sql_count(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
