@@ -1,1 +1,16 @@
-fn main(){}
+//! The program `syncline`.
+
+use std::process::ExitCode;
+
+use syncline::{cli, config};
+
+fn main() -> ExitCode {
+    let command = match config::load(std::env::args_os(), |name| std::env::var_os(name)) {
+        Ok(command) => command,
+        Err(error) => return error.report().into(),
+    };
+    match cli::run(command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report().into(),
+    }
+}

@@ -1,3 +1,19 @@
-//! The wire.
+//! The wire: gRPC in, domain types onwards. The only place that knows tonic and
+//! prost; `from_proto` and `to_proto` convert, `status` turns errors into
+//! statuses.
+
+pub mod auth;
 pub mod encoded;
+mod from_proto;
+mod incoming;
+mod outer;
+mod page;
 pub mod proto;
+mod server;
+mod service;
+mod session;
+mod status;
+mod subscription;
+mod to_proto;
+
+pub use server::{Parts, serve};

@@ -1,0 +1,285 @@
+//! The command line: every flag once, with its type, default, range and help. A flag named here is
+//! thereby also an environment variable and a key of the file (`config/layers.rs`). Must not know
+//! what the values are for, nor read anything.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+use super::values::{Secret, duration, size_bytes};
+use crate::domain::UserId;
+use crate::logging::{LogFormat, parse_filter};
+
+/// Self-hosted sync: JSON records over gRPC, stored in your own PostgreSQL.
+///
+/// Without a command, `syncline dev` runs.
+#[derive(Debug, Parser)]
+#[command(name = "syncline", version, subcommand_required = true)]
+pub(super) struct Cli {
+    /// File with settings, in TOML; every flag but this one is a key of it.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(super) command: CommandArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum CommandArgs {
+    /// Run everything on this machine, with a private PostgreSQL and a development token.
+    Dev(DevConfig),
+    /// Run the service on your PostgreSQL.
+    Serve(ServeArgs),
+    /// Print a token that is good for one user.
+    Token(TokenArgs),
+    /// Bring the database's schema up to date and end.
+    Migrate(MigrateArgs),
+    /// Measure how fast it is.
+    Bench(BenchArgs),
+}
+
+/// `syncline dev`.
+#[derive(Clone, Debug, Args)]
+pub struct DevConfig {
+    /// Where the private PostgreSQL and the development secret live.
+    #[arg(long, value_name = "DIR", default_value = ".syncline")]
+    pub data_dir: PathBuf,
+    /// What it has in common with `serve`.
+    #[command(flatten)]
+    pub server: ServerConfig,
+}
+
+/// What `dev` and `serve` have in common.
+#[derive(Clone, Debug, Args)]
+pub struct ServerConfig {
+    /// Address to listen on; port 0 takes a free one.
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:50051", value_parser = address)]
+    pub listen: SocketAddr,
+    /// How it logs.
+    #[command(flatten)]
+    pub log: LogConfig,
+    /// Connections that write; each gathers the writes of its share of the spaces.
+    #[arg(long, value_name = "N", default_value = "2", value_parser = count::<usize>(64))]
+    pub committers: usize,
+    /// Connections that read.
+    #[arg(long, value_name = "N", default_value = "8", value_parser = count::<u32>(1_000))]
+    pub database_connections: u32,
+    /// Clients that may be connected at once.
+    #[arg(long, value_name = "N", default_value = "10000")]
+    #[arg(value_parser = count::<usize>(1_000_000))]
+    pub max_connections: usize,
+    /// Memory for recent changes, all spaces together.
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = ring_size)]
+    pub ring_bytes: usize,
+    /// How long requests may take to end once the server is asked to stop.
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    pub shutdown_deadline: Duration,
+    /// Whether the server describes its services to tools such as grpcurl.
+    #[arg(long, value_name = "BOOL", default_value = "true", action = ArgAction::Set)]
+    pub reflection: bool,
+}
+
+/// What is logged, and how it looks.
+#[derive(Clone, Debug, Args)]
+pub struct LogConfig {
+    /// What to log: a level, or levels by module as in `info,syncline=debug`.
+    #[arg(id = "log", long, value_name = "FILTER", default_value = "info", value_parser = filter)]
+    pub filter: String,
+    /// How logs look.
+    #[arg(
+        id = "log-format",
+        long = "log-format",
+        value_name = "FORMAT",
+        value_enum,
+        default_value = "auto"
+    )]
+    pub format: LogFormat,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ServeArgs {
+    #[command(flatten)]
+    pub(super) database: DatabaseArgs,
+    #[command(flatten)]
+    pub(super) key: VerifyingKeyArgs,
+    #[command(flatten)]
+    pub(super) names: TokenNameArgs,
+    /// Start although the database may lose acknowledged writes (fsync or full_page_writes off).
+    #[arg(long)]
+    pub(super) allow_unsafe_database: bool,
+    /// Listen beyond this machine without TLS; a proxy in front has to provide it.
+    #[arg(long)]
+    pub(super) allow_plaintext: bool,
+    #[command(flatten)]
+    pub(super) server: ServerConfig,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DatabaseArgs {
+    /// The database, as postgres://user:password@host/name; DATABASE_URL is read, too.
+    #[arg(long, value_name = "URL")]
+    pub(super) database_url: Option<Secret>,
+}
+
+/// The key that tokens are checked with.
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+pub(super) struct VerifyingKeyArgs {
+    /// Secret that tokens are signed with (HS256); other users of the machine see flags, so rather
+    /// use the file or the environment.
+    #[arg(long, value_name = "SECRET")]
+    pub(super) jwt_secret: Option<Secret>,
+    /// File with that secret.
+    #[arg(long, value_name = "FILE")]
+    pub(super) jwt_secret_file: Option<PathBuf>,
+    /// File with the issuer's public key in PEM: RSA (RS256), P-256 (ES256) or Ed25519 (EdDSA).
+    #[arg(long, value_name = "FILE")]
+    pub(super) jwt_public_key: Option<PathBuf>,
+}
+
+/// The key that tokens are signed with.
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+pub(super) struct SigningKeyArgs {
+    /// Secret to sign with (HS256).
+    #[arg(long, value_name = "SECRET")]
+    pub(super) jwt_secret: Option<Secret>,
+    /// File with that secret.
+    #[arg(long, value_name = "FILE")]
+    pub(super) jwt_secret_file: Option<PathBuf>,
+    /// File with a private key in PEM.
+    #[arg(long, value_name = "FILE")]
+    pub(super) jwt_private_key: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct TokenNameArgs {
+    /// The `iss` of tokens.
+    #[arg(long, value_name = "NAME")]
+    pub(super) jwt_issuer: Option<String>,
+    /// The `aud` of tokens.
+    #[arg(long, value_name = "NAME")]
+    pub(super) jwt_audience: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SignerArgs {
+    /// Where `syncline dev` keeps its secret, which signs when no key is given.
+    #[arg(long, value_name = "DIR", default_value = ".syncline")]
+    pub(super) data_dir: PathBuf,
+    #[command(flatten)]
+    pub(super) key: SigningKeyArgs,
+    #[command(flatten)]
+    pub(super) names: TokenNameArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct TokenArgs {
+    /// The user.
+    #[arg(long, value_name = "USER", value_parser = UserId::parse)]
+    pub(super) sub: Option<UserId>,
+    /// How long the token is good.
+    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = ttl)]
+    pub(super) ttl: Duration,
+    #[command(flatten)]
+    pub(super) signer: SignerArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct MigrateArgs {
+    #[command(flatten)]
+    pub(super) database: DatabaseArgs,
+    #[command(flatten)]
+    pub(super) log: LogConfig,
+}
+
+/// What `syncline bench` measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BenchKind {
+    /// One mutation for each call.
+    Write,
+    /// Many mutations for each call.
+    Batch,
+    /// Clients that come back after a while.
+    Catchup,
+    /// One writer, many subscribers.
+    Fanout,
+    /// One after the other.
+    All,
+}
+
+/// How `syncline bench` measures.
+#[derive(Clone, Debug, Args)]
+pub struct BenchPlan {
+    /// What to measure.
+    pub kind: BenchKind,
+    /// How long each round lasts.
+    #[arg(long, value_name = "N", default_value = "5", value_parser = count::<u64>(3_600))]
+    pub seconds: u64,
+    /// How often each is measured.
+    #[arg(long, value_name = "N", default_value = "3", value_parser = count::<u32>(100))]
+    pub rounds: u32,
+    /// Print the figures as JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// How it logs.
+    #[command(flatten)]
+    pub log: LogConfig,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct BenchArgs {
+    #[command(flatten)]
+    pub(super) plan: BenchPlan,
+    /// Measure a private server (the default).
+    #[arg(long)]
+    pub(super) dev: bool,
+    /// Measure the server at this address.
+    #[arg(long, value_name = "URL", conflicts_with = "dev", value_parser = target)]
+    pub(super) target: Option<http::Uri>,
+    #[command(flatten)]
+    pub(super) signer: SignerArgs,
+    #[command(flatten)]
+    pub(super) database: DatabaseArgs,
+}
+
+/// Parses 1 to `max`.
+fn count<T: TryFrom<u64>>(max: u64) -> impl Fn(&str) -> Result<T, String> + Clone {
+    move |text| {
+        let number = text.parse().ok().filter(|number| (1..=max).contains(number));
+        number
+            .and_then(|number| T::try_from(number).ok())
+            .ok_or_else(|| format!("expected a number from 1 to {max}"))
+    }
+}
+
+fn address(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse().map_err(|_| "expected an IP address and a port, as in 127.0.0.1:50051")
+}
+
+fn filter(text: &str) -> Result<String, String> {
+    let parsed = parse_filter(text);
+    parsed.map(|_| text.to_owned()).map_err(|error| format!("{error}; `info` is one that works"))
+}
+
+fn ring_size(text: &str) -> Result<usize, String> {
+    match size_bytes(text)? {
+        size if (1 << 20..=1 << 36).contains(&size) => Ok(size),
+        _ => Err("must be 1MiB to 64GiB".to_owned()),
+    }
+}
+
+fn ttl(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        ttl if (Duration::from_secs(1)..=Duration::from_hours(24 * 366)).contains(&ttl) => Ok(ttl),
+        _ => Err("must be 1s to 366d".to_owned()),
+    }
+}
+
+fn target(text: &str) -> Result<http::Uri, String> {
+    match text.parse::<http::Uri>() {
+        Ok(uri) if matches!(uri.scheme_str(), Some("http" | "https")) => Ok(uri),
+        _ => Err("expected http://host:port or https://host:port".to_owned()),
+    }
+}

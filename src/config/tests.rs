@@ -1,0 +1,364 @@
+//! What each layer may say, which one wins, and what people are told when it makes no sense.
+
+use std::collections::HashMap;
+
+use clap::CommandFactory;
+use pretty_assertions::assert_eq;
+use tempfile::TempDir;
+
+use super::*;
+use crate::auth::test_keys::{SECRET, TestKey};
+
+/// The outside world of one call: variables and files.
+struct World {
+    dir: TempDir,
+    variables: HashMap<&'static str, String>,
+}
+
+impl World {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap(), variables: HashMap::new() }
+    }
+
+    fn file(&self, name: &str, content: impl AsRef<[u8]>) -> String {
+        let path = self.dir.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, content).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    fn variable(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.variables.insert(name, value.into());
+        self
+    }
+
+    /// Makes this the content of the configuration file.
+    fn config(self, content: &str) -> Self {
+        let path = self.file("syncline.toml", content);
+        self.variable("SYNCLINE_CONFIG", path)
+    }
+
+    /// Runs a command line, in which `DIR` stands for the directory of the files.
+    fn load(&self, line: &str) -> Result<Command, Error> {
+        let line = line.replace("DIR", self.dir.path().to_str().unwrap());
+        let words = ["syncline"].into_iter().chain(line.split_whitespace()).map(OsString::from);
+        load(words, |name| self.variables.get(name).map(OsString::from))
+    }
+
+    /// Stops before the settings are looked at together.
+    #[track_caller]
+    fn parse(&self, line: &str) -> String {
+        let words = ["syncline"].into_iter().chain(line.split_whitespace()).map(OsString::from);
+        let environment = |name: &str| self.variables.get(name).map(OsString::from);
+        format!("{:?}", layers::parse(words.collect(), &environment).unwrap().command)
+    }
+
+    #[track_caller]
+    fn error(&self, line: &str) -> String {
+        let error = anyhow::Error::from(self.load(line).unwrap_err());
+        format!("{error:#}").replace(self.dir.path().to_str().unwrap(), "DIR")
+    }
+
+    #[track_caller]
+    fn dev(&self, line: &str) -> DevConfig {
+        match self.load(line).unwrap() {
+            Command::Dev(config) => config,
+            other => panic!("not dev: {other:?}"),
+        }
+    }
+
+    #[track_caller]
+    fn serve(&self, line: &str) -> ServeConfig {
+        match self.load(&format!("serve {line}")).unwrap() {
+            Command::Serve(config) => config,
+            other => panic!("not serve: {other:?}"),
+        }
+    }
+}
+
+const DATABASE: &str = "--database-url postgres://user:hunter2@localhost/sync";
+const NAMES: &str = "--jwt-issuer me --jwt-audience you";
+
+fn secret() -> &'static str {
+    str::from_utf8(SECRET).unwrap()
+}
+
+#[test]
+fn dev_is_the_default_and_needs_nothing() {
+    let world = World::new();
+    for line in ["", "dev"] {
+        let config = world.dev(line);
+        assert_eq!(config.data_dir, Path::new(".syncline"));
+        let server = config.server;
+        assert_eq!(server.listen, "127.0.0.1:50051".parse().unwrap());
+        assert_eq!((server.log.filter.as_str(), server.committers), ("info", 2));
+        assert_eq!((server.database_connections, server.max_connections), (8, 10_000));
+        assert_eq!((server.ring_bytes, server.reflection), (64 << 20, true));
+        assert_eq!(server.shutdown_deadline, Duration::from_secs(10));
+    }
+    let config = world.dev("--listen 127.0.0.1:0 --reflection false --data-dir /x");
+    assert_eq!((config.server.listen.port(), config.server.reflection), (0, false));
+    assert_eq!(config.data_dir, Path::new("/x"));
+}
+
+#[test]
+fn flags_win_over_the_environment_and_that_over_the_file() {
+    let world = World::new()
+        .config("committers = 3\nring-bytes = \"2MiB\"\nmax-connections = 0x10\nttl = \"1h\"")
+        .variable("SYNCLINE_COMMITTERS", "4")
+        .variable("SYNCLINE_RING_BYTES", "3MiB")
+        .variable("SYNCLINE_LOG", "");
+    let server = world.dev("--committers 5").server;
+    assert_eq!(server.committers, 5, "flag");
+    assert_eq!(server.ring_bytes, 3 << 20, "environment");
+    assert_eq!(server.max_connections, 16, "file");
+    assert_eq!(server.log.filter, "info", "an empty variable is none");
+}
+
+#[test]
+fn the_flag_names_another_file_than_the_environment() {
+    let world = World::new().config("committers = 3");
+    let other = world.file("other.toml", "committers = 7");
+    assert_eq!(world.dev(&format!("dev --config {other}")).server.committers, 7);
+    assert_eq!(world.dev(&format!("--config {other}")).server.committers, 7);
+    let error = world.error("--config DIR/none.toml");
+    assert!(error.starts_with("cannot read DIR/none.toml: No such file"), "{error}");
+}
+
+/// A value that the flag takes, whichever it is.
+fn sample(key: &str) -> &'static str {
+    match key {
+        "data-dir" | "jwt-secret" | "jwt-secret-file" | "jwt-public-key" | "jwt-private-key"
+        | "jwt-issuer" | "jwt-audience" | "sub" => "x",
+        "listen" => "[::1]:1",
+        "log" => "debug",
+        "log-format" => "json",
+        "committers" | "database-connections" | "max-connections" | "seconds" | "rounds" => "7",
+        "ring-bytes" => "1GiB",
+        "shutdown-deadline" | "ttl" => "30s",
+        "reflection" => "false",
+        "allow-unsafe-database" | "allow-plaintext" | "dev" | "json" => "true",
+        "database-url" => "postgres://x",
+        "target" => "http://localhost:1",
+        other => panic!("a new flag: give `{other}` a sample"),
+    }
+}
+
+#[test]
+fn every_flag_is_a_variable_and_a_key() {
+    for command in args::Cli::command().get_subcommands() {
+        let line = if command.get_name() == "bench" { "bench all" } else { command.get_name() };
+        let blank = World::new().parse(line);
+        for key in command.get_arguments().filter_map(clap::Arg::get_long) {
+            let value = sample(key);
+            let typed = if value == "true" { "" } else { value };
+            let expected = World::new().parse(&format!("{line} --{key} {typed}"));
+            assert_ne!(expected, blank, "--{key} of {line}");
+            let variable = format!("SYNCLINE_{}", key.to_uppercase().replace('-', "_")).leak();
+            let world = World::new().variable(variable, value);
+            assert_eq!(world.parse(line), expected, "{variable} of {line}");
+            let world = World::new().config(&format!("{key} = \"{value}\""));
+            assert_eq!(world.parse(line), expected, "{key} of {line}");
+        }
+    }
+}
+
+#[test]
+fn mistakes_in_the_file_are_named_with_their_line() {
+    let rows = [
+        (
+            "\n\nlistne = 1",
+            "3: unknown key `listne`; keys are the flags that `syncline help serve` lists",
+        ),
+        ("data_dir = \"x\"", "1: unknown key `data_dir`; keys are written like `data-dir`"),
+        (
+            "config = \"x\"",
+            "1: unknown key `config`; keys are the flags that `syncline help serve` lists",
+        ),
+        (
+            "[serve]\nlisten = \"x\"",
+            "1: unknown key `serve`; keys are the flags that `syncline help serve` lists",
+        ),
+        (
+            "#\nlisten = 5",
+            "2: `listen`: `5` is not allowed: expected an IP address and a port, as in 127.0.0.1:50051",
+        ),
+        (
+            "listen = \"\"",
+            "1: `listen`: `` is not allowed: expected an IP address and a port, as in 127.0.0.1:50051",
+        ),
+        ("committers = 0", "1: `committers`: `0` is not allowed: expected a number from 1 to 64"),
+        ("committers = 65", "1: `committers`: `65` is not allowed: expected a number from 1 to 64"),
+        (
+            "committers = 1.5",
+            "1: `committers`: `1.5` is not allowed: expected a number from 1 to 64",
+        ),
+        ("committers = [1]", "1: `committers` must be a string, a number or a boolean"),
+        ("committers = -1", "1: `committers`: `-1` is not allowed: expected a number from 1 to 64"),
+        ("reflection = 1", "1: `reflection`: `1` is not allowed: expected one of true, false"),
+        ("json = 1", "1: `json`: `1` is not allowed: expected true or false"),
+        (
+            "log-format = \"xml\"",
+            "1: `log-format`: `xml` is not allowed: expected one of auto, pretty, json",
+        ),
+        (
+            "ttl = \"10\"",
+            "1: `ttl`: `10` is not allowed: expected a whole number with a unit: 500ms, 10s, 5m, 24h or 7d",
+        ),
+        ("ring-bytes = \"1KiB\"", "1: `ring-bytes`: `1KiB` is not allowed: must be 1MiB to 64GiB"),
+        ("committers = 1\ncommitters = 2", "2: duplicate key"),
+        ("jwt-secret = \"hunter2", "1: invalid basic string, expected `\"`"),
+    ];
+    for (content, expected) in rows {
+        let error = World::new().config(content).error("dev");
+        assert_eq!(error, format!("DIR/syncline.toml:{expected}"));
+    }
+}
+
+#[test]
+fn mistakes_elsewhere_say_what_is_allowed() {
+    let world = World::new().variable("SYNCLINE_SHUTDOWN_DEADLINE", "soon");
+    assert_eq!(
+        world.error("dev"),
+        "SYNCLINE_SHUTDOWN_DEADLINE: `soon` is not allowed: expected a whole number with a unit: \
+         500ms, 10s, 5m, 24h or 7d"
+    );
+    let dev = world.dev("--shutdown-deadline 1s");
+    assert_eq!(dev.server.shutdown_deadline, Duration::from_secs(1), "hidden by the flag");
+    let error = World::new().error("--committers many");
+    let expected = "invalid value 'many' for '--committers <N>': expected a number from 1 to 64";
+    assert!(error.starts_with(expected), "{error}");
+    assert!(World::new().error("--committers 1 --committers 2").contains("multiple times"));
+    assert!(World::new().error("--log a=b").contains("`info` is one that works"));
+    assert!(World::new().error("frobnicate").starts_with("unrecognized subcommand"));
+    assert!(matches!(World::new().load("--help"), Err(Error::Clap(help)) if !help.use_stderr()));
+}
+
+#[test]
+fn serve_needs_a_database_a_key_and_names() {
+    let world = World::new();
+    let key = format!("--jwt-secret {}", secret());
+    assert!(world.error("serve").starts_with("--database-url: missing"));
+    assert!(world.error(&format!("serve {DATABASE}")).starts_with("--jwt-public-key: missing"));
+    let error = world.error(&format!("serve {DATABASE} {key}"));
+    assert!(error.starts_with("--jwt-issuer: missing"), "{error}");
+    let error = world.error(&format!("serve {DATABASE} {key} --jwt-issuer me"));
+    assert!(error.starts_with("--jwt-audience: missing"), "{error}");
+    let error = world.error(&format!("serve {DATABASE} {key} --jwt-issuer= --jwt-audience you"));
+    assert!(error.starts_with("--jwt-issuer: missing"), "{error}");
+    let error = world.error(&format!("serve --database-url mysql://u:hunter2@h {key} {NAMES}"));
+    assert_eq!(error, "--database-url: must begin with postgres:// or postgresql://");
+    let error = world.error(&format!("serve {DATABASE} --jwt-secret short {NAMES}"));
+    let expected = "the secret has 5 bytes, HS256 needs at least 32";
+    assert_eq!(error, format!("--jwt-secret: the key cannot be used: {expected}"));
+
+    let config = world.serve(&format!("{DATABASE} {key} {NAMES} --allow-unsafe-database"));
+    assert_eq!(config.database_url.expose(), "postgres://user:hunter2@localhost/sync");
+    assert!(config.allow_unsafe_database);
+    let shown = format!("{config:?}");
+    assert!(!shown.contains("hunter2") && !shown.contains(secret()), "{shown}");
+}
+
+#[test]
+fn serve_reads_database_url_as_other_tools_do() {
+    let line = format!("--jwt-secret {} {NAMES}", secret());
+    let url = |world: World| world.serve(&line).database_url.expose().to_owned();
+    let plain = || World::new().variable("DATABASE_URL", "postgres://plain");
+    assert_eq!(url(plain()), "postgres://plain");
+    assert_eq!(url(plain().variable("SYNCLINE_DATABASE_URL", "postgres://own")), "postgres://own");
+    assert_eq!(url(plain().variable("SYNCLINE_DATABASE_URL", "")), "postgres://plain");
+    assert_eq!(url(plain().config("database-url = \"postgres://file\"")), "postgres://plain");
+}
+
+#[test]
+fn one_key_counts_and_the_higher_layer_chooses_it() {
+    let world = World::new();
+    world.file("secret", format!("{}\r\n", secret()));
+    world.file("key.pem", TestKey::ed25519().public_pem);
+    let line = format!("{DATABASE} {NAMES}");
+    let algorithm = |world: &World, more: &str| {
+        let shown = format!("{:?}", world.serve(&format!("{line} {more}")).verifier);
+        shown.split([' ', ',']).nth(3).unwrap().to_owned()
+    };
+    assert_eq!(algorithm(&world, "--jwt-secret-file DIR/secret"), "HS256");
+    assert_eq!(algorithm(&world, "--jwt-public-key DIR/key.pem"), "EdDSA");
+    let world = world.variable("SYNCLINE_JWT_SECRET", secret());
+    assert_eq!(algorithm(&world, ""), "HS256");
+    assert_eq!(algorithm(&world, "--jwt-public-key DIR/key.pem"), "EdDSA");
+    let both = "--jwt-public-key DIR/key.pem --jwt-secret-file DIR/secret";
+    assert!(world.error(&format!("serve {line} {both}")).contains("cannot be used with"));
+    let world = world.variable("SYNCLINE_JWT_SECRET_FILE", "x");
+    assert!(world.error(&format!("serve {line}")).contains("cannot be used with"));
+}
+
+#[test]
+fn plaintext_stays_on_this_machine_unless_allowed() {
+    let world = World::new();
+    let line = format!("{DATABASE} {NAMES} --jwt-secret {}", secret());
+    for listen in ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
+        world.serve(&format!("{line} --listen {listen}"));
+    }
+    for listen in ["0.0.0.0:1", "[::]:1", "10.0.0.1:1", "[::ffff:10.0.0.1]:1"] {
+        let error = world.error(&format!("serve {line} --listen {listen}"));
+        assert!(error.starts_with(&format!("--listen: `{listen}` is reachable")), "{error}");
+        world.serve(&format!("{line} --listen {listen} --allow-plaintext"));
+    }
+}
+
+#[test]
+fn token_signs_with_the_development_secret_or_a_given_key() {
+    let world = World::new();
+    let now = 1_800_000_000;
+    let mint = |line: &str| match world.load(line).unwrap() {
+        Command::Token(config) => config.signer.mint(&config.user, config.ttl, now).unwrap(),
+        other => panic!("not token: {other:?}"),
+    };
+    let dev = "token --sub alice --data-dir DIR/data";
+    let hint = "there is no DIR/data/dev.secret: run `syncline dev` once, or give a key";
+    assert_eq!(world.error(dev), format!("--data-dir: {hint}"));
+    world.file("data/dev.secret", secret());
+    let line_end = world.file("data/other", format!("\n {} \r\n\n", secret()));
+    let expected = format!("\n {} ", secret()).into_bytes();
+    assert_eq!(read_secret(Path::new(&line_end)).unwrap(), expected, "only the end is cut");
+    let key = KeyConfig::Secret(SECRET.to_vec());
+    let verifier = Verifier::new(&key, DEV_ISSUER, DEV_AUDIENCE).unwrap();
+    let principal = verifier.verify(&mint(dev), now).unwrap();
+    assert_eq!((principal.user.as_str(), principal.expires_at), ("alice", now + 86_400));
+
+    let key = TestKey::p256();
+    world.file("key.pem", &key.private_pem);
+    let verifier = Verifier::new(&key.verifying(), "me", "you").unwrap();
+    let line = format!("token --sub alice --ttl 1h --jwt-private-key DIR/key.pem {NAMES}");
+    assert_eq!(verifier.verify(&mint(&line), now).unwrap().expires_at, now + 3_600);
+
+    assert!(world.error("token").starts_with("--sub: missing"));
+    assert!(world.error("token --sub a --ttl 0s").contains("must be 1s to 366d"));
+    assert!(world.error(&format!("{dev} --jwt-issuer me")).contains("need a key"));
+    let no_names = world.error("token --sub a --jwt-private-key DIR/key.pem");
+    assert!(no_names.starts_with("--jwt-issuer: missing"), "{no_names}");
+}
+
+#[test]
+fn migrate_and_bench_take_their_own() {
+    let world = World::new();
+    assert!(matches!(
+        world.load(&format!("migrate {DATABASE}")),
+        Ok(Command::Migrate(config)) if config.database_url.expose().ends_with("/sync")
+    ));
+    let bench = |line: &str| match world.load(line).unwrap() {
+        Command::Bench(config) => config,
+        other => panic!("not bench: {other:?}"),
+    };
+    let config = bench("bench fanout --seconds 1 --rounds 2 --json");
+    assert_eq!(
+        (config.plan.kind, config.plan.seconds, config.plan.rounds),
+        (BenchKind::Fanout, 1, 2)
+    );
+    assert!(config.plan.json && matches!(config.target, BenchTarget::Dev));
+    let remote = format!("bench all --target http://h:1 --jwt-secret {} {NAMES}", secret());
+    let config = bench(&remote);
+    assert!(matches!(config.target, BenchTarget::Remote { uri, .. } if uri == "http://h:1"));
+    assert!(world.error(&format!("{remote} --dev")).contains("cannot be used with"));
+    assert!(world.error("bench all --target h:1").contains("expected http://host:port"));
+    assert!(world.error("bench").contains("<KIND>"));
+}

@@ -1,0 +1,177 @@
+//! The outermost layer: what is true of every answer, whoever gives it. Panics,
+//! deadlines, and what tonic itself would answer in words that mislead.
+
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use tokio::time::{Instant, timeout};
+use tonic::body::Body;
+use tonic::{Code, Status};
+use tower::{Layer, Service};
+use tracing::debug;
+
+use super::status::{self, status};
+
+/// No call takes longer to begin its answer, whatever the client allows.
+const DEADLINE_MAX: Duration = Duration::from_secs(20);
+/// tonic has a timer of its own, which answers CANCELLED: ours comes first.
+const HEAD_START: Duration = Duration::from_millis(5);
+
+/// Wraps everything.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct OuterLayer;
+
+impl<S> Layer<S> for OuterLayer {
+    type Service = Outer<S>;
+
+    fn layer(&self, inner: S) -> Outer<S> {
+        Outer { inner }
+    }
+}
+
+/// The service that [`OuterLayer`] makes.
+#[derive(Clone, Debug)]
+pub(super) struct Outer<S> {
+    inner: S,
+}
+
+type Answer<E> = Pin<Box<dyn Future<Output = Result<Response<Body>, E>> + Send>>;
+
+impl<S, B> Service<Request<B>> for Outer<S>
+where
+    S: Service<Request<B>, Response = Response<Body>>,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = Answer<S::Error>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        if let Some(refusal) = not_grpc(&request) {
+            return Box::pin(std::future::ready(Ok(refusal)));
+        }
+        let limit = deadline(request.headers());
+        let method = request.uri().path().to_owned();
+        let began = Instant::now();
+        let answer = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
+        Box::pin(async move {
+            // Handlers are cancel safe: what they began goes on without them.
+            let response = match timeout(limit, answer).await {
+                Ok(Ok(answered)) => mend(answered?),
+                Ok(Err(_panic)) => {
+                    status::internal(&std::io::Error::other("a handler panicked")).into_http()
+                }
+                Err(_late) => late().into_http(),
+            };
+            let code = Status::from_header_map(response.headers()).map_or(Code::Ok, |it| it.code());
+            debug!(method, ?code, micros = began.elapsed().as_micros(), "answered");
+            Ok(response)
+        })
+    }
+}
+
+/// tonic would run the handler for any method and any content type.
+fn not_grpc<B>(request: &Request<B>) -> Option<Response<Body>> {
+    let refuse = |code| {
+        let mut response = Response::new(Body::default());
+        *response.status_mut() = code;
+        Some(response)
+    };
+    if request.method() != Method::POST {
+        return refuse(StatusCode::METHOD_NOT_ALLOWED);
+    }
+    let content_type = request.headers().get(header::CONTENT_TYPE);
+    let content_type = content_type.map_or(&b""[..], header::HeaderValue::as_bytes);
+    let rest = content_type.strip_prefix(b"application/grpc");
+    if !rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';'))) {
+        return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    }
+    None
+}
+
+/// What the client allows, up to our own limit.
+fn deadline(headers: &HeaderMap) -> Duration {
+    let header = headers.get("grpc-timeout").and_then(|value| value.to_str().ok());
+    let asked = header.and_then(|text| {
+        let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+        if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|it| it.is_ascii_digit()) {
+            return None;
+        }
+        let count: u64 = digits.parse().ok()?;
+        match unit {
+            "H" => Some(Duration::from_secs(count * 3_600)),
+            "M" => Some(Duration::from_secs(count * 60)),
+            "S" => Some(Duration::from_secs(count)),
+            "m" => Some(Duration::from_millis(count)),
+            "u" => Some(Duration::from_micros(count)),
+            "n" => Some(Duration::from_nanos(count)),
+            _ => None,
+        }
+    });
+    asked.map_or(DEADLINE_MAX, |asked| asked.saturating_sub(HEAD_START).min(DEADLINE_MAX))
+}
+
+fn late() -> Status {
+    let message = "the deadline passed; whether a write happened is unknown, \
+                   so send it again with the same id";
+    status(Code::DeadlineExceeded, "DEADLINE_EXCEEDED", message, [])
+}
+
+/// Puts what tonic answers by itself into words of the contract. Our own
+/// statuses are known by their details.
+fn mend(response: Response<Body>) -> Response<Body> {
+    if response.headers().contains_key("grpc-status-details-bin") {
+        return response;
+    }
+    let Some(own) = Status::from_header_map(response.headers()) else { return response };
+    let mended = match own.code() {
+        Code::OutOfRange => {
+            let message = "the request is larger than the server accepts; see GetStatus";
+            status(Code::ResourceExhausted, "REQUEST_TOO_LARGE", message, [])
+        }
+        Code::Internal if own.message().contains("decode Protobuf") => {
+            let message = "the request is not a valid message of this method";
+            status(Code::InvalidArgument, "VALIDATION_ERROR", message, [])
+        }
+        Code::Internal => {
+            let message = "the request's gRPC framing is broken";
+            status(Code::Internal, "MALFORMED_REQUEST", message, [])
+        }
+        _ => return response,
+    };
+    mended.into_http()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_deadlines_are_read_and_bounded() {
+        for (header, millis) in [
+            ("200m", 195),
+            ("1S", 995),
+            ("3M", 20_000),
+            ("99999999H", 20_000),
+            ("1n", 0),
+            ("9x", 20_000),
+            ("999999999S", 20_000),
+            ("", 20_000),
+            ("S", 20_000),
+            ("é", 20_000),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert("grpc-timeout", header::HeaderValue::from_bytes(header.as_bytes()).unwrap());
+            assert_eq!(deadline(&headers), Duration::from_millis(millis), "{header}");
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Puts the services together behind their layers, with every limit that tonic
+//! leaves open, and serves them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tonic::transport::Server;
+use tonic_health::ServingStatus;
+use tower::ServiceBuilder;
+use tracing::{info, warn};
+
+use super::auth::AuthLayer;
+use super::incoming::incoming;
+use super::outer::OuterLayer;
+use super::proto::DESCRIPTOR_SET;
+use super::proto::server::sync_service_server::SyncServiceServer;
+use super::service::Service;
+use crate::app::App;
+use crate::auth::Verifier;
+use crate::clock::Clock;
+use crate::domain::limits;
+use crate::tasks::Tasks;
+
+/// What a server is made of.
+#[derive(Clone, Debug)]
+pub struct Parts {
+    pub app: Arc<App>,
+    pub verifier: Arc<Verifier>,
+    pub clock: Clock,
+    /// Client connections; further ones are closed at once.
+    pub connections_max: usize,
+    /// Serve the contract by reflection.
+    pub reflection: bool,
+    /// How long calls and streams may take to end.
+    pub shutdown_deadline: Duration,
+}
+
+/// Streams on one connection. A client with more to follow puts several
+/// subscriptions on one stream.
+const CONNECTION_STREAMS_MAX: u32 = 200;
+const HEADER_BYTES_MAX: u32 = 16 << 10;
+/// A connection whose peer does not answer a ping in time is gone.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// tonic passes "no limit" unless told: then one client can have any number of
+/// streams reset, each at our cost.
+const LOCAL_RESETS_MAX: usize = 1_024;
+const PENDING_RESETS_MAX: usize = 20;
+/// What a connection may have in flight towards us.
+const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+
+/// Serves until `stop` is done, then ends: no new connections, streams are told
+/// and closed, calls are answered. What is left at the deadline is cut.
+pub async fn serve(
+    listener: TcpListener,
+    parts: Parts,
+    stop: impl Future<Output = ()> + Send,
+) -> Result<(), tonic::transport::Error> {
+    let streams = Tasks::new();
+    let service = Service {
+        app: parts.app,
+        clock: parts.clock.clone(),
+        streams: streams.clone(),
+        stop: streams.token(),
+    };
+    let service = SyncServiceServer::new(service)
+        .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(limits::MESSAGE_BYTES_MAX);
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<SyncServiceServer<Service>>().await;
+    let layers = ServiceBuilder::new()
+        .layer(OuterLayer)
+        .layer(AuthLayer::new(parts.verifier, parts.clock));
+    let (v1, v1alpha) = match parts.reflection {
+        true => {
+            let set = || {
+                tonic_reflection::server::Builder::configure()
+                    .register_encoded_file_descriptor_set(DESCRIPTOR_SET)
+                    .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            };
+            // Both are built into the program, so they can be read.
+            (set().build_v1().ok(), set().build_v1alpha().ok())
+        }
+        false => (None, None),
+    };
+    let router = Server::builder()
+        .max_concurrent_streams(CONNECTION_STREAMS_MAX)
+        .http2_max_local_error_reset_streams(Some(LOCAL_RESETS_MAX))
+        .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS_MAX))
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .http2_max_header_list_size(HEADER_BYTES_MAX)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .layer(layers)
+        .add_service(health_service)
+        .add_optional_service(v1)
+        .add_optional_service(v1alpha)
+        .add_service(service);
+
+    let stopping = streams.token();
+    let serving = router.serve_with_incoming_shutdown(
+        incoming(listener, parts.connections_max),
+        stopping.clone().cancelled_owned(),
+    );
+    tokio::pin!(serving);
+    tokio::select! {
+        ended = &mut serving => return ended,
+        () = stop => {}
+    }
+    info!("stopping");
+    health.set_service_status("", ServingStatus::NotServing).await;
+    health.set_not_serving::<SyncServiceServer<Service>>().await;
+    stopping.cancel();
+    match tokio::time::timeout(parts.shutdown_deadline, serving).await {
+        Ok(ended) => ended?,
+        Err(_late) => warn!("connections did not end in time; they were cut"),
+    }
+    if let Err(still) = streams.shutdown(parts.shutdown_deadline).await {
+        warn!(%still, "streams did not end in time");
+    }
+    Ok(())
+}

@@ -1,0 +1,178 @@
+//! Errors to gRPC statuses: the only place that does it, and that logs failed
+//! requests, once, with all causes. No inner text reaches a client.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+use tracing::error;
+use uuid::Uuid;
+
+use crate::app::Error;
+use crate::chain::Chain;
+use crate::domain::{CursorFault, Refusal, Violation};
+use crate::store;
+
+/// Stands in every ErrorInfo of this service.
+pub(super) const DOMAIN: &str = "syncline.v1";
+/// Headers are limited, by us and by others: details stay below this.
+const VIOLATION_BYTES_MAX: usize = 2_000;
+/// When a client may try again.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+
+/// A status with its reason.
+pub(super) fn status<const N: usize>(
+    code: Code,
+    reason: &str,
+    message: impl Into<String>,
+    metadata: [(&str, String); N],
+) -> Status {
+    let details = ErrorDetails::with_error_info(reason, DOMAIN, map(metadata));
+    Status::with_error_details(code, message, details)
+}
+
+fn map<const N: usize>(metadata: [(&str, String); N]) -> HashMap<String, String> {
+    metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+fn retryable(code: Code, reason: &str, message: &str) -> Status {
+    let mut details = ErrorDetails::with_error_info(reason, DOMAIN, map([]));
+    details.set_retry_info(Some(RETRY_AFTER));
+    Status::with_error_details(code, message, details)
+}
+
+/// A request that breaks rules.
+pub(super) fn invalid(violations: Vec<Violation>) -> Status {
+    let mut details = ErrorDetails::with_error_info("VALIDATION_ERROR", DOMAIN, map([]));
+    let (mut bytes, total) = (0, violations.len());
+    let message = match violations.as_slice() {
+        [only] => format!("{} {}", shorten(&only.field), shorten(&only.description)),
+        [first, ..] => format!(
+            "{} {}, and {} more violations",
+            shorten(&first.field),
+            shorten(&first.description),
+            total - 1
+        ),
+        [] => "the request is not valid".into(),
+    };
+    for violation in violations {
+        let (field, description) = (shorten(&violation.field), shorten(&violation.description));
+        bytes += field.len() + description.len();
+        if bytes > VIOLATION_BYTES_MAX {
+            break;
+        }
+        details.add_bad_request_violation(field, description);
+    }
+    Status::with_error_details(Code::InvalidArgument, message, details)
+}
+
+/// Part of what a client sent, fit for a header.
+fn shorten(text: &str) -> String {
+    let text: String = text.chars().map(|it| if it.is_control() { '?' } else { it }).collect();
+    match text.char_indices().nth(200) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text,
+    }
+}
+
+/// A stream or request that the server cannot go on with because it stops.
+pub(super) fn stopping() -> Status {
+    retryable(Code::Unavailable, "SYNC_FAILED", "the server is stopping; try again")
+}
+
+/// A bug of ours. The id leads from the client's report to the log.
+pub(super) fn internal(cause: &(dyn std::error::Error + 'static)) -> Status {
+    let id = Uuid::now_v7().simple().to_string();
+    error!(error = %Chain(cause), id, "internal error");
+    let message = format!("internal error; report it with id {id}");
+    status(Code::Internal, "INTERNAL", message, [("id", id)])
+}
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::SpaceNotFound => status(
+                Code::NotFound,
+                "SPACE_NOT_FOUND",
+                "the space does not exist; leave `space` empty for your own",
+                [],
+            ),
+            Error::RecordNotFound { deleted_at: None } => {
+                status(Code::NotFound, "RECORD_NOT_FOUND", "the record does not exist", [])
+            }
+            Error::RecordNotFound { deleted_at: Some(revision) } => status(
+                Code::NotFound,
+                "RECORD_NOT_FOUND",
+                format!("the record was deleted at revision {revision}"),
+                [("deleted_at", revision.to_string())],
+            ),
+            Error::Refused(refusal) => refused(refusal),
+            Error::Cursor { fault, epoch, head, floor } => {
+                let (reason, message) = cursor_fault(fault);
+                status(
+                    Code::FailedPrecondition,
+                    reason,
+                    format!("{message}; begin again from revision 0"),
+                    [
+                        ("epoch", epoch.to_string()),
+                        ("head", head.to_string()),
+                        ("floor", floor.to_string()),
+                    ],
+                )
+            }
+            Error::Overloaded => retryable(
+                Code::ResourceExhausted,
+                "OVERLOADED",
+                "too many requests are waiting; try again later",
+            ),
+            Error::Stopping => stopping(),
+            Error::Store(failure) => match failure.as_ref() {
+                store::Error::Unavailable(_)
+                | store::Error::TimedOut(_)
+                | store::Error::Busy(_) => retryable(
+                    Code::Unavailable,
+                    "SYNC_FAILED",
+                    "the database is not available; whether a write happened is unknown, \
+                     so send it again with the same id",
+                ),
+                store::Error::Refused(_)
+                | store::Error::Corrupt(_)
+                | store::Error::Url(_)
+                | store::Error::Unfit { .. }
+                | store::Error::Migrate(_) => internal(failure.as_ref()),
+            },
+            Error::Panicked(panic) => internal(&panic),
+        }
+    }
+}
+
+fn refused(refusal: Refusal) -> Status {
+    match refusal {
+        Refusal::MutationIdReused { index, id } => status(
+            Code::FailedPrecondition,
+            "MUTATION_ID_REUSED",
+            format!("mutation id {id} was used before, with other content or in another batch"),
+            [("mutation_id", id.to_string()), ("index", index.to_string())],
+        ),
+        Refusal::SequenceGap { expected, got } => status(
+            Code::FailedPrecondition,
+            "SEQUENCE_GAP",
+            format!("device sequence {got} leaves a gap; the next one is {expected}"),
+            [("expected", expected.to_string()), ("got", got.to_string())],
+        ),
+    }
+}
+
+/// The reason and the words for a cursor that cannot be resumed.
+fn cursor_fault(fault: CursorFault) -> (&'static str, &'static str) {
+    match fault {
+        CursorFault::Expired => {
+            ("CURSOR_EXPIRED", "the changes after the cursor are no longer kept")
+        }
+        CursorFault::Ahead => ("CURSOR_AHEAD", "the cursor is ahead of the space's head"),
+        CursorFault::EpochChanged => {
+            ("EPOCH_CHANGED", "the cursor is of another epoch: the space's history was replaced")
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! Domain to wire. Cannot fail.
+
+use bytes::Bytes;
+use prost::Message;
+use prost_types::value::Kind;
+use serde_json::Value;
+use time::OffsetDateTime;
+
+use super::proto;
+use crate::domain::{
+    Change, ChangeAction, CursorFault, DeviceId, Document, DocumentForm, Epoch, MutationResult,
+    Outcome, Record, RecordKey, Rejection, RejectionReason, Revision, Violation, limits,
+};
+
+fn document(document: &Document, form: DocumentForm) -> proto::Document {
+    let form = match form {
+        DocumentForm::Json => {
+            proto::document::Form::Json(Bytes::copy_from_slice(document.as_str().as_bytes()))
+        }
+        DocumentForm::Struct => proto::document::Form::Fields(fields(document.fields())),
+    };
+    proto::Document { form: Some(form) }
+}
+
+fn fields(fields: impl IntoIterator<Item = (String, Value)>) -> prost_types::Struct {
+    let fields = fields.into_iter().map(|(key, json)| (key, value(json)));
+    prost_types::Struct { fields: fields.collect() }
+}
+
+fn value(json: Value) -> prost_types::Value {
+    let kind = match json {
+        Value::Null => Kind::NullValue(0),
+        Value::Bool(bool) => Kind::BoolValue(bool),
+        Value::Number(number) => Kind::NumberValue(number.as_f64().unwrap_or_default()),
+        Value::String(text) => Kind::StringValue(text),
+        Value::Array(items) => {
+            let values = items.into_iter().map(value).collect();
+            Kind::ListValue(prost_types::ListValue { values })
+        }
+        Value::Object(object) => Kind::StructValue(fields(object)),
+    };
+    prost_types::Value { kind: Some(kind) }
+}
+
+pub(super) fn timestamp(at: OffsetDateTime) -> prost_types::Timestamp {
+    let nanos = i32::try_from(at.nanosecond()).unwrap_or(0);
+    prost_types::Timestamp { seconds: at.unix_timestamp(), nanos }
+}
+
+fn key(key: &RecordKey) -> proto::RecordKey {
+    proto::RecordKey {
+        collection: key.collection.as_str().to_owned(),
+        id: key.id.as_str().to_owned(),
+    }
+}
+
+fn device(device: Option<&DeviceId>) -> String {
+    device.map_or_else(String::new, |device| device.as_str().to_owned())
+}
+
+pub(super) fn record(record: &Record, form: DocumentForm) -> proto::Record {
+    proto::Record {
+        key: Some(key(&record.key)),
+        revision: record.revision.get(),
+        deleted: !record.lives(),
+        document: record.document.as_ref().map(|it| document(it, form)),
+        author: record.author.as_str().to_owned(),
+        device: device(record.device.as_ref()),
+        update_time: Some(timestamp(record.updated_at)),
+    }
+}
+
+fn change(change: &Change, form: DocumentForm) -> proto::Change {
+    let action = match change.action {
+        ChangeAction::Created => proto::ChangeAction::Created,
+        ChangeAction::Updated => proto::ChangeAction::Updated,
+        ChangeAction::Deleted => proto::ChangeAction::Deleted,
+    };
+    proto::Change {
+        revision: change.revision.get(),
+        key: Some(key(&change.key)),
+        action: action.into(),
+        document: change.document.as_ref().map(|it| document(it, form)),
+        previous_revision: change.previous_revision.get(),
+        author: change.author.as_str().to_owned(),
+        device: device(change.device.as_ref()),
+        mutation_id: change.mutation_id.as_str().to_owned(),
+        commit_time: Some(timestamp(change.committed_at)),
+    }
+}
+
+/// A change as an entry of `changes`, which is field 1 wherever it stands.
+pub(super) fn change_entry(it: &Change, form: DocumentForm) -> Bytes {
+    entry(&change(it, form))
+}
+
+/// A record as an entry of `records`, which is field 1 where it stands.
+pub(super) fn record_entry(it: &Record, form: DocumentForm) -> Bytes {
+    entry(&record(it, form))
+}
+
+fn entry(message: &impl Message) -> Bytes {
+    let mut bytes = Vec::with_capacity(message.encoded_len() + 8);
+    prost::encoding::message::encode(1, message, &mut bytes);
+    bytes.into()
+}
+
+pub(super) fn cursor(epoch: Epoch, revision: Revision) -> proto::Cursor {
+    proto::Cursor { epoch: epoch.to_string(), revision: revision.get() }
+}
+
+/// Results, in order. Records that stood in the way are shown as long as the
+/// message has room for them; after that a result has the revision only.
+pub(super) fn results(
+    results: &[MutationResult],
+    form: DocumentForm,
+) -> Vec<proto::MutationResult> {
+    let mut room = limits::MESSAGE_BYTES_MAX / 2;
+    results
+        .iter()
+        .map(|it| {
+            let mut wire = result(it, form);
+            let bytes = wire.record.as_ref().map_or(0, Message::encoded_len);
+            if bytes > room {
+                wire.record = None;
+            }
+            room = room.saturating_sub(bytes);
+            wire
+        })
+        .collect()
+}
+
+fn result(result: &MutationResult, form: DocumentForm) -> proto::MutationResult {
+    let mut wire = proto::MutationResult {
+        mutation_id: result.mutation_id.as_str().to_owned(),
+        replayed: result.replayed,
+        ..Default::default()
+    };
+    match &result.outcome {
+        Outcome::Applied(revision) => {
+            wire.set_outcome(proto::MutationOutcome::Applied);
+            wire.revision = revision.get();
+        }
+        Outcome::Conflict(current) => {
+            wire.set_outcome(proto::MutationOutcome::Conflict);
+            wire.revision = current.revision.get();
+            wire.record = Some(record(current, form));
+        }
+        Outcome::Rejected(why) => {
+            wire.set_outcome(proto::MutationOutcome::Rejected);
+            wire.rejection = Some(rejection(why));
+        }
+    }
+    wire
+}
+
+fn rejection(rejection: &Rejection) -> proto::Rejection {
+    let reason = match rejection.reason {
+        RejectionReason::Invalid => proto::RejectionReason::Invalid,
+        RejectionReason::AlreadyExists => proto::RejectionReason::AlreadyExists,
+        RejectionReason::NotFound => proto::RejectionReason::NotFound,
+        RejectionReason::BatchAborted => proto::RejectionReason::BatchAborted,
+        RejectionReason::SequenceUsed => proto::RejectionReason::SequenceUsed,
+    };
+    proto::Rejection {
+        reason: reason.into(),
+        message: rejection.message.clone(),
+        violations: violations(&rejection.violations),
+    }
+}
+
+pub(super) fn violations(violations: &[Violation]) -> Vec<proto::FieldViolation> {
+    let wire = |it: &Violation| proto::FieldViolation {
+        field: it.field.clone(),
+        description: it.description.clone(),
+    };
+    violations.iter().map(wire).collect()
+}
+
+pub(super) fn resync_reason(fault: CursorFault) -> proto::ResyncReason {
+    match fault {
+        CursorFault::Expired => proto::ResyncReason::CursorExpired,
+        CursorFault::Ahead => proto::ResyncReason::CursorAhead,
+        CursorFault::EpochChanged => proto::ResyncReason::EpochChanged,
+    }
+}
+
+/// The limits that clients are told.
+pub(super) fn limits() -> proto::Limits {
+    let wire = |limit: usize| i32::try_from(limit).unwrap_or(i32::MAX);
+    proto::Limits {
+        message_bytes: wire(limits::MESSAGE_BYTES_MAX),
+        document_bytes: wire(limits::DOCUMENT_BYTES_MAX),
+        document_depth: wire(limits::DOCUMENT_DEPTH_MAX),
+        document_values: wire(limits::DOCUMENT_VALUES_MAX),
+        batch_mutations: wire(limits::BATCH_MUTATIONS_MAX),
+        page_entries: wire(limits::PAGE_ENTRIES_MAX),
+        stream_subscriptions: wire(limits::STREAM_SUBSCRIPTIONS_MAX),
+    }
+}

@@ -1,0 +1,99 @@
+//! A whole server: the app with its background tasks, and the wire in front of
+//! it. `dev`, `serve`, the bench and the tests all start this one.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, warn};
+
+use crate::app::{App, Settings};
+use crate::auth::Verifier;
+use crate::chain::Chain;
+use crate::clock::Clock;
+use crate::config::ServerConfig;
+use crate::rpc;
+use crate::store::Store;
+use crate::tasks::Tasks;
+
+/// Requests that wait to be decided share this much memory.
+const QUEUE_BYTES_MAX: usize = 64 << 20;
+
+/// A server that runs.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    stop: CancellationToken,
+    serving: JoinHandle<()>,
+    tasks: Tasks,
+    deadline: Duration,
+    store: Store,
+}
+
+impl Server {
+    /// Starts serving on a listener that is bound already, so that nobody has to
+    /// wait until it can be reached.
+    pub fn start(
+        listener: TcpListener,
+        store: Store,
+        verifier: Verifier,
+        clock: Clock,
+        config: &ServerConfig,
+    ) -> io::Result<Self> {
+        let address = listener.local_addr()?;
+        let tasks = Tasks::new();
+        let settings = Settings {
+            committers: config.committers,
+            ring_bytes_max: config.ring_bytes,
+            queue_bytes_max: QUEUE_BYTES_MAX,
+        };
+        let app = App::start(store.clone(), settings, &clock, tasks.clone());
+        let parts = rpc::Parts {
+            app,
+            verifier: Arc::new(verifier),
+            clock,
+            connections_max: config.max_connections,
+            reflection: config.reflection,
+            shutdown_deadline: config.shutdown_deadline,
+        };
+        let stop = CancellationToken::new();
+        let stopped = stop.clone().cancelled_owned();
+        // A group of its own: the app's tasks end only after the last call.
+        let serving = Tasks::new().spawn("server", async move {
+            if let Err(error) = rpc::serve(listener, parts, stopped).await {
+                error!(error = %Chain(&error), "the server ended");
+            }
+        });
+        let deadline = config.shutdown_deadline;
+        Ok(Self { address, stop, serving, tasks, deadline, store })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Waits until the server ends by itself, which it does only when it fails.
+    /// Cancel safe.
+    pub async fn ended(&mut self) {
+        if let Err(panic) = (&mut self.serving).await {
+            error!(error = %Chain(&panic), "the server panicked");
+        }
+    }
+
+    /// Ends it: streams are told, calls are answered, what was taken is decided.
+    pub async fn shutdown(self) {
+        self.stop.cancel();
+        if let Err(panic) = self.serving.await {
+            error!(error = %Chain(&panic), "the server panicked");
+        }
+        if let Err(still) = self.tasks.shutdown(self.deadline).await {
+            warn!(%still, "background tasks did not end in time");
+        }
+        self.store.close().await;
+    }
+}
