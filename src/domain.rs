@@ -21,9 +21,7 @@ pub use decide::{Decision, decide};
 pub use document::{Document, DocumentFault, DocumentForm, JsonObject};
 pub use filter::Filter;
 pub use fingerprint::Fingerprint;
-pub use id::{
-    CollectionName, DeviceId, MutationId, RecordId, RecordKey, Space, SpaceId, UserId,
-};
+pub use id::{CollectionName, DeviceId, MutationId, RecordId, RecordKey, Space, SpaceId, UserId};
 pub use mutation::{
     Content, Mutation, MutationResult, Operation, Outcome, Patch, Rejection, RejectionReason,
     Request, Violation,

@@ -46,9 +46,8 @@ impl Cache {
         head: Revision,
         records: impl Iterator<Item = &'r Arc<Record>>,
     ) {
-        let valid = |cached: &CachedSpace| {
-            cached.head == before.head && cached.epoch == before.epoch
-        };
+        let valid =
+            |cached: &CachedSpace| cached.head == before.head && cached.epoch == before.epoch;
         let known = self.young.remove(&space).or_else(|| self.old.remove(&space)).filter(valid);
         let known = known.map(|cached| cached.records).unwrap_or_default();
         let mut cached = CachedSpace { epoch: before.epoch, head, records: known };

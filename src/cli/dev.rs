@@ -34,10 +34,8 @@ pub(super) async fn run(config: DevConfig) -> Result<(), Failure> {
     // Before PostgreSQL: an address that is taken shows at once.
     let listener = listen(config.server.listen).await?;
     let postgres = start_postgres(dir).await?;
-    let settings = Settings {
-        read_connections: config.server.database_connections,
-        allow_unsafe: false,
-    };
+    let settings =
+        Settings { read_connections: config.server.database_connections, allow_unsafe: false };
     let store = Store::connect(&postgres.url(DATABASE), settings).await.map_err(database)?;
     store.migrate().await.map_err(database)?;
 

@@ -2,7 +2,9 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::*;
-use crate::domain::{ChangeAction, CollectionName, Document, MutationId, RecordId, RecordKey, UserId};
+use crate::domain::{
+    ChangeAction, CollectionName, Document, MutationId, RecordId, RecordKey, UserId,
+};
 
 const SPACE: SpaceId = SpaceId(Uuid::from_u128(1));
 const EPOCH: Epoch = Epoch(Uuid::from_u128(9));

@@ -5,7 +5,6 @@
 //! What runs behind it finds a [`Principal`] in the request's extensions and no token anywhere. A
 //! service that is added later is protected without anybody's thinking of it.
 
-
 use std::future::{Ready, ready};
 use std::sync::Arc;
 use std::task::{Context, Poll};

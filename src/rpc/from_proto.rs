@@ -120,7 +120,10 @@ pub(super) fn mutations(
 ) -> Result<Vec<Mutation>, Violations> {
     let max = limits::BATCH_MUTATIONS_MAX;
     if !(1..=max).contains(&batch.len()) {
-        return Err(one("mutations", format!("has {} entries; 1 to {max} are allowed", batch.len())));
+        return Err(one(
+            "mutations",
+            format!("has {} entries; 1 to {max} are allowed", batch.len()),
+        ));
     }
     let mut violations = Vec::new();
     let mut mutations: Vec<Mutation> = Vec::with_capacity(batch.len());
@@ -180,9 +183,7 @@ fn mutation(wire: &proto::Mutation, device: Option<&DeviceId>) -> Result<Mutatio
     let device_sequence = match wire.device_sequence {
         None => Ok(None),
         Some(_) if device.is_none() => Err("needs a device in the request".into()),
-        Some(number) => {
-            Sequence::new(number).map(Some).ok_or_else(|| "must be at least 1".into())
-        }
+        Some(number) => Sequence::new(number).map(Some).ok_or_else(|| "must be at least 1".into()),
     };
     let device_sequence = note(&mut violations, "mutation.device_sequence", device_sequence);
     let parsed = id.zip(device_sequence).map(|(id, device_sequence)| {
@@ -258,10 +259,7 @@ fn document(wire: Option<&proto::Document>, field: &str) -> Result<Document, Vio
     parsed.map_err(|fault| one(field, fault.to_string()))
 }
 
-fn object(
-    wire: &prost_types::Struct,
-    path: &mut Vec<String>,
-) -> Result<JsonObject, DocumentFault> {
+fn object(wire: &prost_types::Struct, path: &mut Vec<String>) -> Result<JsonObject, DocumentFault> {
     let field = |(key, wire): (&String, &prost_types::Value)| {
         path.push(key.clone());
         let value = value(wire, path)?;

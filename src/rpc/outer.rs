@@ -170,7 +170,10 @@ mod tests {
             ("é", 20_000),
         ] {
             let mut headers = HeaderMap::new();
-            headers.insert("grpc-timeout", header::HeaderValue::from_bytes(header.as_bytes()).unwrap());
+            headers.insert(
+                "grpc-timeout",
+                header::HeaderValue::from_bytes(header.as_bytes()).unwrap(),
+            );
             assert_eq!(deadline(&headers), Duration::from_millis(millis), "{header}");
         }
     }

@@ -70,9 +70,8 @@ pub async fn serve(
         .max_encoding_message_size(limits::MESSAGE_BYTES_MAX);
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<SyncServiceServer<Service>>().await;
-    let layers = ServiceBuilder::new()
-        .layer(OuterLayer)
-        .layer(AuthLayer::new(parts.verifier, parts.clock));
+    let layers =
+        ServiceBuilder::new().layer(OuterLayer).layer(AuthLayer::new(parts.verifier, parts.clock));
     let (v1, v1alpha) = match parts.reflection {
         true => {
             let set = || {

@@ -46,8 +46,7 @@ pub(super) fn open(
     let left = Duration::from_secs(left.max(0).unsigned_abs()) + EXPIRY_GRACE;
     // A token without a sensible end must not overflow the timer.
     let expires = Instant::now() + left.min(Duration::from_secs(365 * 86_400));
-    let mut progress =
-        interval_at(Instant::now() + PROGRESS_INTERVAL, PROGRESS_INTERVAL);
+    let mut progress = interval_at(Instant::now() + PROGRESS_INTERVAL, PROGRESS_INTERVAL);
     progress.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let session = Session {
         app: Arc::clone(&service.app),
@@ -113,7 +112,7 @@ impl Session {
                 Event::Frame(Ok(None)) if self.subscriptions.is_empty() => return Ok(()),
                 // The client has nothing more to say, but goes on reading.
                 Event::Frame(Ok(None)) => listening = false,
-                Event::Frame(Err(fault)) => return heard_no_more(fault),
+                Event::Frame(Err(fault)) => return heard_no_more(&fault),
                 Event::Progress => self.send_progress().await?,
                 Event::Moved => {}
             }
@@ -314,7 +313,7 @@ fn invalid(field: &str, rule: &str) -> Status {
 
 /// The end of a stream whose inbound half broke. A client that went away is no
 /// news; one that sent what cannot be read is told.
-fn heard_no_more(fault: Status) -> Result<(), Status> {
+fn heard_no_more(fault: &Status) -> Result<(), Status> {
     match fault.code() {
         Code::Cancelled | Code::Unknown | Code::Unavailable => Ok(()),
         Code::OutOfRange | Code::ResourceExhausted => {

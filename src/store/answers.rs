@@ -120,8 +120,7 @@ fn rejection_from_sql(stored: &serde_json::Value) -> Result<Rejection, Error> {
         violations: Vec<(String, String)>,
     }
     let corrupt = || Error::Corrupt("rejection".into());
-    let stored: Stored =
-        serde::Deserialize::deserialize(stored).map_err(|_unread| corrupt())?;
+    let stored: Stored = serde::Deserialize::deserialize(stored).map_err(|_unread| corrupt())?;
     let (reason, _) =
         REASONS.iter().find(|(_, name)| *name == stored.reason).ok_or_else(corrupt)?;
     let violations = stored.violations.into_iter();

@@ -58,7 +58,10 @@ impl From<sqlx::Error> for Error {
                 // and a disk that is full: all may pass.
                 code if code.starts_with("08")
                     || code.starts_with("57P")
-                    || matches!(code, "53100" | "53200" | "53300" | "25006" | "28P01" | "3D000") =>
+                    || matches!(
+                        code,
+                        "53100" | "53200" | "53300" | "25006" | "28P01" | "3D000"
+                    ) =>
                 {
                     Self::Unavailable(error)
                 }

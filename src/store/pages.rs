@@ -166,8 +166,7 @@ impl Store {
             .collect::<Result<Vec<_>, Error>>()?;
         let bytes: usize =
             records.iter().map(|record| document_bytes(record.document.as_ref())).sum();
-        let has_more =
-            records.len() >= entries_max || bytes >= limits::PAGE_DOCUMENT_BYTES_MAX;
+        let has_more = records.len() >= entries_max || bytes >= limits::PAGE_DOCUMENT_BYTES_MAX;
         Ok(Some(RecordsPage { space: SpaceHead::from_row(first, 0)?, records, has_more }))
     }
 

@@ -16,9 +16,26 @@ use crate::domain::{
 macro_rules! change_columns {
     ($alias:literal) => {
         concat!(
-            $alias, ".revision, ", $alias, ".collection, ", $alias, ".id, ", $alias, ".action, ",
-            $alias, ".document, ", $alias, ".previous_revision, ", $alias, ".author, ", $alias,
-            ".device, ", $alias, ".mutation_id, ", $alias, ".committed_at"
+            $alias,
+            ".revision, ",
+            $alias,
+            ".collection, ",
+            $alias,
+            ".id, ",
+            $alias,
+            ".action, ",
+            $alias,
+            ".document, ",
+            $alias,
+            ".previous_revision, ",
+            $alias,
+            ".author, ",
+            $alias,
+            ".device, ",
+            $alias,
+            ".mutation_id, ",
+            $alias,
+            ".committed_at"
         )
     };
 }

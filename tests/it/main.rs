@@ -1,1 +1,11 @@
+//! All integration tests, in one binary: real PostgreSQL, real servers on port
+//! 0, real sockets.
 
+#![expect(unreachable_pub, reason = "helpers are public among the modules of this binary")]
+
+#[cfg(test)]
+mod postgres;
+#[cfg(test)]
+mod rpc;
+#[cfg(test)]
+mod support;

@@ -1,0 +1,69 @@
+//! What tests stand on: a PostgreSQL of their own, a database for each test,
+//! servers on port 0, typed clients, and waiting on conditions.
+
+mod client;
+mod database;
+mod process;
+mod server;
+mod stream;
+
+use std::time::{Duration, Instant};
+
+pub use client::{Client, json, key, mutation, put};
+pub use database::Database;
+pub use process::ServerProcess;
+pub use server::{TestServer, mint};
+pub use stream::{Follower, Stream, subscribe_frame};
+
+/// How much larger than the default the fault, load and random tests run.
+pub fn scale() -> u64 {
+    let scale = std::env::var("SYNCLINE_TEST_SCALE").ok();
+    scale.map_or(1, |text| text.parse().expect("SYNCLINE_TEST_SCALE is a number"))
+}
+
+/// A seed for a random test: printed, and taken from SYNCLINE_TEST_SEED if that
+/// is given, to run a failed one again.
+pub fn seed() -> u64 {
+    let given = std::env::var("SYNCLINE_TEST_SEED").ok();
+    let seed = given.map_or_else(
+        || uuid::Uuid::new_v4().as_u64_pair().0,
+        |text| text.parse().expect("SYNCLINE_TEST_SEED is a number"),
+    );
+    println!("SYNCLINE_TEST_SEED={seed}");
+    seed
+}
+
+/// Small, fast and good enough to shuffle tests with: SplitMix64.
+#[derive(Clone, Debug)]
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// Below `bound`.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+}
+
+/// Waits until the condition gives a value, at most 30 s.
+pub async fn wait_for<T, F>(what: &str, mut condition: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Option<T>>,
+{
+    let began = Instant::now();
+    loop {
+        if let Some(value) = condition().await {
+            return value;
+        }
+        assert!(began.elapsed() < Duration::from_secs(30), "waited too long: {what}");
+        // Between two looks at the condition, not instead of one.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}

@@ -1,0 +1,112 @@
+//! A typed client with a token, and short ways to make requests.
+
+use std::net::SocketAddr;
+
+use syncline::rpc::proto::sync_service_client::SyncServiceClient;
+use syncline::rpc::proto::{
+    self, Document, Mutation, MutationResult, PutOperation, RecordKey, document,
+    mutation::Operation,
+};
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
+
+/// Adds the token to each call.
+#[derive(Clone, Debug)]
+pub struct Bearer(MetadataValue<Ascii>);
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        request.metadata_mut().insert("authorization", self.0.clone());
+        Ok(request)
+    }
+}
+
+/// A client. Clones share the connection.
+#[derive(Clone, Debug)]
+pub struct Client {
+    pub stub: SyncServiceClient<InterceptedService<Channel, Bearer>>,
+}
+
+impl Client {
+    pub async fn connect(address: SocketAddr, token: &str) -> Self {
+        let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+        Self::on(endpoint.connect().await.unwrap(), token)
+    }
+
+    /// A client that connects when it is first used, and again when it must.
+    pub fn lazy(address: SocketAddr, token: &str) -> Self {
+        let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+        Self::on(endpoint.connect_lazy(), token)
+    }
+
+    pub fn on(channel: Channel, token: &str) -> Self {
+        let bearer = Bearer(format!("Bearer {token}").parse().unwrap());
+        let stub =
+            SyncServiceClient::with_interceptor(channel, bearer).max_decoding_message_size(4 << 20);
+        Self { stub }
+    }
+
+    /// Sends one mutation of the caller's own space.
+    pub async fn mutate(&self, mutation: Mutation) -> Result<MutationResult, Status> {
+        let request = proto::MutateRequest { mutation: Some(mutation), ..Default::default() };
+        Ok(self.stub.clone().mutate(request).await?.into_inner().result.unwrap())
+    }
+
+    /// Sends a batch of the caller's own space.
+    pub async fn batch(
+        &self,
+        mutations: Vec<Mutation>,
+        atomic: bool,
+    ) -> Result<Vec<MutationResult>, Status> {
+        let request = proto::BatchMutateRequest { mutations, atomic, ..Default::default() };
+        Ok(self.stub.clone().batch_mutate(request).await?.into_inner().results)
+    }
+
+    /// The head of the caller's own space.
+    pub async fn head(&self) -> i64 {
+        let request = proto::GetStatusRequest::default();
+        self.stub.clone().get_status(request).await.unwrap().into_inner().head
+    }
+
+    /// The JSON text of a task, or the status.
+    pub async fn task(&self, id: &str) -> Result<String, Status> {
+        let request = proto::GetRecordRequest {
+            key: Some(key(id)),
+            document_form: proto::DocumentForm::Json.into(),
+            ..Default::default()
+        };
+        let record = self.stub.clone().get_record(request).await?.into_inner().record.unwrap();
+        match record.document.unwrap().form.unwrap() {
+            document::Form::Json(text) => Ok(String::from_utf8(text.to_vec()).unwrap()),
+            document::Form::Fields(_) => panic!("asked for JSON"),
+        }
+    }
+}
+
+/// The key of a task.
+pub fn key(id: &str) -> RecordKey {
+    RecordKey { collection: "task".into(), id: id.into() }
+}
+
+/// A document from JSON text.
+pub fn json(text: &str) -> Option<Document> {
+    Some(Document { form: Some(document::Form::Json(text.to_owned().into())) })
+}
+
+/// A mutation of a task.
+pub fn mutation(id: &str, task: &str, operation: Operation) -> Mutation {
+    Mutation {
+        id: id.into(),
+        key: Some(key(task)),
+        operation: Some(operation),
+        ..Default::default()
+    }
+}
+
+/// A put of a task.
+pub fn put(id: &str, task: &str, text: &str) -> Mutation {
+    mutation(id, task, Operation::Put(PutOperation { document: json(text) }))
+}

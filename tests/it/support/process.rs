@@ -1,0 +1,65 @@
+//! The server as a process of its own, to be killed.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+
+use super::server::{AUDIENCE, ISSUER, SECRET};
+
+/// `syncline serve` on port 0. Killed when dropped.
+#[derive(Debug)]
+pub struct ServerProcess {
+    child: Child,
+    pub address: SocketAddr,
+}
+
+impl ServerProcess {
+    /// Starts it and waits until it says where it listens.
+    pub fn start(database_url: &str) -> Self {
+        Self::start_on(database_url, SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    pub fn start_on(database_url: &str, listen: SocketAddr) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_syncline"))
+            .args(["serve", "--log-format", "json", "--listen", &listen.to_string()])
+            .args(["--jwt-issuer", ISSUER, "--jwt-audience", AUDIENCE])
+            .env("SYNCLINE_JWT_SECRET", SECRET)
+            .env("DATABASE_URL", database_url)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let address = loop {
+            let line = lines.next().expect("the server says where it listens").unwrap();
+            let line: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
+            let address = line["address"].as_str().or(line["fields"]["address"].as_str());
+            if let Some(address) = address {
+                break address.parse().unwrap();
+            }
+        };
+        // Its log goes on; a full pipe would stop it.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self { child, address }
+    }
+
+    /// kill -9, and gone.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Asks it to stop and waits; its exit code.
+    pub fn stop(mut self) -> Option<i32> {
+        let pid = i32::try_from(self.child.id()).unwrap();
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM)
+            .unwrap();
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for ServerProcess {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}

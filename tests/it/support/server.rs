@@ -1,0 +1,77 @@
+//! A server in this process.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use syncline::auth::{KeyConfig, Minter, Verifier};
+use syncline::clock::Clock;
+use syncline::config::{LogConfig, ServerConfig};
+use syncline::domain::UserId;
+use syncline::server::Server;
+use tokio::net::TcpListener;
+
+use super::{Client, Database};
+
+pub const SECRET: &str = "a secret for tests, longer than 32 bytes";
+pub const ISSUER: &str = "syncline-tests";
+pub const AUDIENCE: &str = "syncline";
+
+/// A token for this user, good for an hour.
+pub fn mint(user: &str) -> String {
+    mint_for(user, Duration::from_secs(3_600))
+}
+
+/// A token that is good for this long.
+pub fn mint_for(user: &str, ttl: Duration) -> String {
+    let minter = Minter::new(&KeyConfig::Secret(SECRET.into())).unwrap();
+    let user = UserId::parse(user).unwrap();
+    minter.mint(&user, ttl, Clock::system().unix_seconds(), ISSUER, AUDIENCE).unwrap()
+}
+
+/// A server on port 0. Several on one database are replicas.
+#[derive(Debug)]
+pub struct TestServer {
+    server: Server,
+}
+
+impl TestServer {
+    pub async fn start(database: &Database) -> Self {
+        Self::start_with(database, Clock::system(), |_config| {}).await
+    }
+
+    pub async fn start_with(
+        database: &Database,
+        clock: Clock,
+        change: impl FnOnce(&mut ServerConfig),
+    ) -> Self {
+        let mut config = ServerConfig {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            log: LogConfig { filter: "warn".into(), format: syncline::logging::LogFormat::Auto },
+            committers: 2,
+            database_connections: 4,
+            max_connections: 1_000,
+            ring_bytes: 16 << 20,
+            shutdown_deadline: Duration::from_secs(5),
+            reflection: true,
+        };
+        change(&mut config);
+        let listener = TcpListener::bind(config.listen).await.unwrap();
+        let verifier = Verifier::new(&KeyConfig::Secret(SECRET.into()), ISSUER, AUDIENCE).unwrap();
+        let store = database.store().await;
+        let server = Server::start(listener, store, verifier, clock, &config).unwrap();
+        Self { server }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.server.address()
+    }
+
+    /// A client of this user, on a connection of its own.
+    pub async fn client(&self, user: &str) -> Client {
+        Client::connect(self.address(), &mint(user)).await
+    }
+
+    pub async fn stop(self) {
+        self.server.shutdown().await;
+    }
+}
