@@ -1,6 +1,96 @@
-//! later
-use crate::config::BenchConfig;
+//! `syncline bench`: measures a server beside baselines that run in the same
+//! minute on the same machine: the same rows written straight to the same
+//! PostgreSQL, and gRPC calls that do nothing. Only the ratios travel from one
+//! machine to another; the figures do not.
+//!
+//! Load generator, server and PostgreSQL share the cores. Rounds alternate, and
+//! the medians of the rounds' ratios are what counts.
+
+mod baseline;
+mod batch;
+mod catchup;
+mod empty;
+mod fanout;
+mod load;
+mod report;
+mod target;
+mod write;
+
+use std::io::{self, IsTerminal, Write};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::config::{BenchConfig, BenchKind, BenchPlan};
 use crate::exit::Failure;
-pub(crate) async fn run(_config: BenchConfig) -> Result<(), Failure> {
+use crate::logging;
+use report::Report;
+use target::Target;
+
+/// What one measurement needs.
+struct Bench {
+    target: Target,
+    plan: BenchPlan,
+    report: Report,
+    progress: ProgressBar,
+}
+
+/// Runs the plan and prints its report.
+pub(crate) async fn run(config: BenchConfig) -> Result<(), Failure> {
+    let BenchConfig { plan, target } = config;
+    logging::init(&plan.log.filter, plan.log.format)?;
+    let kinds = match plan.kind {
+        BenchKind::All => {
+            vec![BenchKind::Write, BenchKind::Batch, BenchKind::Catchup, BenchKind::Fanout]
+        }
+        kind => vec![kind],
+    };
+    let steps = kinds.len() as u64 * u64::from(plan.rounds);
+    let mut bench = Bench {
+        target: Target::open(target).await?,
+        report: Report::default(),
+        progress: progress(steps),
+        plan,
+    };
+    let mut result = Ok(());
+    for kind in kinds {
+        result = bench.measure(kind).await;
+        if result.is_err() {
+            break;
+        }
+    }
+    bench.progress.finish_and_clear();
+    bench.target.close().await?;
+    result?;
+    let text = if bench.plan.json { bench.report.json() } else { bench.report.table() };
+    io::stdout().write_all(text.as_bytes())?;
     Ok(())
+}
+
+impl Bench {
+    async fn measure(&mut self, kind: BenchKind) -> anyhow::Result<()> {
+        for round in 1..=self.plan.rounds {
+            self.progress.set_message(format!("{kind:?} {round}/{}", self.plan.rounds));
+            match kind {
+                BenchKind::Write => write::round(self).await?,
+                BenchKind::Batch => batch::round(self).await?,
+                BenchKind::Catchup => catchup::round(self).await?,
+                BenchKind::Fanout => fanout::round(self).await?,
+                BenchKind::All => {}
+            }
+            self.progress.inc(1);
+        }
+        Ok(())
+    }
+}
+
+fn progress(steps: u64) -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg} {elapsed}");
+    let bar = ProgressBar::new(steps);
+    match style {
+        Ok(style) => bar.with_style(style),
+        Err(_template) => bar,
+    }
 }

@@ -1,0 +1,172 @@
+//! 1,000 subscribers of one space, on 10 streams of 100 subscriptions. First
+//! alone, with 100 writes a second; then while 64 writers in other spaces write
+//! as fast as they can, which shows what being followed costs the writers.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::Bench;
+use super::load::{Measured, closed_loop};
+use super::target::{Stub, put};
+use super::write::Writer;
+use crate::rpc::proto::subscribe_request::Frame as Out;
+use crate::rpc::proto::subscribe_response::Frame;
+use crate::rpc::proto::{DocumentForm, MutateRequest, SubscribeFrame, SubscribeRequest};
+
+const STREAMS: usize = 10;
+const SUBSCRIPTIONS: usize = 100;
+const WRITERS: usize = 64;
+const WRITES_PER_SECOND: u64 = 100;
+
+/// A space with its subscribers and its one writer.
+struct Followed {
+    state: Arc<State>,
+    stop: CancellationToken,
+    running: JoinSet<anyhow::Result<()>>,
+}
+
+#[derive(Default)]
+struct State {
+    /// When each write was sent, by its number.
+    sent: Mutex<Vec<Instant>>,
+    caught_up: AtomicU64,
+    delivered: AtomicU64,
+    latency: Mutex<Option<Histogram<u64>>>,
+}
+
+impl Followed {
+    async fn start(bench: &Bench) -> anyhow::Result<Self> {
+        let user = format!("fanout-{}", Uuid::new_v4().simple());
+        let state = Arc::new(State::default());
+        *state.latency.lock() = Some(Histogram::new(3)?);
+        let stop = CancellationToken::new();
+        let mut running = JoinSet::new();
+        for _ in 0..STREAMS {
+            let stub = bench.target.stub_of(&user).await?;
+            running.spawn(follow(stub, Arc::clone(&state), stop.clone()));
+        }
+        let expected = (STREAMS * SUBSCRIPTIONS) as u64;
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while state.caught_up.load(Ordering::Relaxed) < expected {
+            anyhow::ensure!(Instant::now() < deadline, "the subscribers did not catch up");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let stub = bench.target.stub_of(&user).await?;
+        running.spawn(write(stub, Arc::clone(&state), stop.clone()));
+        Ok(Self { state, stop, running })
+    }
+
+    /// Forgets what was counted so far.
+    fn begin(&self) -> Instant {
+        self.state.delivered.store(0, Ordering::Relaxed);
+        if let Some(latency) = self.state.latency.lock().as_mut() {
+            latency.reset();
+        }
+        Instant::now()
+    }
+
+    fn measured(&self, since: Instant) -> anyhow::Result<Measured> {
+        let latency = self.state.latency.lock().clone();
+        Ok(Measured {
+            operations: self.state.delivered.load(Ordering::Relaxed),
+            elapsed: since.elapsed(),
+            latency: latency.map_or_else(|| Histogram::new(3), Ok)?,
+        })
+    }
+
+    /// Ends the writer and the streams, once everything has been delivered.
+    async fn end(mut self) -> anyhow::Result<()> {
+        self.stop.cancel();
+        while let Some(ended) = self.running.join_next().await {
+            ended??;
+        }
+        Ok(())
+    }
+}
+
+async fn write(mut stub: Stub, state: Arc<State>, stop: CancellationToken) -> anyhow::Result<()> {
+    let mut tick = interval(Duration::from_millis(1_000 / WRITES_PER_SECOND));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    for number in 0.. {
+        tokio::select! {
+            // Cancel: no call is under way here.
+            () = stop.cancelled() => break,
+            _ = tick.tick() => {}
+        }
+        state.sent.lock().push(Instant::now());
+        let mutation = put(number.to_string(), number);
+        stub.mutate(MutateRequest { mutation: Some(mutation), ..Default::default() }).await?;
+    }
+    Ok(())
+}
+
+async fn follow(mut stub: Stub, state: Arc<State>, stop: CancellationToken) -> anyhow::Result<()> {
+    let (out, queue) = mpsc::channel(SUBSCRIPTIONS);
+    for number in 0..SUBSCRIPTIONS {
+        let frame = SubscribeFrame {
+            subscription_id: number.to_string(),
+            document_form: DocumentForm::Json.into(),
+            ..Default::default()
+        };
+        out.send(SubscribeRequest { frame: Some(Out::Subscribe(frame)) }).await?;
+    }
+    let mut stream = stub.subscribe(ReceiverStream::new(queue)).await?.into_inner();
+    loop {
+        let message = tokio::select! {
+            // Cancel: the stream is dropped with whatever was on its way.
+            () = stop.cancelled() => return Ok(()),
+            message = stream.message() => message?,
+        };
+        match message.and_then(|message| message.frame) {
+            Some(Frame::CaughtUp(_)) => {
+                state.caught_up.fetch_add(1, Ordering::Relaxed);
+            }
+            Some(Frame::Changes(frame)) => {
+                let now = Instant::now();
+                state.delivered.fetch_add(frame.changes.len() as u64, Ordering::Relaxed);
+                for change in &frame.changes {
+                    let number: usize = change.key.clone().unwrap_or_default().id.parse()?;
+                    let sent = state.sent.lock().get(number).copied().unwrap_or(now);
+                    let micros = u64::try_from((now - sent).as_micros()).unwrap_or(u64::MAX);
+                    if let Some(latency) = state.latency.lock().as_mut() {
+                        latency.saturating_record(micros);
+                    }
+                }
+            }
+            Some(Frame::Subscribed(_) | Frame::Progress(_)) => {}
+            ended => anyhow::bail!("the stream ended: {ended:?}"),
+        }
+    }
+}
+
+pub(super) async fn round(bench: &mut Bench) -> anyhow::Result<()> {
+    let seconds = bench.plan.seconds;
+    let without = closed_loop(Writer::clients(bench, WRITERS, false).await?, seconds).await?;
+
+    let followed = Followed::start(bench).await?;
+    let begin = followed.begin();
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+    let alone = followed.measured(begin)?;
+    let begin = followed.begin();
+    let with = closed_loop(Writer::clients(bench, WRITERS, false).await?, seconds).await?;
+    let loaded = followed.measured(begin)?;
+    followed.end().await?;
+
+    let report = &mut bench.report;
+    let without = report.figure("64 writers, nobody follows", "writes", &without);
+    let with = report.figure("64 writers, 1,000 subscribers follow a space", "writes", &with);
+    report.figure("delivered to 1,000 subscribers, 100 writes/s", "events", &alone);
+    report.figure("the same while the 64 writers write", "events", &loaded);
+    report.ratio("writers with fan-out / without", 0.95, with, without);
+    Ok(())
+}

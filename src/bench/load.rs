@@ -1,0 +1,73 @@
+//! Closed-loop load: clients that each send the next request when the last one
+//! is answered.
+
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+
+/// What a load did.
+#[derive(Clone, Debug)]
+pub(super) struct Measured {
+    /// Operations, as the work counts them.
+    pub(super) operations: u64,
+    pub(super) elapsed: Duration,
+    /// Latency of one request, in microseconds.
+    pub(super) latency: Histogram<u64>,
+}
+
+impl Measured {
+    pub(super) fn per_second(&self) -> f64 {
+        #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+        let operations = self.operations as f64;
+        operations / self.elapsed.as_secs_f64()
+    }
+}
+
+/// Warm-up before anything is counted.
+const WARM_UP: Duration = Duration::from_millis(500);
+
+/// Runs each client's work in a loop, and counts what the work says that it did
+/// between the end of the warm-up and the end.
+pub(super) async fn closed_loop<W>(clients: Vec<W>, seconds: u64) -> anyhow::Result<Measured>
+where
+    W: Work + Send + 'static,
+{
+    let begin = Instant::now() + WARM_UP;
+    let end = begin + Duration::from_secs(seconds);
+    let mut running = JoinSet::new();
+    for mut client in clients {
+        running.spawn(async move {
+            let mut latency = Histogram::<u64>::new(3)?;
+            let mut operations = 0;
+            loop {
+                let sent = Instant::now();
+                if sent >= end {
+                    return anyhow::Ok((operations, latency));
+                }
+                let done = client.work().await?;
+                let answered = Instant::now();
+                if sent >= begin && answered <= end {
+                    operations += done;
+                    let micros = answered.duration_since(sent).as_micros();
+                    latency.saturating_record(u64::try_from(micros).unwrap_or(u64::MAX));
+                }
+            }
+        });
+    }
+    let mut total = Measured { operations: 0, elapsed: end - begin, latency: Histogram::new(3)? };
+    while let Some(client) = running.join_next().await {
+        let (operations, latency) = client??;
+        total.operations += operations;
+        total.latency.add(latency)?;
+    }
+    sleep_until(end).await;
+    Ok(total)
+}
+
+/// One client's loop.
+pub(super) trait Work {
+    /// Sends one request and waits for its answer; how many operations it was.
+    fn work(&mut self) -> impl Future<Output = anyhow::Result<u64>> + Send;
+}

@@ -1,0 +1,190 @@
+//! Whom to measure: a private server, or one that runs already.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use bytes::Bytes;
+use tokio::net::TcpListener;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
+use uuid::Uuid;
+
+use crate::auth::{KeyConfig, Minter, Verifier};
+use crate::clock::Clock;
+use crate::config::{self, BenchTarget, Command, DEV_AUDIENCE, DEV_ISSUER, ServerConfig, Signer};
+use crate::domain::{UserId, limits};
+use crate::postgres::{Options, PrivatePostgres};
+use crate::rpc::proto::sync_service_client::SyncServiceClient;
+use crate::rpc::proto::{
+    Document, Mutation, PutOperation, RecordKey, document::Form, mutation::Operation,
+};
+use crate::server::Server;
+use crate::store::{Settings, Store};
+
+/// A stub that carries a token.
+pub(super) type Stub = SyncServiceClient<InterceptedService<Channel, Bearer>>;
+
+/// Adds the token to each call.
+#[derive(Clone, Debug)]
+pub(super) struct Bearer(MetadataValue<Ascii>);
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        request.metadata_mut().insert("authorization", self.0.clone());
+        Ok(request)
+    }
+}
+
+/// A server to measure.
+pub(super) struct Target {
+    uri: String,
+    tokens: Tokens,
+    /// The server's database, for the baselines.
+    pub(super) database_url: Option<String>,
+    private: Option<Private>,
+    /// Tells this run's users from those of other runs.
+    run: String,
+}
+
+enum Tokens {
+    Dev(Minter),
+    Remote(Signer),
+}
+
+struct Private {
+    server: Server,
+    postgres: PrivatePostgres,
+    dir: PathBuf,
+}
+
+impl Target {
+    pub(super) async fn open(target: BenchTarget) -> anyhow::Result<Self> {
+        let run = Uuid::now_v7().simple().to_string();
+        match target {
+            BenchTarget::Dev => Self::start(run).await,
+            BenchTarget::Remote { uri, signer, database_url } => Ok(Self {
+                uri: uri.to_string(),
+                tokens: Tokens::Remote(signer),
+                database_url: database_url.map(|url| url.expose().to_owned()),
+                private: None,
+                run,
+            }),
+        }
+    }
+
+    /// A server and a PostgreSQL of the bench's own, with the settings that
+    /// `syncline dev` uses, apart from room for the load.
+    async fn start(run: String) -> anyhow::Result<Self> {
+        let dir = std::env::temp_dir().join(format!("syncline-bench-{run}"));
+        let mut options = Options::new(&dir);
+        for (name, value) in [
+            ("shared_buffers", "512MB"),
+            ("max_wal_size", "8GB"),
+            ("checkpoint_timeout", "30min"),
+            ("max_connections", "300"),
+        ] {
+            options.settings.push((name.to_owned(), value.to_owned()));
+        }
+        let postgres =
+            tokio::task::spawn_blocking(move || PrivatePostgres::start(options)).await??;
+        let url = postgres.url("postgres");
+        let settings = Settings { read_connections: 8, allow_unsafe: false };
+        let store = Store::connect(&url, settings).await?;
+        store.migrate().await?;
+        let key = KeyConfig::Secret(run.repeat(2).into_bytes());
+        let verifier = Verifier::new(&key, DEV_ISSUER, DEV_AUDIENCE)?;
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let config = dev_config()?;
+        let server = Server::start(listener, store, verifier, Clock::system(), &config)?;
+        Ok(Self {
+            uri: format!("http://{}", server.address()),
+            tokens: Tokens::Dev(Minter::new(&key)?),
+            database_url: Some(url),
+            private: Some(Private { server, postgres, dir }),
+            run,
+        })
+    }
+
+    /// A stub on a connection of its own, for this run's user of that number.
+    pub(super) async fn stub(&self, user: usize) -> anyhow::Result<Stub> {
+        self.stub_of(&format!("{}-{user}", self.run)).await
+    }
+
+    /// The same for a user by name.
+    pub(super) async fn stub_of(&self, user: &str) -> anyhow::Result<Stub> {
+        let user = UserId::parse(user).map_err(anyhow::Error::msg)?;
+        let (ttl, now) = (Duration::from_secs(3_600), Clock::system().unix_seconds());
+        let token = match &self.tokens {
+            Tokens::Dev(minter) => minter.mint(&user, ttl, now, DEV_ISSUER, DEV_AUDIENCE)?,
+            Tokens::Remote(signer) => signer.mint(&user, ttl, now)?,
+        };
+        let channel = connect(&self.uri).await?;
+        let bearer = Bearer(format!("Bearer {token}").parse()?);
+        Ok(SyncServiceClient::with_interceptor(channel, bearer)
+            .max_decoding_message_size(limits::MESSAGE_BYTES_MAX))
+    }
+
+    /// The database, for a baseline that needs it.
+    pub(super) fn database(&self) -> anyhow::Result<&str> {
+        self.database_url
+            .as_deref()
+            .context("the baselines need the server's database: give --database-url")
+    }
+
+    pub(super) async fn close(self) -> anyhow::Result<()> {
+        if let Some(Private { server, postgres, dir }) = self.private {
+            server.shutdown().await;
+            tokio::task::spawn_blocking(move || {
+                postgres.stop();
+                std::fs::remove_dir_all(dir)
+            })
+            .await??;
+        }
+        Ok(())
+    }
+}
+
+/// What `syncline dev` runs with when no flag is given.
+fn dev_config() -> anyhow::Result<ServerConfig> {
+    match config::load(["syncline".into(), "dev".into()], |_variable| None)? {
+        Command::Dev(dev) => Ok(dev.server),
+        _ => anyhow::bail!("`dev` is not the command that was parsed"),
+    }
+}
+
+/// A connection.
+pub(super) async fn connect(uri: &str) -> anyhow::Result<Channel> {
+    let endpoint = Endpoint::from_shared(uri.to_owned())?
+        .tcp_nodelay(true)
+        .initial_stream_window_size(4 << 20)
+        .initial_connection_window_size(8 << 20);
+    endpoint.connect().await.with_context(|| format!("cannot connect to {uri}"))
+}
+
+/// A document of 268 bytes, as a contact or a task might have.
+pub(super) fn document(number: u64) -> String {
+    let text = "The quick brown fox jumps over the lazy dog; ".repeat(4);
+    format!(
+        r#"{{"done":false,"number":{number:010},"tags":["home","garden"],"text":"{}"}}"#,
+        text.get(..184).unwrap_or_default()
+    )
+    .replace(":0", ":1")
+}
+
+/// A put of that document.
+pub(super) fn put(record: String, number: u64) -> Mutation {
+    let json = Form::Json(Bytes::from(document(number)));
+    Mutation {
+        id: Uuid::new_v4().to_string(),
+        key: Some(RecordKey { collection: "task".into(), id: record }),
+        operation: Some(Operation::Put(PutOperation {
+            document: Some(Document { form: Some(json) }),
+        })),
+        base: None,
+        device_sequence: None,
+    }
+}
