@@ -9,6 +9,7 @@ mod answers;
 mod connect;
 mod error;
 mod heads;
+mod load;
 mod migrate;
 mod notify;
 mod pages;
@@ -23,7 +24,8 @@ pub use error::Error;
 pub use heads::SpaceHead;
 pub use notify::{Heard, Listener, Notifier};
 pub use pages::{ChangesPage, ChangesQuery, RecordsPage};
-pub use write::{Group, Loaded, Wanted, Writer};
+pub use load::{Loaded, Wanted};
+pub use write::{Decided, Locked, Writer};
 
 /// The database. Cheap to clone.
 #[derive(Clone, Debug)]

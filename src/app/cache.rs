@@ -1,6 +1,6 @@
-//! Records that a committer has seen lately. Safe on any number of replicas: the
-//! lock on a space returns its head, and what is cached of the space counts only
-//! if it was cached at exactly that head.
+//! Records that a committer has seen lately. Safe on any number of replicas: a
+//! space's head is read with every group, and what is cached of the space counts
+//! only if it was cached at exactly that head.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -28,14 +28,19 @@ struct CachedSpace {
 }
 
 impl Cache {
-    /// What is cached of the space, if it still holds.
-    pub(super) fn records(
-        &self,
-        space: SpaceId,
-        now: &SpaceHead,
-    ) -> Option<&HashMap<RecordKey, Arc<Record>>> {
-        let cached = self.young.get(&space).or_else(|| self.old.get(&space))?;
-        (cached.head == now.head && cached.epoch == now.epoch).then_some(&cached.records)
+    /// A record as it was when its space was last cached.
+    pub(super) fn get(&self, space: SpaceId, key: &RecordKey) -> Option<&Arc<Record>> {
+        self.space(space)?.records.get(key)
+    }
+
+    /// Whether what is cached of the space is how it is now.
+    pub(super) fn holds(&self, space: SpaceId, now: &SpaceHead) -> bool {
+        self.space(space)
+            .is_some_and(|cached| cached.head == now.head && cached.epoch == now.epoch)
+    }
+
+    fn space(&self, space: SpaceId) -> Option<&CachedSpace> {
+        self.young.get(&space).or_else(|| self.old.get(&space))
     }
 
     /// Caches what a committed group knows of the space.
@@ -62,8 +67,9 @@ impl Cache {
         }
     }
 
-    /// Forgets everything.
-    pub(super) fn clear(&mut self) {
-        *self = Self::default();
+    /// Forgets a space.
+    pub(super) fn forget(&mut self, space: SpaceId) {
+        self.young.remove(&space);
+        self.old.remove(&space);
     }
 }

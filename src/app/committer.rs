@@ -13,7 +13,7 @@ use tracing::{error, warn};
 
 use super::Error;
 use super::cache::Cache;
-use super::group;
+use super::group::{self, Mode};
 use super::wakeup::Wakeup;
 use crate::chain::Chain;
 use crate::clock::Clock;
@@ -109,16 +109,19 @@ impl Committer {
         let mut unsure: Option<Verdicts> = None;
         let mut waits = BUSY_RETRIES.iter();
         let mut lost = 0;
+        let mut mode = Mode::Optimistic;
         loop {
             let mut decided = None;
-            let failure = match self.attempt(jobs, &mut decided).await {
+            let failure = match self.attempt(jobs, mode, &mut decided).await {
                 Ok(verdicts) => return Ok(first_answers(verdicts, unsure.as_ref())),
                 Err(failure) => failure,
             };
-            unsure = decided.or(unsure);
-            // The cache may hold what was never committed.
-            self.cache.clear();
+            if !matches!(failure, store::Error::Moved) {
+                unsure = decided.or(unsure);
+            }
+            jobs.iter().for_each(|job| self.cache.forget(job.space.id));
             match &failure {
+                store::Error::Moved if mode == Mode::Optimistic => mode = Mode::Locked,
                 store::Error::Busy(_) => match waits.next() {
                     Some(wait) => sleep(*wait).await,
                     None => return Err(failure),
@@ -139,6 +142,7 @@ impl Committer {
     async fn attempt(
         &mut self,
         jobs: &[Job],
+        mode: Mode,
         decided: &mut Option<Verdicts>,
     ) -> Result<Verdicts, store::Error> {
         let writer = match self.writer.take() {
@@ -148,7 +152,7 @@ impl Committer {
                 .map_err(|_slow| store::Error::TimedOut("connecting"))??,
         };
         let writer = self.writer.insert(writer);
-        let deciding = group::decide(writer, &mut self.cache, jobs, self.clock.now(), decided);
+        let deciding = group::decide(writer, mode, &mut self.cache, jobs, self.clock.now(), decided);
         let committed = match timeout(GROUP_TIMEOUT, deciding).await {
             Ok(result) => result?,
             Err(_slow) => {

@@ -1,4 +1,4 @@
-//! One group of requests in one transaction: lock, load, decide, write, commit.
+//! One group of requests: load, decide, write, commit.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -8,14 +8,14 @@ use time::OffsetDateTime;
 use super::cache::Cache;
 use super::committer::{Job, Verdicts};
 use crate::domain::{Change, Revision, Space, SpaceId, SpaceState};
-use crate::store::{Error, Group, Loaded, SpaceHead, Wanted, Writer};
+use crate::store::{Decided, Error, Loaded, SpaceHead, Wanted, Writer};
 
 /// A group that is durable.
 #[derive(Debug)]
 pub(super) struct Committed {
     pub(super) verdicts: Verdicts,
     pub(super) commits: Vec<Commit>,
-    /// Where the spaces were when they were locked.
+    /// Where the spaces were before.
     pub(super) heads: Vec<(SpaceId, Revision)>,
 }
 
@@ -28,50 +28,107 @@ pub(super) struct Commit {
     pub(super) changes: Vec<Arc<Change>>,
 }
 
+/// Whether a group may be decided without locking its spaces first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// Write only if nobody wrote in between; two round trips.
+    Optimistic,
+    /// Lock, and keep others waiting.
+    Locked,
+}
+
 /// Decides the jobs' requests in order, and makes the decisions durable.
-/// `decided` gets the verdicts before the commit, whose outcome may stay
-/// unknown. Not cancel safe: dropped, it must take the writer with it.
+/// `Moved` says that it must be done anew, under locks. `decided` gets the
+/// verdicts before the commit, whose outcome may stay unknown. Not cancel safe:
+/// dropped, it must take the writer with it.
 pub(super) async fn decide(
     writer: &mut Writer,
+    mode: Mode,
     cache: &mut Cache,
     jobs: &[Job],
     now: OffsetDateTime,
     decided: &mut Option<Verdicts>,
 ) -> Result<Committed, Error> {
-    let mut group = writer.begin(&spaces(jobs)).await?;
-    let mut states = load(&mut group, cache, jobs).await?;
-    let verdicts: Verdicts = jobs
-        .iter()
-        .map(|job| match states.get_mut(&job.space.id) {
-            Some(state) => state.decide(&job.request, now),
-            None => Ok(Vec::new()),
-        })
-        .collect();
-    let writes: Vec<_> =
-        states.iter().map(|(space, state)| (*space, state.head(), state.writes())).collect();
-    group.write(&writes, now).await?;
-    let heads = std::mem::take(&mut group.heads);
-    *decided = Some(verdicts.clone());
-    group.commit().await?;
+    let plan = match mode {
+        Mode::Optimistic => {
+            let loaded = writer.load(&wanted(cache, jobs)).await?;
+            let plan = Plan::new(cache, jobs, loaded, now)?;
+            if plan.decided.iter().any(|it| !it.is_empty() && !it.moves_head()) {
+                return Err(Error::Moved);
+            }
+            if !plan.decided.iter().all(Decided::is_empty) {
+                *decided = Some(plan.verdicts.clone());
+                writer.write(&plan.decided, now).await?;
+            }
+            plan
+        }
+        Mode::Locked => {
+            let mut locked = writer.lock(&spaces(jobs)).await?;
+            let loaded = locked.load(&wanted(cache, jobs)).await?;
+            let plan = Plan::new(cache, jobs, loaded, now)?;
+            locked.write(&plan.decided, now).await?;
+            *decided = Some(plan.verdicts.clone());
+            locked.commit().await?;
+            plan
+        }
+    };
+    Ok(plan.committed(cache))
+}
 
-    for (space, state) in &states {
-        if let Some(before) = heads.get(space) {
-            cache.keep(*space, before, state.head(), state.records());
+/// A group's decisions, before they are durable.
+struct Plan {
+    heads: HashMap<SpaceId, SpaceHead>,
+    states: HashMap<SpaceId, SpaceState>,
+    verdicts: Verdicts,
+    /// In the order of the spaces' ids, in which they are locked.
+    decided: Vec<Decided>,
+}
+
+impl Plan {
+    fn new(
+        cache: &Cache,
+        jobs: &[Job],
+        mut loaded: Loaded,
+        now: OffsetDateTime,
+    ) -> Result<Self, Error> {
+        let heads = std::mem::take(&mut loaded.heads);
+        let mut states = states(cache, &heads, loaded, jobs)?;
+        let verdicts = jobs
+            .iter()
+            .map(|job| match states.get_mut(&job.space.id) {
+                Some(state) => state.decide(&job.request, now),
+                None => Ok(Vec::new()),
+            })
+            .collect();
+        let decided = |(space, state): (&SpaceId, &SpaceState)| Decided {
+            space: *space,
+            before: heads.get(space).map_or(Revision::ZERO, |before| before.head),
+            head: state.head(),
+            writes: state.writes(),
+        };
+        let mut decided: Vec<_> = states.iter().map(decided).collect();
+        decided.sort_by_key(|it| it.space);
+        Ok(Self { heads, states, verdicts, decided })
+    }
+
+    fn committed(self, cache: &mut Cache) -> Committed {
+        for (space, state) in &self.states {
+            if let Some(before) = self.heads.get(space) {
+                cache.keep(*space, before, state.head(), state.records());
+            }
+        }
+        let commits = self.decided.into_iter().filter(Decided::moves_head).map(|it| Commit {
+            space: it.space,
+            after: it.before,
+            head: it.head,
+            changes: it.writes.changes.into_iter().map(|(change, _)| change).collect(),
+        });
+        Committed {
+            verdicts: self.verdicts,
+            commits: commits.collect(),
+            heads: self.heads.iter().map(|(space, before)| (*space, before.head)).collect(),
         }
     }
-    let after = |space| heads.get(&space).map_or(Revision::ZERO, |before: &SpaceHead| before.head);
-    let commits = writes
-        .into_iter()
-        .filter(|(_, _, writes)| !writes.changes.is_empty())
-        .map(|(space, head, writes)| Commit {
-            space,
-            after: after(space),
-            head,
-            changes: writes.changes.into_iter().map(|(change, _)| change).collect(),
-        })
-        .collect();
-    let heads = heads.iter().map(|(space, before)| (*space, before.head)).collect();
-    Ok(Committed { verdicts, commits, heads })
 }
 
 fn spaces(jobs: &[Job]) -> Vec<Space> {
@@ -80,43 +137,47 @@ fn spaces(jobs: &[Job]) -> Vec<Space> {
     spaces.filter(|space| seen.insert(space.id)).cloned().collect()
 }
 
-/// The states of the group's spaces, from the cache where it holds, else read
-/// under the lock.
-async fn load(
-    group: &mut Group<'_>,
-    cache: &Cache,
-    jobs: &[Job],
-) -> Result<HashMap<SpaceId, SpaceState>, Error> {
+/// What the decisions need and the cache may not have. Whether the cache holds
+/// shows only with the head, so a record is asked for unless it is cached at
+/// whatever head; in the rare case that it was the wrong one, the group is
+/// decided anew.
+fn wanted(cache: &Cache, jobs: &[Job]) -> Wanted {
     let mut wanted = Wanted::default();
-    let mut cached = Vec::new();
-    let (mut seen_keys, mut seen_devices) = (HashSet::new(), HashSet::new());
+    let mut spaces = HashSet::new();
+    let (mut keys, mut devices) = (HashSet::new(), HashSet::new());
     for job in jobs {
         let space = job.space.id;
-        let known = group.heads.get(&space).and_then(|head| cache.records(space, head));
+        if spaces.insert(space) {
+            wanted.spaces.push(space);
+        }
         for mutation in &job.request.mutations {
             wanted.answers.push((space, mutation.id.clone()));
             if let Ok(content) = &mutation.content
-                && seen_keys.insert((space, &content.key))
+                && keys.insert((space, &content.key))
+                && cache.get(space, &content.key).is_none()
             {
-                match known.and_then(|records| records.get(&content.key)) {
-                    Some(record) => cached.push((space, Arc::clone(record))),
-                    None => wanted.records.push((space, content.key.clone())),
-                }
+                wanted.records.push((space, content.key.clone()));
             }
         }
         let sequenced = job.request.mutations.iter().any(|it| it.device_sequence.is_some());
         if let Some(device) = job.request.device.as_ref().filter(|_| sequenced)
-            && seen_devices.insert((space, device))
+            && devices.insert((space, device))
         {
             wanted.sequences.push((space, device.clone()));
         }
     }
-    let mut loaded = group.load(&wanted).await?;
-    loaded.records.extend(cached);
-    Ok(states(&group.heads, loaded))
+    wanted
 }
 
-fn states(heads: &HashMap<SpaceId, SpaceHead>, loaded: Loaded) -> HashMap<SpaceId, SpaceState> {
+/// The states of the group's spaces: what was loaded, and what is cached. A
+/// space that does not exist yet, or whose cache does not hold, needs the group
+/// to be decided anew.
+fn states(
+    cache: &Cache,
+    heads: &HashMap<SpaceId, SpaceHead>,
+    loaded: Loaded,
+    jobs: &[Job],
+) -> Result<HashMap<SpaceId, SpaceState>, Error> {
     let mut records: HashMap<_, Vec<_>> = HashMap::new();
     for (space, record) in loaded.records {
         records.entry(space).or_default().push(record);
@@ -129,6 +190,18 @@ fn states(heads: &HashMap<SpaceId, SpaceHead>, loaded: Loaded) -> HashMap<SpaceI
     for (space, device, sequence) in loaded.sequences {
         sequences.entry(space).or_default().insert(device, sequence);
     }
+    for job in jobs {
+        let space = job.space.id;
+        let head = heads.get(&space).ok_or(Error::Moved)?;
+        for content in job.request.mutations.iter().filter_map(|it| it.content.as_ref().ok()) {
+            if let Some(record) = cache.get(space, &content.key) {
+                if !cache.holds(space, head) {
+                    return Err(Error::Moved);
+                }
+                records.entry(space).or_default().push(Arc::clone(record));
+            }
+        }
+    }
     let state = |(space, head): (&SpaceId, &SpaceHead)| {
         let state = SpaceState::new(
             head.head,
@@ -138,5 +211,5 @@ fn states(heads: &HashMap<SpaceId, SpaceHead>, loaded: Loaded) -> HashMap<SpaceI
         );
         (*space, state)
     };
-    heads.iter().map(state).collect()
+    Ok(heads.iter().map(state).collect())
 }

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::Bench;
-use super::load::{Measured, closed_loop};
+use super::load::{Measured, closed_loop, latencies};
 use super::target::{Stub, put};
 use super::write::Writer;
 use crate::rpc::proto::subscribe_request::Frame as Out;
@@ -48,7 +48,7 @@ impl Followed {
     async fn start(bench: &Bench) -> anyhow::Result<Self> {
         let user = format!("fanout-{}", Uuid::new_v4().simple());
         let state = Arc::new(State::default());
-        *state.latency.lock() = Some(Histogram::new(3)?);
+        *state.latency.lock() = Some(latencies()?);
         let stop = CancellationToken::new();
         let mut running = JoinSet::new();
         for _ in 0..STREAMS {
@@ -80,7 +80,7 @@ impl Followed {
         Ok(Measured {
             operations: self.state.delivered.load(Ordering::Relaxed),
             elapsed: since.elapsed(),
-            latency: latency.map_or_else(|| Histogram::new(3), Ok)?,
+            latency: latency.map_or_else(latencies, Ok)?,
         })
     }
 

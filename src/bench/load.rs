@@ -39,7 +39,7 @@ where
     let mut running = JoinSet::new();
     for mut client in clients {
         running.spawn(async move {
-            let mut latency = Histogram::<u64>::new(3)?;
+            let mut latency = latencies()?;
             let mut operations = 0;
             loop {
                 let sent = Instant::now();
@@ -56,7 +56,7 @@ where
             }
         });
     }
-    let mut total = Measured { operations: 0, elapsed: end - begin, latency: Histogram::new(3)? };
+    let mut total = Measured { operations: 0, elapsed: end - begin, latency: latencies()? };
     while let Some(client) = running.join_next().await {
         let (operations, latency) = client??;
         total.operations += operations;
@@ -64,6 +64,11 @@ where
     }
     sleep_until(end).await;
     Ok(total)
+}
+
+/// An empty histogram, from a microsecond to a minute.
+pub(super) fn latencies() -> anyhow::Result<Histogram<u64>> {
+    Ok(Histogram::new_with_bounds(1, 60_000_000, 3)?)
 }
 
 /// One client's loop.

@@ -130,6 +130,7 @@ impl From<Error> for Status {
             Error::Store(failure) => match failure.as_ref() {
                 store::Error::Unavailable(_)
                 | store::Error::TimedOut(_)
+                | store::Error::Moved
                 | store::Error::Busy(_) => retryable(
                     Code::Unavailable,
                     "SYNC_FAILED",

@@ -12,6 +12,9 @@ pub enum Error {
     /// Others were in the way, and nothing happened: try again.
     #[error("the database is busy")]
     Busy(#[source] sqlx::Error),
+    /// Another replica wrote in between, and nothing happened: decide anew.
+    #[error("another replica has written in between")]
+    Moved,
     /// It refused a statement: the same statement will be refused again.
     #[error("the database refused a statement")]
     Refused(#[source] sqlx::Error),
@@ -32,7 +35,18 @@ pub enum Error {
 impl Error {
     /// Whether trying again later may help.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Unavailable(_) | Self::TimedOut(_) | Self::Busy(_))
+        matches!(self, Self::Unavailable(_) | Self::TimedOut(_) | Self::Busy(_) | Self::Moved)
+    }
+
+    /// What a failed write means: a head that is not what it was shows as a
+    /// division by zero, or, when the other replica committed meanwhile, as a
+    /// row that is there already.
+    pub(super) fn of_write(error: sqlx::Error) -> Self {
+        let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+        match code.as_deref() {
+            Some("22012" | "23505") => Self::Moved,
+            _ => error.into(),
+        }
     }
 
     /// What to do about it, where that is known.
@@ -43,7 +57,7 @@ impl Error {
                 Some("check that the server runs and that the database URL is right")
             }
             Self::Url(_) => Some("write it as postgres://user:password@host:5432/database"),
-            Self::Busy(_) | Self::Refused(_) | Self::Corrupt(_) | Self::Migrate(_) => None,
+            Self::Moved | Self::Busy(_) | Self::Refused(_) | Self::Corrupt(_) | Self::Migrate(_) => None,
         }
     }
 }

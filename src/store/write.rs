@@ -1,105 +1,128 @@
-//! Writing: one transaction for a group of requests, on a connection that its
-//! committer keeps. First the heads are locked, then, in further statements
-//! that see what the lock waited for, whatever is missing is read; the
-//! decisions are stored with few statements, however many there are.
+//! Writing: a group of requests, on a connection that its committer keeps.
+//!
+//! Usually two round trips: one statement reads everything that the decisions
+//! need, at one instant; one statement writes everything, if and only if the
+//! heads are still those that were read, and commits by itself. Where that does
+//! not hold, because another replica wrote in between, or where the head alone
+//! would not show it, the same two run in a transaction that has locked the
+//! heads before.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use sqlx::{Connection, PgConnection, Postgres, Row, Transaction};
+use sqlx::{Connection, PgConnection, Postgres, Transaction};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::heads::INSERT_SPACES;
-use super::row::{self, change_columns};
-use super::{Error, SpaceHead, Store};
-use crate::domain::{
-    Answer, DeviceId, MutationId, Record, RecordKey, Revision, Sequence, Space, SpaceId, Writes,
-};
+use super::{Error, Loaded, Store, Wanted, answers, load, row};
+use crate::domain::{DeviceId, Record, Revision, Space, SpaceId, Writes};
 
-/// A connection for transactions. Owned by one task, and its futures are never
-/// dropped while they run.
+/// A connection for writing. Owned by one task, and its futures are never
+/// dropped while they run, but together with it.
 #[derive(Debug)]
 pub struct Writer {
     connection: PgConnection,
 }
 
-/// An open transaction that holds the locks of its spaces. Rolled back when
-/// dropped.
+/// A transaction that holds the locks of its spaces. Rolled back when dropped.
 #[derive(Debug)]
-pub struct Group<'w> {
+pub struct Locked<'w> {
     transaction: Transaction<'w, Postgres>,
-    /// Where the spaces were when they were locked.
-    pub heads: HashMap<SpaceId, SpaceHead>,
 }
 
-/// What to read under the lock.
-#[derive(Debug, Default)]
-pub struct Wanted {
-    pub records: Vec<(SpaceId, RecordKey)>,
-    pub answers: Vec<(SpaceId, MutationId)>,
-    pub sequences: Vec<(SpaceId, DeviceId)>,
+/// What was decided about one space.
+#[derive(Debug)]
+pub struct Decided {
+    pub space: SpaceId,
+    /// The head that the decisions were based on.
+    pub before: Revision,
+    /// The head that they lead to.
+    pub head: Revision,
+    pub writes: Writes,
 }
 
-/// What was found.
-#[derive(Debug, Default)]
-pub struct Loaded {
-    pub records: Vec<(SpaceId, Arc<Record>)>,
-    pub answers: Vec<(SpaceId, MutationId, Answer)>,
-    pub sequences: Vec<(SpaceId, DeviceId, Sequence)>,
+impl Decided {
+    /// Whether there is anything to store.
+    pub fn is_empty(&self) -> bool {
+        let Writes { changes, answers, sequences, .. } = &self.writes;
+        changes.is_empty() && answers.is_empty() && sequences.is_empty()
+    }
+
+    /// Whether the head shows that this was written: another writer who read
+    /// the same head is then found out.
+    pub fn moves_head(&self) -> bool {
+        !self.writes.changes.is_empty()
+    }
 }
 
-const LOCK_HEADS: &str =
-    "select id, epoch, head, floor from spaces where id = any($1) order by id for update";
-
-const LOAD_RECORDS: &str = concat!(
-    "select w.space_id, ",
-    change_columns!("c"),
-    ", r.foreign_revision
-     from unnest($1::uuid[], $2::text[], $3::text[]) w (space_id, collection, id)
-     join records r on r.space_id = w.space_id and r.collection = w.collection and r.id = w.id
-     join changes c on c.space_id = r.space_id and c.revision = r.revision"
-);
-
-const LOAD_SEQUENCES: &str = "select d.space_id, d.device, d.sequence
-     from unnest($1::uuid[], $2::text[]) w (space_id, device)
-     join devices d on d.space_id = w.space_id and d.device = w.device";
+const LOCK_HEADS: &str = "select id from spaces where id = any($1) order by id for update";
 
 /// All changes of a group: the log, the records and the heads in one statement,
 /// so that each document travels once. `state` is 1 for a record's last change
 /// in this group when the record is new, 2 when it has a row, 0 for earlier
 /// changes of the group to the same record.
-const WRITE_CHANGES: &str = "with w as (
-         select * from unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::smallint[],
-             $6::text[], $7::bigint[], $8::text[], $9::text[], $10::text[], $11::bytea[],
-             $12::timestamptz[], $13::bigint[], $14::smallint[])
-         as w (space_id, revision, collection, id, action, document, previous_revision, author,
-             device, mutation_id, fingerprint, committed_at, foreign_revision, state)
-     ), logged as (
-         insert into changes (space_id, revision, collection, id, action, document,
-             previous_revision, author, device, mutation_id, fingerprint, committed_at)
-         select space_id, revision, collection, id, action, document,
-             previous_revision, author, device, mutation_id, fingerprint, committed_at
-         from w
-     ), inserted as (
-         insert into records (space_id, collection, id, revision, foreign_revision, document,
-             updated_at)
-         select space_id, collection, id, revision, foreign_revision, document::jsonb, committed_at
-         from w where state = 1
-     ), updated as (
-         update records r set revision = w.revision, foreign_revision = w.foreign_revision,
-             document = w.document::jsonb, updated_at = w.committed_at
-         from w
-         where w.state = 2 and r.space_id = w.space_id and r.collection = w.collection
-           and r.id = w.id
-     )
-     update spaces s set head = h.head
-     from unnest($15::uuid[], $16::bigint[]) h (id, head) where s.id = h.id";
+///
+/// The heads are moved from what was read to what was decided; if one of them
+/// is not there any more, the last line makes the whole statement fail.
+macro_rules! write_changes {
+    ($more:literal) => {
+        concat!(
+            "with w as (
+                 select * from unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[],
+                     $5::smallint[], $6::text[], $7::bigint[], $8::text[], $9::text[],
+                     $10::text[], $11::bytea[], $12::bigint[], $13::smallint[])
+                 as w (space_id, revision, collection, id, action, document, previous_revision,
+                     author, device, mutation_id, fingerprint, foreign_revision, state)
+             ), moved as (
+                 update spaces s set head = h.head
+                 from unnest($14::uuid[], $15::bigint[], $16::bigint[]) h (id, before, head)
+                 where s.id = h.id and s.head = h.before
+                 returning 1
+             ), logged as (
+                 insert into changes (space_id, revision, collection, id, action, document,
+                     previous_revision, author, device, mutation_id, fingerprint, committed_at)
+                 select space_id, revision, collection, id, action, document,
+                     previous_revision, author, device, mutation_id, fingerprint, $17::timestamptz
+                 from w
+             ), inserted as (
+                 insert into records (space_id, collection, id, revision, foreign_revision,
+                     document, updated_at)
+                 select space_id, collection, id, revision, foreign_revision, document::jsonb, $17
+                 from w where state = 1
+             ), updated as (
+                 insert into records (space_id, collection, id, revision, foreign_revision,
+                     document, updated_at)
+                 select space_id, collection, id, revision, foreign_revision, document::jsonb, $17
+                 from w where state = 2
+                 on conflict (space_id, collection, id) do update
+                 set revision = excluded.revision, document = excluded.document,
+                     foreign_revision = excluded.foreign_revision,
+                     updated_at = excluded.updated_at
+             )",
+            $more,
+            "select case when count(*) = cardinality($14) then 0 else 1 / (count(*) - count(*)) end
+             from moved"
+        )
+    };
+}
 
-const WRITE_SEQUENCES: &str = "insert into devices (space_id, device, sequence, updated_at)
-     select * , $4::timestamptz from unnest($1::uuid[], $2::text[], $3::bigint[])
-     on conflict (space_id, device) do update
-     set sequence = excluded.sequence, updated_at = excluded.updated_at";
+const WRITE_CHANGES: &str = write_changes!("");
+
+/// The same with answers that no change stands for, and with sequences.
+const WRITE_ALL: &str = write_changes!(
+    ", answered as (
+         insert into answers (space_id, mutation_id, fingerprint, outcome, record_revision,
+             rejection, answered_at)
+         select *, $17 from unnest($18::uuid[], $19::text[], $20::bytea[], $21::smallint[],
+             $22::bigint[], $23::jsonb[])
+     ), sequenced as (
+         insert into devices (space_id, device, sequence, updated_at)
+         select *, $17 from unnest($24::uuid[], $25::text[], $26::bigint[])
+         on conflict (space_id, device) do update
+         set sequence = excluded.sequence, updated_at = excluded.updated_at
+     )"
+);
 
 impl Writer {
     /// Connects.
@@ -107,27 +130,37 @@ impl Writer {
         Ok(Self { connection: store.connection().await? })
     }
 
+    /// Reads without any lock. Not cancel safe.
+    pub async fn load(&mut self, wanted: &Wanted) -> Result<Loaded, Error> {
+        load::load(&mut self.connection, wanted).await
+    }
+
+    /// Writes and commits, unless a head is not what it was: then nothing is
+    /// written, and the error is `Moved`. After other errors the outcome may be
+    /// unknown. Not cancel safe.
+    pub async fn write(&mut self, decided: &[Decided], now: OffsetDateTime) -> Result<(), Error> {
+        write(&mut self.connection, decided, now).await
+    }
+
     /// Opens a transaction and locks the spaces, in the order of their ids, so
     /// that two replicas cannot wait for each other. New spaces are born.
-    ///
     /// Not cancel safe.
-    pub async fn begin(&mut self, spaces: &[Space]) -> Result<Group<'_>, Error> {
+    pub async fn lock(&mut self, spaces: &[Space]) -> Result<Locked<'_>, Error> {
         let mut transaction = self.connection.begin().await?;
         let ids: Vec<Uuid> = spaces.iter().map(|space| space.id.0).collect();
-        let mut heads = lock(&mut transaction, &ids).await?;
-        if heads.len() < spaces.len() {
-            let born = spaces.iter().filter(|space| !heads.contains_key(&space.id));
-            let (born, names): (Vec<_>, Vec<_>) = born.map(|it| (it.id.0, it.name())).unzip();
-            let epochs: Vec<_> = born.iter().map(|_| Uuid::new_v4()).collect();
+        let locked = sqlx::query(LOCK_HEADS).bind(&ids).fetch_all(&mut *transaction).await?;
+        if locked.len() < spaces.len() {
+            let names: Vec<_> = spaces.iter().map(Space::name).collect();
+            let epochs: Vec<_> = spaces.iter().map(|_| Uuid::new_v4()).collect();
             sqlx::query(INSERT_SPACES)
-                .bind(born)
+                .bind(&ids)
                 .bind(names)
                 .bind(epochs)
                 .execute(&mut *transaction)
                 .await?;
-            heads = lock(&mut transaction, &ids).await?;
+            sqlx::query(LOCK_HEADS).bind(&ids).fetch_all(&mut *transaction).await?;
         }
-        Ok(Group { transaction, heads })
+        Ok(Locked { transaction })
     }
 
     /// Says goodbye.
@@ -136,162 +169,72 @@ impl Writer {
     }
 }
 
-async fn lock(
-    connection: &mut PgConnection,
-    ids: &[Uuid],
-) -> Result<HashMap<SpaceId, SpaceHead>, Error> {
-    sqlx::query(LOCK_HEADS)
-        .bind(ids)
-        .fetch_all(connection)
-        .await?
-        .iter()
-        .map(|row| Ok((SpaceId(row.try_get(0)?), SpaceHead::from_row(row, 1)?)))
-        .collect()
-}
-
-impl Group<'_> {
-    /// Reads what the decisions need. Not cancel safe.
+impl Locked<'_> {
+    /// Reads under the locks. Not cancel safe.
     pub async fn load(&mut self, wanted: &Wanted) -> Result<Loaded, Error> {
-        let mut loaded = Loaded::default();
-        if !wanted.records.is_empty() {
-            loaded.records = self.load_records(&wanted.records).await?;
-        }
-        if !wanted.answers.is_empty() {
-            loaded.answers = self.load_answers(&wanted.answers).await?;
-        }
-        if !wanted.sequences.is_empty() {
-            loaded.sequences = self.load_sequences(&wanted.sequences).await?;
-        }
-        Ok(loaded)
+        load::load(&mut self.transaction, wanted).await
     }
 
-    async fn load_records(
-        &mut self,
-        wanted: &[(SpaceId, RecordKey)],
-    ) -> Result<Vec<(SpaceId, Arc<Record>)>, Error> {
-        let spaces: Vec<_> = wanted.iter().map(|(space, _)| space.0).collect();
-        let collections: Vec<_> = wanted.iter().map(|(_, key)| key.collection.as_str()).collect();
-        let ids: Vec<_> = wanted.iter().map(|(_, key)| key.id.as_str()).collect();
-        sqlx::query(LOAD_RECORDS)
-            .bind(spaces)
-            .bind(collections)
-            .bind(ids)
-            .fetch_all(&mut *self.transaction)
-            .await?
-            .iter()
-            .map(|row| {
-                let foreign_revision = row::revision(row, 11)?;
-                let record = row::record(row::change(row, 1)?, foreign_revision);
-                Ok((SpaceId(row.try_get(0)?), record))
-            })
-            .collect()
-    }
-
-    async fn load_answers(
-        &mut self,
-        wanted: &[(SpaceId, MutationId)],
-    ) -> Result<Vec<(SpaceId, MutationId, Answer)>, Error> {
-        super::answers::load(&mut self.transaction, wanted).await
-    }
-
-    async fn load_sequences(
-        &mut self,
-        wanted: &[(SpaceId, DeviceId)],
-    ) -> Result<Vec<(SpaceId, DeviceId, Sequence)>, Error> {
-        let spaces: Vec<_> = wanted.iter().map(|(space, _)| space.0).collect();
-        let devices: Vec<_> = wanted.iter().map(|(_, device)| device.as_str()).collect();
-        sqlx::query(LOAD_SEQUENCES)
-            .bind(spaces)
-            .bind(devices)
-            .fetch_all(&mut *self.transaction)
-            .await?
-            .iter()
-            .map(|row| {
-                let sequence = Sequence::new(row.try_get(2)?).unwrap_or_default();
-                Ok((SpaceId(row.try_get(0)?), DeviceId::from_stored(row.try_get(1)?), sequence))
-            })
-            .collect()
-    }
-
-    /// Stores what was decided. Not cancel safe.
-    pub async fn write(
-        &mut self,
-        decided: &[(SpaceId, Revision, Writes)],
-        now: OffsetDateTime,
-    ) -> Result<(), Error> {
-        if decided.iter().any(|(_, _, writes)| !writes.changes.is_empty()) {
-            self.write_changes(decided).await?;
-        }
-        if decided.iter().any(|(_, _, writes)| !writes.answers.is_empty()) {
-            super::answers::insert(&mut self.transaction, decided, now).await?;
-        }
-        if decided.iter().any(|(_, _, writes)| !writes.sequences.is_empty()) {
-            self.write_sequences(decided, now).await?;
-        }
-        Ok(())
-    }
-
-    async fn write_changes(
-        &mut self,
-        decided: &[(SpaceId, Revision, Writes)],
-    ) -> Result<(), Error> {
-        let columns = Columns::of(decided);
-        let moved = decided.iter().filter(|(_, _, writes)| !writes.changes.is_empty());
-        let (spaces, heads): (Vec<_>, Vec<_>) =
-            moved.map(|(space, head, _)| (space.0, head.get())).unzip();
-        sqlx::query(WRITE_CHANGES)
-            .bind(columns.space_id)
-            .bind(columns.revision)
-            .bind(columns.collection)
-            .bind(columns.id)
-            .bind(columns.action)
-            .bind(columns.document)
-            .bind(columns.previous_revision)
-            .bind(columns.author)
-            .bind(columns.device)
-            .bind(columns.mutation_id)
-            .bind(columns.fingerprint)
-            .bind(columns.committed_at)
-            .bind(columns.foreign_revision)
-            .bind(columns.state)
-            .bind(spaces)
-            .bind(heads)
-            .execute(&mut *self.transaction)
-            .await?;
-        Ok(())
-    }
-
-    async fn write_sequences(
-        &mut self,
-        decided: &[(SpaceId, Revision, Writes)],
-        now: OffsetDateTime,
-    ) -> Result<(), Error> {
-        let (mut spaces, mut devices, mut sequences) = (Vec::new(), Vec::new(), Vec::new());
-        for (space, _, writes) in decided {
-            for (device, sequence) in &writes.sequences {
-                spaces.push(space.0);
-                devices.push(device.as_str());
-                sequences.push(sequence.get());
-            }
-        }
-        sqlx::query(WRITE_SEQUENCES)
-            .bind(spaces)
-            .bind(devices)
-            .bind(sequences)
-            .bind(now)
-            .execute(&mut *self.transaction)
-            .await?;
-        Ok(())
+    /// Writes under the locks. Not cancel safe.
+    pub async fn write(&mut self, decided: &[Decided], now: OffsetDateTime) -> Result<(), Error> {
+        write(&mut self.transaction, decided, now).await
     }
 
     /// Makes it durable. After an error the outcome is unknown. Not cancel safe.
     pub async fn commit(self) -> Result<(), Error> {
         Ok(self.transaction.commit().await?)
     }
+}
 
-    /// Leaves everything as it was. Not cancel safe.
-    pub async fn rollback(self) -> Result<(), Error> {
-        Ok(self.transaction.rollback().await?)
+async fn write(
+    connection: &mut PgConnection,
+    decided: &[Decided],
+    now: OffsetDateTime,
+) -> Result<(), Error> {
+    let columns = Columns::of(decided);
+    let moved = || decided.iter().filter(|it| it.moves_head());
+    let plain =
+        decided.iter().all(|it| it.writes.answers.is_empty() && it.writes.sequences.is_empty());
+    let query = sqlx::query(if plain { WRITE_CHANGES } else { WRITE_ALL })
+        .bind(columns.space_id)
+        .bind(columns.revision)
+        .bind(columns.collection)
+        .bind(columns.id)
+        .bind(columns.action)
+        .bind(columns.document)
+        .bind(columns.previous_revision)
+        .bind(columns.author)
+        .bind(columns.device)
+        .bind(columns.mutation_id)
+        .bind(columns.fingerprint)
+        .bind(columns.foreign_revision)
+        .bind(columns.state)
+        .bind(moved().map(|it| it.space.0).collect::<Vec<_>>())
+        .bind(moved().map(|it| it.before.get()).collect::<Vec<_>>())
+        .bind(moved().map(|it| it.head.get()).collect::<Vec<_>>())
+        .bind(now);
+    let query = if plain {
+        query
+    } else {
+        let rows = answers::Rows::of(decided);
+        let mut sequences = Vec::new();
+        for Decided { space, writes, .. } in decided {
+            sequences.extend(writes.sequences.iter().map(|(device, last)| (space.0, device, last)));
+        }
+        query
+            .bind(rows.space_id)
+            .bind(rows.mutation_id)
+            .bind(rows.fingerprint)
+            .bind(rows.outcome)
+            .bind(rows.record_revision)
+            .bind(rows.rejection)
+            .bind(sequences.iter().map(|(space, _, _)| *space).collect::<Vec<_>>())
+            .bind(sequences.iter().map(|(_, device, _)| device.as_str()).collect::<Vec<_>>())
+            .bind(sequences.iter().map(|(_, _, last)| last.get()).collect::<Vec<_>>())
+    };
+    match query.execute(connection).await {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Error::of_write(error)),
     }
 }
 
@@ -309,15 +252,14 @@ struct Columns<'d> {
     device: Vec<Option<&'d str>>,
     mutation_id: Vec<&'d str>,
     fingerprint: Vec<&'d [u8]>,
-    committed_at: Vec<OffsetDateTime>,
     foreign_revision: Vec<i64>,
     state: Vec<i16>,
 }
 
 impl<'d> Columns<'d> {
-    fn of(decided: &'d [(SpaceId, Revision, Writes)]) -> Self {
+    fn of(decided: &'d [Decided]) -> Self {
         let mut columns = Self::default();
-        for (space, _, writes) in decided {
+        for Decided { space, writes, .. } in decided {
             // A record's final state has the revision of its last change.
             let finals = |records: &'d [Arc<Record>], state| {
                 records.iter().map(move |record| (record.revision, (record, state)))
@@ -337,7 +279,6 @@ impl<'d> Columns<'d> {
                 columns.device.push(change.device.as_ref().map(DeviceId::as_str));
                 columns.mutation_id.push(change.mutation_id.as_str());
                 columns.fingerprint.push(&fingerprint.0);
-                columns.committed_at.push(change.committed_at);
                 columns
                     .foreign_revision
                     .push(last.map_or(0, |(record, _)| record.foreign_revision.get()));
