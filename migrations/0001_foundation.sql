@@ -1,7 +1,7 @@
 -- Spaces, the state of their records, and the log of their changes.
 --
--- space_id stands first in every primary key and unique index, so that the
--- tables can be sharded by it. Names are compared by their bytes ("C"), never
+-- space_id is part of every primary key and unique index, so that the tables can
+-- be sharded by it. Names are compared by their bytes ("C"), never
 -- by a language's rules, so that an upgrade of a locale cannot reorder them.
 -- There are no foreign keys: every write happens under the lock of its space,
 -- and a check for each row would cost as much as the row.
@@ -18,22 +18,21 @@ create table spaces (
     created_at timestamptz not null default now()
 ) with (fillfactor = 50);
 
--- The state, for people to query with SQL. What clients are sent is the text in
--- the change at the same revision, which stays as long as it is the record's
--- last one.
-create table records (
-    space_id         uuid        not null,
-    collection       text        collate "C" not null,
-    id               text        collate "C" not null,
-    revision         bigint      not null,
+-- For each record the revision of its last change, which holds the document and
+-- stays in the log as long as it is the last. Documents are stored once: a
+-- second copy here, as jsonb, would cost as much as everything else together.
+create table latest (
+    space_id         uuid    not null,
+    collection       text    collate "C" not null,
+    id               text    collate "C" not null,
+    revision         bigint  not null,
     -- The last revision given by another device than the last writer.
-    foreign_revision bigint      not null,
-    -- Null: a tombstone.
-    document         jsonb,
-    updated_at       timestamptz not null,
+    foreign_revision bigint  not null,
+    -- A tombstone.
+    deleted          boolean not null,
     primary key (space_id, collection, id)
 );
-create unique index records_by_revision on records (space_id, revision);
+create unique index latest_by_revision on latest (space_id, revision);
 
 -- The log: what happened at each revision. Revisions of a space have no gaps.
 create table changes (
@@ -55,7 +54,17 @@ create table changes (
     committed_at      timestamptz not null,
     primary key (space_id, revision)
 );
-create unique index changes_by_mutation on changes (space_id, mutation_id);
+-- space_id second: on a table without statistics an index that begins with it
+-- looks as good as the primary key for finding a revision, and reads a space.
+create unique index changes_by_mutation on changes (mutation_id, space_id);
+
+-- The state, for people to query with SQL.
+create view records as
+select l.space_id, l.collection, l.id, l.revision, c.document::jsonb as document,
+    c.author, c.device, c.committed_at as updated_at
+from latest l
+join changes c on c.space_id = l.space_id and c.revision = l.revision
+where not l.deleted;
 
 -- Answers to mutations that changed nothing; for the others the log has it.
 create table answers (

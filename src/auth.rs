@@ -13,12 +13,16 @@ pub(crate) mod test_keys;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey};
+use parking_lot::Mutex;
 use serde_json::json;
 
+use self::claims::Claims;
 pub use self::keys::{KeyConfig, KeyError, SECRET_SIZE_MIN_BYTES};
 use crate::domain::UserId;
 
@@ -26,6 +30,10 @@ use crate::domain::UserId;
 pub const TOKEN_SIZE_MAX_BYTES: usize = 8 * 1024;
 /// How far the issuer's clock and ours may differ.
 pub const LEEWAY_SECONDS: i64 = 5;
+/// Tokens that were proven lately: a signature costs more than many a request.
+const REMEMBERED_MAX: usize = 4_096;
+/// Larger tokens are proven each time.
+const REMEMBERED_SIZE_MAX_BYTES: usize = 2 * 1024;
 /// The last second of the year 9999: a later `exp` is a mistake, usually milliseconds.
 const NUMERIC_DATE_MAX: i64 = 253_402_300_799;
 
@@ -107,6 +115,7 @@ pub struct Verifier {
     key: DecodingKey,
     issuer: String,
     audience: String,
+    proven: Mutex<HashMap<Box<str>, Arc<Claims>>>,
 }
 
 impl Verifier {
@@ -117,11 +126,32 @@ impl Verifier {
         audience: impl Into<String>,
     ) -> Result<Self, KeyError> {
         let (algorithm, key) = keys::verifying(key)?;
-        Ok(Self { algorithm, key, issuer: issuer.into(), audience: audience.into() })
+        let (issuer, audience) = (issuer.into(), audience.into());
+        Ok(Self { algorithm, key, issuer, audience, proven: Mutex::default() })
     }
 
     /// The principal that the token proves at the given time, or why it proves none.
     pub fn verify(&self, token: &str, now_unix_seconds: i64) -> Result<Principal, TokenError> {
+        let known = self.proven.lock().get(token).cloned();
+        let claims = match known {
+            Some(claims) => claims,
+            None => {
+                let claims = Arc::new(self.prove(token)?);
+                self.remember(token, &claims);
+                claims
+            }
+        };
+        if now_unix_seconds >= claims.expires_at.saturating_add(LEEWAY_SECONDS) {
+            return Err(TokenError::Expired);
+        }
+        if claims.not_before > now_unix_seconds.saturating_add(LEEWAY_SECONDS) {
+            return Err(TokenError::NotYetValid);
+        }
+        Ok(Principal { user: claims.user.clone(), expires_at: claims.expires_at })
+    }
+
+    /// What the token says, if it is ours; all but the times is checked.
+    fn prove(&self, token: &str) -> Result<Claims, TokenError> {
         if token.len() > TOKEN_SIZE_MAX_BYTES {
             return Err(TokenError::TooLong);
         }
@@ -133,15 +163,18 @@ impl Verifier {
         if !matches!(signed, Ok(true)) {
             return Err(TokenError::Signature);
         }
-        // Only now is it worth knowing what the token says, and safe to say that it has expired.
-        let claims = claims::read(payload, &self.issuer, &self.audience)?;
-        if now_unix_seconds >= claims.expires_at.saturating_add(LEEWAY_SECONDS) {
-            return Err(TokenError::Expired);
+        // Only now is it worth knowing what the token says.
+        claims::read(payload, &self.issuer, &self.audience)
+    }
+
+    fn remember(&self, token: &str, claims: &Arc<Claims>) {
+        if token.len() <= REMEMBERED_SIZE_MAX_BYTES {
+            let mut proven = self.proven.lock();
+            if proven.len() >= REMEMBERED_MAX {
+                proven.clear();
+            }
+            proven.insert(token.into(), Arc::clone(claims));
         }
-        if claims.not_before > now_unix_seconds.saturating_add(LEEWAY_SECONDS) {
-            return Err(TokenError::NotYetValid);
-        }
-        Ok(Principal { user: claims.user, expires_at: claims.expires_at })
     }
 }
 

@@ -22,9 +22,9 @@ use sqlx::postgres::PgConnectOptions;
 pub use connect::Settings;
 pub use error::Error;
 pub use heads::SpaceHead;
+pub use load::{Loaded, Wanted};
 pub use notify::{Heard, Listener, Notifier};
 pub use pages::{ChangesPage, ChangesQuery, RecordsPage};
-pub use load::{Loaded, Wanted};
 pub use write::{Decided, Locked, Writer};
 
 /// The database. Cheap to clone.

@@ -35,8 +35,7 @@ impl Cache {
 
     /// Whether what is cached of the space is how it is now.
     pub(super) fn holds(&self, space: SpaceId, now: &SpaceHead) -> bool {
-        self.space(space)
-            .is_some_and(|cached| cached.head == now.head && cached.epoch == now.epoch)
+        self.space(space).is_some_and(|cached| cached.head == now.head && cached.epoch == now.epoch)
     }
 
     fn space(&self, space: SpaceId) -> Option<&CachedSpace> {

@@ -32,12 +32,18 @@ pub(super) struct Job {
     pub(super) room: OwnedSemaphorePermit,
 }
 
+/// The answer to a job.
+pub(super) type Verdict = Result<Vec<MutationResult>, Refusal>;
+
 /// The answer to each job of a group, in order.
-pub(super) type Verdicts = Vec<Result<Vec<MutationResult>, Refusal>>;
+pub(super) type Verdicts = Vec<Verdict>;
 
 /// A transaction that takes longer is given up, with its connection.
 const GROUP_TIMEOUT: Duration = Duration::from_secs(15);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// What made one group need locks is likely to come again: conflicts, replays,
+/// another replica that writes the same spaces.
+const LOCKED_GROUPS: u32 = 8;
 /// Waits between attempts when others were in the way.
 const BUSY_RETRIES: [Duration; 4] = [
     Duration::from_millis(2),
@@ -53,11 +59,13 @@ pub(super) struct Committer {
     wakeup: Arc<Wakeup>,
     cache: Cache,
     writer: Option<Writer>,
+    /// So many groups begin under locks: one before them had to.
+    locked_groups: u32,
 }
 
 impl Committer {
     pub(super) fn new(store: Store, clock: Clock, hub: Arc<Hub>, wakeup: Arc<Wakeup>) -> Self {
-        Self { store, clock, hub, wakeup, cache: Cache::default(), writer: None }
+        Self { store, clock, hub, wakeup, cache: Cache::default(), writer: None, locked_groups: 0 }
     }
 
     /// Runs until `stop`, then decides what is in the queue and ends.
@@ -110,6 +118,10 @@ impl Committer {
         let mut waits = BUSY_RETRIES.iter();
         let mut lost = 0;
         let mut mode = Mode::Optimistic;
+        if self.locked_groups > 0 {
+            self.locked_groups -= 1;
+            mode = Mode::Locked;
+        }
         loop {
             let mut decided = None;
             let failure = match self.attempt(jobs, mode, &mut decided).await {
@@ -121,7 +133,10 @@ impl Committer {
             }
             jobs.iter().for_each(|job| self.cache.forget(job.space.id));
             match &failure {
-                store::Error::Moved if mode == Mode::Optimistic => mode = Mode::Locked,
+                store::Error::Moved if mode == Mode::Optimistic => {
+                    mode = Mode::Locked;
+                    self.locked_groups = LOCKED_GROUPS;
+                }
                 store::Error::Busy(_) => match waits.next() {
                     Some(wait) => sleep(*wait).await,
                     None => return Err(failure),
@@ -152,7 +167,10 @@ impl Committer {
                 .map_err(|_slow| store::Error::TimedOut("connecting"))??,
         };
         let writer = self.writer.insert(writer);
-        let deciding = group::decide(writer, mode, &mut self.cache, jobs, self.clock.now(), decided);
+        // As exact as PostgreSQL keeps it: what is told now is told for ever.
+        let now = self.clock.now();
+        let now = now.replace_microsecond(now.microsecond()).unwrap_or(now);
+        let deciding = group::decide(writer, mode, &mut self.cache, jobs, now, decided);
         let committed = match timeout(GROUP_TIMEOUT, deciding).await {
             Ok(result) => result?,
             Err(_slow) => {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use time::OffsetDateTime;
 
 use super::cache::Cache;
-use super::committer::{Job, Verdicts};
-use crate::domain::{Change, Revision, Space, SpaceId, SpaceState};
+use super::committer::{Job, Verdict, Verdicts};
+use crate::domain::{Change, MutationResult, Outcome, Revision, Space, SpaceId, SpaceState};
 use crate::store::{Decided, Error, Loaded, SpaceHead, Wanted, Writer};
 
 /// A group that is durable.
@@ -53,7 +53,10 @@ pub(super) async fn decide(
         Mode::Optimistic => {
             let loaded = writer.load(&wanted(cache, jobs)).await?;
             let plan = Plan::new(cache, jobs, loaded, now)?;
-            if plan.decided.iter().any(|it| !it.is_empty() && !it.moves_head()) {
+            // An answer that no change stands for leaves no trace in the log, and
+            // a refused request none at all: those are decided under locks, with
+            // all earlier answers at hand.
+            if !plan.verdicts.iter().all(all_applied_or_replayed) {
                 return Err(Error::Moved);
             }
             if !plan.decided.iter().all(Decided::is_empty) {
@@ -64,7 +67,8 @@ pub(super) async fn decide(
         }
         Mode::Locked => {
             let mut locked = writer.lock(&spaces(jobs)).await?;
-            let loaded = locked.load(&wanted(cache, jobs)).await?;
+            let wanted = Wanted { answers_in_log: true, ..wanted(cache, jobs) };
+            let loaded = locked.load(&wanted).await?;
             let plan = Plan::new(cache, jobs, loaded, now)?;
             locked.write(&plan.decided, now).await?;
             *decided = Some(plan.verdicts.clone());
@@ -73,6 +77,11 @@ pub(super) async fn decide(
         }
     };
     Ok(plan.committed(cache))
+}
+
+fn all_applied_or_replayed(verdict: &Verdict) -> bool {
+    let fine = |it: &MutationResult| it.replayed || matches!(it.outcome, Outcome::Applied(_));
+    verdict.as_ref().is_ok_and(|results| results.iter().all(fine))
 }
 
 /// A group's decisions, before they are durable.

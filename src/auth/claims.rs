@@ -16,6 +16,7 @@ use crate::domain::UserId;
 const KEY_ID_SIZE_MAX_BYTES: usize = 128;
 
 /// The claims of a token that is meant for us.
+#[derive(Debug)]
 pub(super) struct Claims {
     pub(super) user: UserId,
     pub(super) expires_at: i64,

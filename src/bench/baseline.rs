@@ -18,7 +18,7 @@ pub(super) async fn create_tables(url: &str) -> anyhow::Result<()> {
         "drop schema if exists syncline_bench cascade;
          create schema syncline_bench;
          create table syncline_bench.spaces (like spaces including all);
-         create table syncline_bench.records (like records including all);
+         create table syncline_bench.latest (like latest including all);
          create table syncline_bench.changes (like changes including all);
          create table syncline_bench.rows (
              space_id uuid not null, revision bigint not null, id text collate \"C\" not null,
@@ -46,9 +46,8 @@ const SAME_ROWS: &str = "with moved as (
              previous_revision, author, mutation_id, fingerprint, committed_at)
          select $1, head, 'task', $2, 1, $3, 0, 'bench', $4, $5, now() from moved
      )
-     insert into syncline_bench.records (space_id, collection, id, revision, foreign_revision,
-         document, updated_at)
-     select $1, 'task', $2, head, 0, $3::jsonb, now() from moved";
+     insert into syncline_bench.latest (space_id, collection, id, revision, foreign_revision, deleted)
+     select $1, 'task', $2, head, 0, false from moved";
 
 /// A client that commits one write at a time.
 pub(super) struct SingleRows {
@@ -139,7 +138,7 @@ impl Work for Groups {
     }
 }
 
-/// A client that reads a space's log in pages, from end to end.
+/// A client that reads a table of documents in pages, from end to end.
 pub(super) struct Pages {
     connection: PgConnection,
     space: Uuid,
@@ -147,22 +146,34 @@ pub(super) struct Pages {
 }
 
 impl Pages {
-    /// A client for a user's own space.
-    pub(super) async fn client(url: &str, space: Uuid) -> anyhow::Result<Self> {
-        Ok(Self { connection: connect(url).await?, space, after: 0 })
+    /// Clients on connections of their own, all for one new space with so many
+    /// rows.
+    pub(super) async fn clients(url: &str, count: usize, rows: u64) -> anyhow::Result<Vec<Self>> {
+        let space = Uuid::new_v4();
+        let size = 500;
+        let mut filler = Groups { connection: connect(url).await?, space, revision: 0, size };
+        for _ in 0..rows / size.unsigned_abs() {
+            filler.work().await?;
+        }
+        let mut clients = Vec::new();
+        for _ in 0..count {
+            clients.push(Self { connection: connect(url).await?, space, after: 0 });
+        }
+        Ok(clients)
     }
 }
 
 impl Work for Pages {
     async fn work(&mut self) -> anyhow::Result<u64> {
-        let rows: Vec<(i64, String, String, Option<String>, String)> = sqlx::query_as(
-            "select revision, collection, id, document, mutation_id from changes
+        let rows: Vec<(i64, String, sqlx::types::Json<Box<serde_json::value::RawValue>>)> =
+            sqlx::query_as(
+                "select revision, id, document from syncline_bench.rows
              where space_id = $1 and revision > $2 order by revision limit 1000",
-        )
-        .bind(self.space)
-        .bind(self.after)
-        .fetch_all(&mut self.connection)
-        .await?;
+            )
+            .bind(self.space)
+            .bind(self.after)
+            .fetch_all(&mut self.connection)
+            .await?;
         self.after = match rows.last() {
             Some((revision, ..)) if rows.len() == 1_000 => *revision,
             _ => 0,

@@ -50,8 +50,8 @@ pub fn decide(current: Option<&Record>, content: &Content, device: Option<&Devic
 
 fn missing(current: Option<&Record>) -> Rejection {
     let message = match current {
-        None => "the record does not exist; use create or put to make it".into(),
-        Some(tombstone) => format!("the record was deleted at revision {}", tombstone.revision),
+        None => "the record does not exist; use create or put to make it",
+        Some(_tombstone) => "the record was deleted; use create or put to make it anew",
     };
     Rejection::new(RejectionReason::NotFound, message)
 }

@@ -48,3 +48,10 @@ pub const COMMITTER_QUEUE_REQUESTS_MAX: usize = 4_096;
 pub const STREAM_QUEUE_FRAMES_MAX: usize = 2;
 /// Changes in one live frame, as memory counts them; more go into the next one.
 pub const FRAME_CHANGE_BYTES_MAX: usize = 64 << 10;
+/// Violations that one rejection names, and their texts: with these a batch in
+/// which everything is wrong still has an answer that fits into a message.
+pub const REJECTION_VIOLATIONS_MAX: usize = 4;
+/// The path in a violation.
+pub const VIOLATION_FIELD_BYTES_MAX: usize = 120;
+/// The text of a violation.
+pub const VIOLATION_BYTES_MAX: usize = 240;

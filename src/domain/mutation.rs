@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     DeviceId, Document, Fingerprint, MutationId, Pointer, Record, RecordKey, Revision, Sequence,
-    UserId,
+    UserId, limits,
 };
 
 /// One call: mutations of one space, in order.
@@ -87,8 +87,10 @@ impl Rejection {
         Self { reason, message: message.into(), violations: Vec::new() }
     }
 
-    /// Content that breaks rules.
-    pub fn invalid(violations: Vec<Violation>) -> Self {
+    /// Content that breaks rules. Only the first few are kept, so that a batch
+    /// of rejections fits into an answer.
+    pub fn invalid(mut violations: Vec<Violation>) -> Self {
+        violations.truncate(limits::REJECTION_VIOLATIONS_MAX);
         let message = "the mutation's content is invalid; see violations".into();
         Self { reason: RejectionReason::Invalid, message, violations }
     }
@@ -114,8 +116,25 @@ pub struct Violation {
 }
 
 impl Violation {
-    /// A violation.
-    pub fn new(field: impl Into<String>, description: impl Into<String>) -> Self {
-        Self { field: field.into(), description: description.into() }
+    /// A violation, fit for answers, headers and storage: both texts may hold
+    /// what a client sent.
+    pub fn new(field: impl AsRef<str>, description: impl AsRef<str>) -> Self {
+        Self {
+            field: shorten(field.as_ref(), limits::VIOLATION_FIELD_BYTES_MAX),
+            description: shorten(description.as_ref(), limits::VIOLATION_BYTES_MAX),
+        }
     }
+}
+
+/// At most so many bytes, and nothing that could disturb a terminal or a log.
+fn shorten(text: &str, bytes_max: usize) -> String {
+    let mut short = String::with_capacity(text.len().min(bytes_max));
+    for char in text.chars().map(|it| if it.is_control() { '\u{fffd}' } else { it }) {
+        if short.len() + char.len_utf8() + '…'.len_utf8() > bytes_max {
+            short.push('…');
+            break;
+        }
+        short.push(char);
+    }
+    short
 }

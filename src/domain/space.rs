@@ -278,19 +278,14 @@ impl SpaceState {
     /// Keeps an answer: later requests of the group find it, and it is stored
     /// unless a change stands for it.
     fn keep(&mut self, request: &Request, mutation: &Mutation, outcome: &Outcome) {
-        match outcome {
-            // Follows from the device's last sequence, for ever: nothing to keep.
-            Outcome::Rejected(rejection) if rejection.reason == RejectionReason::SequenceUsed => {
-                return;
-            }
-            Outcome::Applied(_) | Outcome::Conflict(_) | Outcome::Rejected(_) => {}
-        }
         let answer = Answer { fingerprint: mutation.fingerprint, outcome: outcome.clone() };
         if !matches!(outcome, Outcome::Applied(_)) {
             self.new_answers.push((mutation.id.clone(), answer.clone()));
         }
         self.answers.insert(mutation.id.clone(), answer);
-        if let (Some(device), Some(sequence)) = (&request.device, mutation.device_sequence) {
+        if let (Some(device), Some(sequence)) = (&request.device, mutation.device_sequence)
+            && sequence > self.last_sequence(request)
+        {
             self.sequences.insert(device.clone(), sequence);
             self.new_sequences.insert(device.clone(), sequence);
         }

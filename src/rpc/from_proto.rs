@@ -28,7 +28,7 @@ fn done<T>(value: Option<T>, violations: Violations) -> Result<T, Violations> {
     }
 }
 
-fn one(field: &str, rule: impl Into<String>) -> Violations {
+fn one(field: &str, rule: impl AsRef<str>) -> Violations {
     vec![Violation::new(field, rule)]
 }
 
@@ -80,7 +80,8 @@ pub(super) fn collections(names: &[String]) -> Result<Vec<CollectionName>, Viola
         let field = format!("collections[{index}]");
         note(&mut violations, &field, CollectionName::parse(name))
     });
-    let parsed = parsed.collect::<Option<Vec<_>>>();
+    // All of them are looked at, before one that is wrong ends it.
+    let parsed = parsed.collect::<Vec<_>>().into_iter().collect();
     done(parsed, violations)
 }
 
@@ -158,7 +159,7 @@ pub(super) fn mutations(
 fn moved(violations: Violations, to: &str) -> impl Iterator<Item = Violation> {
     violations.into_iter().map(move |mut violation| {
         if let Some(rest) = violation.field.strip_prefix("mutation") {
-            violation.field = format!("{to}{rest}");
+            violation = Violation::new(format!("{to}{rest}"), violation.description);
         }
         violation
     })
@@ -244,7 +245,7 @@ fn patch(wire: &proto::PatchOperation) -> Result<Patch, Violations> {
     let unset = wire.unset.iter().enumerate().map(|(index, path)| {
         note(&mut violations, &format!("mutation.patch.unset[{index}]"), Pointer::parse(path))
     });
-    let unset = unset.collect::<Option<Vec<_>>>();
+    let unset = unset.collect::<Vec<_>>().into_iter().collect::<Option<Vec<_>>>();
     done(set.zip(unset).map(|(set, unset)| Patch { set, unset }), violations)
 }
 

@@ -267,7 +267,12 @@ impl Session {
         frame: proto::SubscribeFrame,
     ) -> Result<(Subscription, proto::SubscribedFrame), Encoded> {
         let id = frame.subscription_id.clone();
-        let broken = |violations| closed(id.clone(), &status::invalid(violations));
+        let broken = |violations: Vec<Violation>| {
+            let of_frame =
+                |it: Violation| Violation::new(format!("subscribe.{}", it.field), it.description);
+            let violations = violations.into_iter().map(of_frame).collect();
+            closed(id.clone(), &status::invalid(violations))
+        };
         let failed = |error| ending(id.clone(), error);
         if self.subscriptions.len() >= limits::STREAM_SUBSCRIPTIONS_MAX {
             let message = "the stream has as many subscriptions as it may; see GetStatus";

@@ -45,19 +45,17 @@ fn retryable(code: Code, reason: &str, message: &str) -> Status {
 /// A request that breaks rules.
 pub(super) fn invalid(violations: Vec<Violation>) -> Status {
     let mut details = ErrorDetails::with_error_info("VALIDATION_ERROR", DOMAIN, map([]));
-    let (mut bytes, total) = (0, violations.len());
-    let message = match violations.as_slice() {
-        [only] => format!("{} {}", shorten(&only.field), shorten(&only.description)),
-        [first, ..] => format!(
-            "{} {}, and {} more violations",
-            shorten(&first.field),
-            shorten(&first.description),
-            total - 1
-        ),
-        [] => "the request is not valid".into(),
+    let mut message = match violations.first() {
+        Some(first) => format!("{} {}", first.field, first.description),
+        None => "the request is not valid".into(),
     };
-    for violation in violations {
-        let (field, description) = (shorten(&violation.field), shorten(&violation.description));
+    match violations.len() {
+        0 | 1 => {}
+        2 => message.push_str(", and 1 more violation"),
+        total => message.push_str(&format!(", and {} more violations", total - 1)),
+    }
+    let mut bytes = 0;
+    for Violation { field, description } in violations {
         bytes += field.len() + description.len();
         if bytes > VIOLATION_BYTES_MAX {
             break;
@@ -65,15 +63,6 @@ pub(super) fn invalid(violations: Vec<Violation>) -> Status {
         details.add_bad_request_violation(field, description);
     }
     Status::with_error_details(Code::InvalidArgument, message, details)
-}
-
-/// Part of what a client sent, fit for a header.
-fn shorten(text: &str) -> String {
-    let text: String = text.chars().map(|it| if it.is_control() { '?' } else { it }).collect();
-    match text.char_indices().nth(200) {
-        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
-        None => text,
-    }
 }
 
 /// A stream or request that the server cannot go on with because it stops.

@@ -74,13 +74,11 @@ const REASONS: [(RejectionReason, &str); 5] = [
 
 fn rejection_to_sql(rejection: &Rejection) -> serde_json::Value {
     let reason = REASONS.iter().find(|(reason, _)| *reason == rejection.reason);
-    // U+0000 may stand in a field's name that is at fault; jsonb cannot hold it.
-    let text = |text: &str| text.replace('\0', "\u{fffd}");
     let violations = rejection.violations.iter();
-    let violations = violations.map(|it| [text(&it.field), text(&it.description)]);
+    let violations = violations.map(|it| [&it.field, &it.description]);
     serde_json::json!({
         "reason": reason.map(|(_, name)| name),
-        "message": text(&rejection.message),
+        "message": rejection.message,
         "violations": violations.collect::<Vec<_>>(),
     })
 }

@@ -21,7 +21,7 @@ pub struct Settings {
 /// What every session sets. The planner settings make plans follow the indexes:
 /// by default they depend on statistics, and on a table that was never analysed
 /// a page costs twenty times as much.
-const SESSION: [(&str, &str); 13] = [
+const SESSION: [(&str, &str); 14] = [
     ("application_name", "syncline"),
     ("plan_cache_mode", "force_generic_plan"),
     ("enable_seqscan", "off"),
@@ -31,6 +31,7 @@ const SESSION: [(&str, &str); 13] = [
     ("enable_sort", "off"),
     // The settings above raise estimates so far that plans would be compiled.
     ("jit", "off"),
+    ("max_parallel_workers_per_gather", "0"),
     ("default_transaction_isolation", "read committed"),
     ("statement_timeout", "10s"),
     ("lock_timeout", "3s"),

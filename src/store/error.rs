@@ -57,7 +57,11 @@ impl Error {
                 Some("check that the server runs and that the database URL is right")
             }
             Self::Url(_) => Some("write it as postgres://user:password@host:5432/database"),
-            Self::Moved | Self::Busy(_) | Self::Refused(_) | Self::Corrupt(_) | Self::Migrate(_) => None,
+            Self::Moved
+            | Self::Busy(_)
+            | Self::Refused(_)
+            | Self::Corrupt(_)
+            | Self::Migrate(_) => None,
         }
     }
 }

@@ -1,10 +1,10 @@
 //! Reading what a group's decisions need: heads, records, first answers and
 //! device sequences, in one statement and so at one instant.
 //!
-//! Each lookup is written as "the first entry from here on, in the order of the
+//! Records are looked up as "the first entry from here on, in the order of the
 //! index": sorting is switched off, so only that one index can serve it. With
-//! plain equalities a plan that was made while a table was small may stick to
-//! another index, and read a whole space for each row.
+//! plain equalities a plan that was made while the table was small may stick to
+//! the index by revision, and read a whole space for each record.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,17 +14,19 @@ use sqlx::{PgConnection, Row};
 
 use super::row::{self, change_columns};
 use super::{Error, SpaceHead, answers};
-use crate::domain::{
-    Answer, DeviceId, Epoch, MutationId, Record, RecordKey, Sequence, SpaceId,
-};
+use crate::domain::{Answer, DeviceId, Epoch, MutationId, Record, RecordKey, Sequence, SpaceId};
 
 /// What to read.
 #[derive(Debug, Default)]
 pub struct Wanted {
     pub spaces: Vec<SpaceId>,
     pub records: Vec<(SpaceId, RecordKey)>,
+    /// Mutations whose answers are to be found.
     pub answers: Vec<(SpaceId, MutationId)>,
     pub sequences: Vec<(SpaceId, DeviceId)>,
+    /// Look for answers in the log too. Without, a mutation that took effect
+    /// before shows when it is to be written again: its id is there already.
+    pub answers_in_log: bool,
 }
 
 /// What was found.
@@ -50,37 +52,24 @@ const LOAD: &str = concat!(
     change_columns!("c"),
     " from unnest($2::uuid[], $3::text[], $4::text[]) w (space_id, collection, id)
      cross join lateral (
-         select * from records r
+         select * from latest r
          where r.space_id = w.space_id and (r.collection, r.id) >= (w.collection, w.id)
          order by r.collection, r.id limit 1
      ) r
-     cross join lateral (
-         select * from changes c
-         where c.space_id = r.space_id and c.revision >= r.revision
-         order by c.revision limit 1
-     ) c
-     where r.collection = w.collection and r.id = w.id and c.revision = r.revision
+     join changes c on c.space_id = r.space_id and c.revision = r.revision
+     where r.collection = w.collection and r.id = w.id
      union all
      select 'a', w.space_id, null, null, null, w.mutation_id, f.fingerprint, 1::smallint, null, ",
     change_columns!("f"),
     " from unnest($5::uuid[], $6::text[]) w (space_id, mutation_id)
-     cross join lateral (
-         select * from changes f
-         where f.space_id = w.space_id and f.mutation_id >= w.mutation_id
-         order by f.mutation_id limit 1
-     ) f
-     where f.mutation_id = w.mutation_id
+     join changes f on f.space_id = w.space_id and f.mutation_id = w.mutation_id
      union all
      select 'a', w.space_id, null, null, null, w.mutation_id, a.fingerprint, a.outcome,
          a.rejection, ",
     change_columns!("c"),
-    " from unnest($5::uuid[], $6::text[]) w (space_id, mutation_id)
+    " from unnest($9::uuid[], $10::text[]) w (space_id, mutation_id)
      join answers a on a.space_id = w.space_id and a.mutation_id = w.mutation_id
-     left join lateral (
-         select * from changes c
-         where c.space_id = a.space_id and c.revision >= a.record_revision
-         order by c.revision limit 1
-     ) c on c.revision = a.record_revision
+     left join changes c on c.space_id = a.space_id and c.revision = a.record_revision
      union all
      select 's', d.space_id, null, d.sequence, null, d.device, null, null, null, c.*
      from unnest($7::uuid[], $8::text[]) w (space_id, device)
@@ -92,20 +81,21 @@ const LOAD: &str = concat!(
 
 const FIRST_CHANGE_COLUMN: usize = 9;
 
-pub(super) async fn load(
-    connection: &mut PgConnection,
-    wanted: &Wanted,
-) -> Result<Loaded, Error> {
+pub(super) async fn load(connection: &mut PgConnection, wanted: &Wanted) -> Result<Loaded, Error> {
     let records = &wanted.records;
+    let answers = wanted.answers.as_slice();
+    let in_log = if wanted.answers_in_log { answers } else { &[] };
     let rows = sqlx::query(LOAD)
         .bind(wanted.spaces.iter().map(|space| space.0).collect::<Vec<_>>())
         .bind(records.iter().map(|(space, _)| space.0).collect::<Vec<_>>())
         .bind(records.iter().map(|(_, key)| key.collection.as_str()).collect::<Vec<_>>())
         .bind(records.iter().map(|(_, key)| key.id.as_str()).collect::<Vec<_>>())
-        .bind(wanted.answers.iter().map(|(space, _)| space.0).collect::<Vec<_>>())
-        .bind(wanted.answers.iter().map(|(_, id)| id.as_str()).collect::<Vec<_>>())
+        .bind(in_log.iter().map(|(space, _)| space.0).collect::<Vec<_>>())
+        .bind(in_log.iter().map(|(_, id)| id.as_str()).collect::<Vec<_>>())
         .bind(wanted.sequences.iter().map(|(space, _)| space.0).collect::<Vec<_>>())
         .bind(wanted.sequences.iter().map(|(_, device)| device.as_str()).collect::<Vec<_>>())
+        .bind(answers.iter().map(|(space, _)| space.0).collect::<Vec<_>>())
+        .bind(answers.iter().map(|(_, id)| id.as_str()).collect::<Vec<_>>())
         .fetch_all(connection)
         .await?;
     let mut loaded = Loaded::default();

@@ -78,7 +78,7 @@ const EVERY_STEP: &str = changes_page!(
 
 /// The changes that made the records what they are now.
 const COALESCED: &str = changes_page!(
-    "select c.* from records r
+    "select c.* from latest r
      join changes c on c.space_id = r.space_id and c.revision = r.revision
      where r.space_id = s.id and r.revision > $2
        and ($3::text[] is null or r.collection = any($3))
@@ -95,10 +95,10 @@ const RECORDS: &str = concat!(
                   order by c.id
                   rows between unbounded preceding and 1 preceding), 0) as before
               from (
-                  select c.*, r.foreign_revision from records r
+                  select c.*, r.foreign_revision from latest r
                   join changes c on c.space_id = r.space_id and c.revision = r.revision
                   where r.space_id = s.id and r.collection = $2 and r.id > $3
-                    and r.document is not null
+                    and not r.deleted
                   order by r.id limit $4
               ) c
           ) c where c.before < $5
@@ -111,9 +111,13 @@ const RECORD: &str = concat!(
     "select s.epoch, s.head, s.floor, ",
     change_columns!("c"),
     ", r.foreign_revision from spaces s
-      join records r on r.space_id = s.id and r.collection = $2 and r.id = $3
+      cross join lateral (
+          select * from latest r
+          where r.space_id = s.id and (r.collection, r.id) >= ($2, $3)
+          order by r.collection, r.id limit 1
+      ) r
       join changes c on c.space_id = r.space_id and c.revision = r.revision
-      where s.id = $1"
+      where s.id = $1 and r.collection = $2 and r.id = $3"
 );
 
 impl Store {

@@ -58,10 +58,9 @@ impl Decided {
 
 const LOCK_HEADS: &str = "select id from spaces where id = any($1) order by id for update";
 
-/// All changes of a group: the log, the records and the heads in one statement,
-/// so that each document travels once. `state` is 1 for a record's last change
-/// in this group when the record is new, 2 when it has a row, 0 for earlier
-/// changes of the group to the same record.
+/// All changes of a group: the log, what is latest, and the heads, in one statement.
+/// `state` is 1 for a record's last change in this group when the record is new,
+/// 2 when it has a row, 0 for earlier changes of the group to the same record.
 ///
 /// The heads are moved from what was read to what was decided; if one of them
 /// is not there any more, the last line makes the whole statement fail.
@@ -86,19 +85,16 @@ macro_rules! write_changes {
                      previous_revision, author, device, mutation_id, fingerprint, $17::timestamptz
                  from w
              ), inserted as (
-                 insert into records (space_id, collection, id, revision, foreign_revision,
-                     document, updated_at)
-                 select space_id, collection, id, revision, foreign_revision, document::jsonb, $17
+                 insert into latest (space_id, collection, id, revision, foreign_revision, deleted)
+                 select space_id, collection, id, revision, foreign_revision, document is null
                  from w where state = 1
              ), updated as (
-                 insert into records (space_id, collection, id, revision, foreign_revision,
-                     document, updated_at)
-                 select space_id, collection, id, revision, foreign_revision, document::jsonb, $17
+                 insert into latest (space_id, collection, id, revision, foreign_revision, deleted)
+                 select space_id, collection, id, revision, foreign_revision, document is null
                  from w where state = 2
                  on conflict (space_id, collection, id) do update
-                 set revision = excluded.revision, document = excluded.document,
-                     foreign_revision = excluded.foreign_revision,
-                     updated_at = excluded.updated_at
+                 set revision = excluded.revision, foreign_revision = excluded.foreign_revision,
+                     deleted = excluded.deleted
              )",
             $more,
             "select case when count(*) = cardinality($14) then 0 else 1 / (count(*) - count(*)) end
@@ -120,7 +116,7 @@ const WRITE_ALL: &str = write_changes!(
          insert into devices (space_id, device, sequence, updated_at)
          select *, $17 from unnest($24::uuid[], $25::text[], $26::bigint[])
          on conflict (space_id, device) do update
-         set sequence = excluded.sequence, updated_at = excluded.updated_at
+         set sequence = greatest(devices.sequence, excluded.sequence), updated_at = excluded.updated_at
      )"
 );
 

@@ -4,8 +4,18 @@
 #![expect(unreachable_pub, reason = "helpers are public among the modules of this binary")]
 
 #[cfg(test)]
+mod bad_inputs;
+#[cfg(test)]
+mod errors;
+#[cfg(test)]
 mod postgres;
 #[cfg(test)]
 mod rpc;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod tidy;
+#[cfg(test)]
+mod transcript;
+#[cfg(test)]
+mod without_token;

@@ -4,16 +4,19 @@
 mod client;
 mod database;
 mod process;
+pub mod raw;
 mod server;
 mod stream;
+mod words;
 
 use std::time::{Duration, Instant};
 
 pub use client::{Client, json, key, mutation, put};
 pub use database::Database;
 pub use process::ServerProcess;
-pub use server::{TestServer, mint};
+pub use server::{AUDIENCE, ISSUER, SECRET, TestServer, mint, mint_for};
 pub use stream::{Follower, Stream, subscribe_frame};
+pub use words::{describe, first, show, text};
 
 /// How much larger than the default the fault, load and random tests run.
 pub fn scale() -> u64 {

@@ -1,0 +1,28 @@
+FROM rust:1.95-bookworm AS build
+WORKDIR /build
+COPY Cargo.toml Cargo.lock build.rs ./
+COPY migrations migrations
+COPY proto proto
+COPY src src
+# The caches stay on the machine that builds, so the program is copied out of them.
+RUN --mount=type=cache,target=/usr/local/cargo/registry \
+    --mount=type=cache,target=/build/target \
+    cargo build --profile dist --locked --bin syncline \
+    && cp target/dist/syncline /syncline
+
+FROM debian:bookworm-slim
+COPY --from=build /syncline /usr/local/bin/syncline
+# Nothing is written: all data are in PostgreSQL. `syncline dev` is not for containers.
+USER 10001:10001
+# Reachable from outside the container. Since there is no TLS here, `serve` also wants to be told
+# SYNCLINE_ALLOW_PLAINTEXT=true, and a proxy in front.
+ENV SYNCLINE_LISTEN=0.0.0.0:50051 \
+    SYNCLINE_LOG_FORMAT=json
+EXPOSE 50051
+# Whether it accepts connections, at the port of SYNCLINE_LISTEN. An orchestrator that speaks gRPC
+# should ask grpc.health.v1.Health instead, which also tells when the server is about to stop.
+HEALTHCHECK --interval=10s --timeout=3s --start-period=30s \
+    CMD ["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/${SYNCLINE_LISTEN##*:}"]
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["syncline"]
+CMD ["serve"]
