@@ -116,7 +116,7 @@ impl Committer {
     async fn decide(&mut self, jobs: &[Job]) -> Result<Verdicts, store::Error> {
         let mut unsure: Option<Verdicts> = None;
         let mut waits = BUSY_RETRIES.iter();
-        let mut lost = 0;
+        let (mut lost, mut moved) = (0, 0);
         let mut mode = Mode::Optimistic;
         if self.locked_groups > 0 {
             self.locked_groups -= 1;
@@ -133,7 +133,9 @@ impl Committer {
             }
             jobs.iter().for_each(|job| self.cache.forget(job.space.id));
             match &failure {
-                store::Error::Moved if mode == Mode::Optimistic => {
+                // Under locks it can only be the cache that was stale, once.
+                store::Error::Moved if moved < 2 => {
+                    moved += 1;
                     mode = Mode::Locked;
                     self.locked_groups = LOCKED_GROUPS;
                 }
