@@ -150,29 +150,22 @@ fn spaces(jobs: &[Job]) -> Vec<Space> {
 /// shows only with the head, so a record is asked for unless it is cached at
 /// whatever head; in the rare case that it was the wrong one, the group is
 /// decided anew.
-fn wanted(cache: &Cache, jobs: &[Job]) -> Wanted {
+fn wanted<'j>(cache: &Cache, jobs: &'j [Job]) -> Wanted<'j> {
     let mut wanted = Wanted::default();
-    let mut spaces = HashSet::new();
     let (mut keys, mut devices) = (HashSet::new(), HashSet::new());
     for job in jobs {
         let space = job.space.id;
-        if spaces.insert(space) {
-            wanted.spaces.push(space);
-        }
         for mutation in &job.request.mutations {
-            wanted.answers.push((space, mutation.id.clone()));
-            if let Ok(content) = &mutation.content
-                && keys.insert((space, &content.key))
-                && cache.get(space, &content.key).is_none()
-            {
-                wanted.records.push((space, content.key.clone()));
-            }
+            let key = mutation.content.as_ref().ok().map(|content| &content.key);
+            let key = key.filter(|key| keys.insert((space, *key)));
+            let key = key.filter(|key| cache.get(space, key).is_none());
+            wanted.mutations.push((space, &mutation.id, key));
         }
         let sequenced = job.request.mutations.iter().any(|it| it.device_sequence.is_some());
         if let Some(device) = job.request.device.as_ref().filter(|_| sequenced)
             && devices.insert((space, device))
         {
-            wanted.sequences.push((space, device.clone()));
+            wanted.sequences.push((space, device));
         }
     }
     wanted

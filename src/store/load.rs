@@ -1,5 +1,6 @@
 //! Reading what a group's decisions need: heads, records, first answers and
-//! device sequences, in one statement and so at one instant.
+//! device sequences. Heads first and together with the records: whoever writes
+//! later only if the heads are still the same has then decided on what is.
 //!
 //! Records are looked up as "the first entry from here on, in the order of the
 //! index": sorting is switched off, so only that one index can serve it. With
@@ -11,19 +12,19 @@ use std::sync::Arc;
 
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
+use uuid::Uuid;
 
 use super::row::{self, change_columns};
 use super::{Error, SpaceHead, answers};
-use crate::domain::{Answer, DeviceId, Epoch, MutationId, Record, RecordKey, Sequence, SpaceId};
+use crate::domain::{Answer, DeviceId, MutationId, Record, RecordKey, Sequence, SpaceId};
 
 /// What to read.
 #[derive(Debug, Default)]
-pub struct Wanted {
-    pub spaces: Vec<SpaceId>,
-    pub records: Vec<(SpaceId, RecordKey)>,
-    /// Mutations whose answers are to be found.
-    pub answers: Vec<(SpaceId, MutationId)>,
-    pub sequences: Vec<(SpaceId, DeviceId)>,
+pub struct Wanted<'j> {
+    /// Mutations whose spaces and answers are to be found, each with the key of
+    /// a record that is to be found as well.
+    pub mutations: Vec<(SpaceId, &'j MutationId, Option<&'j RecordKey>)>,
+    pub sequences: Vec<(SpaceId, &'j DeviceId)>,
     /// Look for answers in the log too. Without, a mutation that took effect
     /// before shows when it is to be written again: its id is there already.
     pub answers_in_log: bool,
@@ -38,97 +39,118 @@ pub struct Loaded {
     pub sequences: Vec<(SpaceId, DeviceId, Sequence)>,
 }
 
-/// The columns are: kind, space_id, epoch, number, floor, name, fingerprint,
-/// outcome, rejection, and those of a change.
+/// For each mutation: its space, its record, and the answer that it got if it
+/// changed nothing. The change is that of the record.
 const LOAD: &str = concat!(
-    "select 'h', s.id, s.epoch, s.head, s.floor, null::text, null::bytea, null::smallint,
-         null::jsonb, ",
-    "c.* from unnest($1::uuid[]) w (id) join spaces s on s.id = w.id
-         left join (select ",
+    "select s.id, s.epoch, s.head, s.floor, l.foreign_revision, a.mutation_id, ",
     change_columns!("c"),
-    " from changes c) c on false
-     union all
-     select 'r', w.space_id, null, r.foreign_revision, null, null, null, null, null, ",
-    change_columns!("c"),
-    " from unnest($2::uuid[], $3::text[], $4::text[]) w (space_id, collection, id)
-     cross join lateral (
-         select * from latest r
-         where r.space_id = w.space_id and (r.collection, r.id) >= (w.collection, w.id)
-         order by r.collection, r.id limit 1
-     ) r
-     join changes c on c.space_id = r.space_id and c.revision = r.revision
-     where r.collection = w.collection and r.id = w.id
-     union all
-     select 'a', w.space_id, null, null, null, w.mutation_id, f.fingerprint, 1::smallint, null, ",
-    change_columns!("f"),
-    " from unnest($5::uuid[], $6::text[]) w (space_id, mutation_id)
-     join changes f on f.space_id = w.space_id and f.mutation_id = w.mutation_id
-     union all
-     select 'a', w.space_id, null, null, null, w.mutation_id, a.fingerprint, a.outcome,
-         a.rejection, ",
-    change_columns!("c"),
-    " from unnest($9::uuid[], $10::text[]) w (space_id, mutation_id)
-     join answers a on a.space_id = w.space_id and a.mutation_id = w.mutation_id
-     left join changes c on c.space_id = a.space_id and c.revision = a.record_revision
-     union all
-     select 's', d.space_id, null, d.sequence, null, d.device, null, null, null, c.*
-     from unnest($7::uuid[], $8::text[]) w (space_id, device)
-     join devices d on d.space_id = w.space_id and d.device = w.device
-     left join (select ",
-    change_columns!("c"),
-    " from changes c) c on false"
+    " from unnest($1::uuid[], $2::text[], $3::text[], $4::text[])
+         w (space_id, mutation_id, collection, id)
+     join spaces s on s.id = w.space_id
+     left join answers a on a.space_id = w.space_id and a.mutation_id = w.mutation_id
+     left join lateral (
+         select * from latest l
+         where l.space_id = w.space_id and (l.collection, l.id) >= (w.collection, w.id)
+         order by l.collection, l.id limit 1
+     ) l on l.collection = w.collection and l.id = w.id
+     left join changes c on c.space_id = l.space_id and c.revision = l.revision"
 );
 
-const FIRST_CHANGE_COLUMN: usize = 9;
+/// Answers that no change stands for; the change is the one they speak of.
+const LOAD_ANSWERS: &str = concat!(
+    "select a.space_id, a.mutation_id, a.fingerprint, a.outcome, a.rejection, ",
+    change_columns!("c"),
+    " from unnest($1::uuid[], $2::text[]) w (space_id, mutation_id)
+     join answers a on a.space_id = w.space_id and a.mutation_id = w.mutation_id
+     left join changes c on c.space_id = a.space_id and c.revision = a.record_revision"
+);
 
-pub(super) async fn load(connection: &mut PgConnection, wanted: &Wanted) -> Result<Loaded, Error> {
-    let records = &wanted.records;
-    let answers = wanted.answers.as_slice();
-    let in_log = if wanted.answers_in_log { answers } else { &[] };
+/// Answers that a change stands for.
+const LOAD_APPLIED: &str = concat!(
+    "select c.space_id, c.mutation_id, c.fingerprint, 1::smallint, null::jsonb, ",
+    change_columns!("c"),
+    " from unnest($1::uuid[], $2::text[]) w (space_id, mutation_id)
+     join changes c on c.space_id = w.space_id and c.mutation_id = w.mutation_id"
+);
+
+const LOAD_SEQUENCES: &str = "select d.space_id, d.device, d.sequence
+     from unnest($1::uuid[], $2::text[]) w (space_id, device)
+     join devices d on d.space_id = w.space_id and d.device = w.device";
+
+pub(super) async fn load(
+    connection: &mut PgConnection,
+    wanted: &Wanted<'_>,
+) -> Result<Loaded, Error> {
+    let mutations = &wanted.mutations;
+    let spaces: Vec<_> = mutations.iter().map(|(space, ..)| space.0).collect();
+    let ids: Vec<_> = mutations.iter().map(|(_, id, _)| id.as_str()).collect();
+    let keys = || mutations.iter().map(|(.., key)| *key);
     let rows = sqlx::query(LOAD)
-        .bind(wanted.spaces.iter().map(|space| space.0).collect::<Vec<_>>())
-        .bind(records.iter().map(|(space, _)| space.0).collect::<Vec<_>>())
-        .bind(records.iter().map(|(_, key)| key.collection.as_str()).collect::<Vec<_>>())
-        .bind(records.iter().map(|(_, key)| key.id.as_str()).collect::<Vec<_>>())
-        .bind(in_log.iter().map(|(space, _)| space.0).collect::<Vec<_>>())
-        .bind(in_log.iter().map(|(_, id)| id.as_str()).collect::<Vec<_>>())
-        .bind(wanted.sequences.iter().map(|(space, _)| space.0).collect::<Vec<_>>())
-        .bind(wanted.sequences.iter().map(|(_, device)| device.as_str()).collect::<Vec<_>>())
-        .bind(answers.iter().map(|(space, _)| space.0).collect::<Vec<_>>())
-        .bind(answers.iter().map(|(_, id)| id.as_str()).collect::<Vec<_>>())
-        .fetch_all(connection)
+        .bind(&spaces)
+        .bind(&ids)
+        .bind(keys().map(|key| key.map(|it| it.collection.as_str())).collect::<Vec<_>>())
+        .bind(keys().map(|key| key.map(|it| it.id.as_str())).collect::<Vec<_>>())
+        .fetch_all(&mut *connection)
         .await?;
     let mut loaded = Loaded::default();
+    let mut answered = false;
     for row in &rows {
-        loaded.take(row)?;
+        answered |= loaded.take(row)?;
+    }
+    // Rare: only conflicts, rejections and what is sent again have such.
+    if answered {
+        loaded.answers.extend(find_answers(connection, LOAD_ANSWERS, &spaces, &ids).await?);
+    }
+    if wanted.answers_in_log {
+        loaded.answers.extend(find_answers(connection, LOAD_APPLIED, &spaces, &ids).await?);
+    }
+    if !wanted.sequences.is_empty() {
+        loaded.sequences = find_sequences(connection, &wanted.sequences).await?;
     }
     Ok(loaded)
 }
 
 impl Loaded {
-    fn take(&mut self, row: &PgRow) -> Result<(), Error> {
-        let space = SpaceId(row.try_get(1)?);
-        match row.try_get::<&str, _>(0)? {
-            "h" => {
-                let (head, floor) = (row::revision(row, 3)?, row::revision(row, 4)?);
-                let epoch = Epoch(row.try_get(2)?);
-                self.heads.insert(space, SpaceHead { epoch, head, floor });
-            }
-            "r" => {
-                let change = row::change(row, FIRST_CHANGE_COLUMN)?;
-                self.records.push((space, row::record(change, row::revision(row, 3)?)));
-            }
-            "a" => {
-                let id = MutationId::from_stored(row.try_get(5)?);
-                let change = || row::change(row, FIRST_CHANGE_COLUMN);
-                self.answers.push((space, id, answers::answer(row, 6, change)?));
-            }
-            _ => {
-                let device = DeviceId::from_stored(row.try_get(5)?);
-                let sequence = Sequence::new(row.try_get(3)?).unwrap_or_default();
-                self.sequences.push((space, device, sequence));
-            }
+    /// Takes a row in; true if the mutation has an answer.
+    fn take(&mut self, row: &PgRow) -> Result<bool, Error> {
+        let space = SpaceId(row.try_get(0)?);
+        if !self.heads.contains_key(&space) {
+            self.heads.insert(space, SpaceHead::from_row(row, 1)?);
         }
-        Ok(())
+        if row.try_get::<Option<i64>, _>(4)?.is_some() {
+            let foreign_revision = row::revision(row, 4)?;
+            self.records.push((space, row::record(row::change(row, 6)?, foreign_revision)));
+        }
+        Ok(row.try_get::<Option<&str>, _>(5)?.is_some())
     }
+}
+
+async fn find_answers(
+    connection: &mut PgConnection,
+    sql: &'static str,
+    spaces: &[Uuid],
+    ids: &[&str],
+) -> Result<Vec<(SpaceId, MutationId, Answer)>, Error> {
+    let rows = sqlx::query(sql).bind(spaces).bind(ids).fetch_all(connection).await?;
+    let answer = |row: &PgRow| {
+        let answer = answers::answer(row, 2, || row::change(row, 5))?;
+        Ok((SpaceId(row.try_get(0)?), MutationId::from_stored(row.try_get(1)?), answer))
+    };
+    rows.iter().map(answer).collect()
+}
+
+async fn find_sequences(
+    connection: &mut PgConnection,
+    wanted: &[(SpaceId, &DeviceId)],
+) -> Result<Vec<(SpaceId, DeviceId, Sequence)>, Error> {
+    let rows = sqlx::query(LOAD_SEQUENCES)
+        .bind(wanted.iter().map(|(space, _)| space.0).collect::<Vec<_>>())
+        .bind(wanted.iter().map(|(_, device)| device.as_str()).collect::<Vec<_>>())
+        .fetch_all(connection)
+        .await?;
+    let sequence = |row: &PgRow| {
+        let sequence = Sequence::new(row.try_get(2)?).unwrap_or_default();
+        Ok((SpaceId(row.try_get(0)?), DeviceId::from_stored(row.try_get(1)?), sequence))
+    };
+    rows.iter().map(sequence).collect()
 }

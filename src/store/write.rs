@@ -65,7 +65,7 @@ const LOCK_HEADS: &str = "select id from spaces where id = any($1) order by id f
 /// The heads are moved from what was read to what was decided; if one of them
 /// is not there any more, the last line makes the whole statement fail.
 macro_rules! write_changes {
-    ($more:literal) => {
+    ($($more:literal),*) => {
         concat!(
             "with w as (
                  select * from unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[],
@@ -88,25 +88,41 @@ macro_rules! write_changes {
                  insert into latest (space_id, collection, id, revision, foreign_revision, deleted)
                  select space_id, collection, id, revision, foreign_revision, document is null
                  from w where state = 1
-             ), updated as (
-                 insert into latest (space_id, collection, id, revision, foreign_revision, deleted)
-                 select space_id, collection, id, revision, foreign_revision, document is null
-                 from w where state = 2
-                 on conflict (space_id, collection, id) do update
-                 set revision = excluded.revision, foreign_revision = excluded.foreign_revision,
-                     deleted = excluded.deleted
              )",
-            $more,
-            "select case when count(*) = cardinality($14) then 0 else 1 / (count(*) - count(*)) end
-             from moved"
+            $($more,)*
+            " select case when count(*) = cardinality($14) then 0
+                  else 1 / (count(*) - count(*)) end
+              from moved"
         )
     };
 }
 
-const WRITE_CHANGES: &str = write_changes!("");
+/// New records only: what most groups are. Each further part costs a group
+/// time, also when it has nothing to do.
+const WRITE_NEW: &str = write_changes!();
+
+/// New and known records.
+const WRITE_CHANGES: &str = write_changes!(
+    ", updated as (
+         insert into latest (space_id, collection, id, revision, foreign_revision, deleted)
+         select space_id, collection, id, revision, foreign_revision, document is null
+         from w where state = 2
+         on conflict (space_id, collection, id) do update
+         set revision = excluded.revision, foreign_revision = excluded.foreign_revision,
+             deleted = excluded.deleted
+     )"
+);
 
 /// The same with answers that no change stands for, and with sequences.
 const WRITE_ALL: &str = write_changes!(
+    ", updated as (
+         insert into latest (space_id, collection, id, revision, foreign_revision, deleted)
+         select space_id, collection, id, revision, foreign_revision, document is null
+         from w where state = 2
+         on conflict (space_id, collection, id) do update
+         set revision = excluded.revision, foreign_revision = excluded.foreign_revision,
+             deleted = excluded.deleted
+     )",
     ", answered as (
          insert into answers (space_id, mutation_id, fingerprint, outcome, record_revision,
              rejection, answered_at)
@@ -116,7 +132,8 @@ const WRITE_ALL: &str = write_changes!(
          insert into devices (space_id, device, sequence, updated_at)
          select *, $17 from unnest($24::uuid[], $25::text[], $26::bigint[])
          on conflict (space_id, device) do update
-         set sequence = greatest(devices.sequence, excluded.sequence), updated_at = excluded.updated_at
+         set sequence = greatest(devices.sequence, excluded.sequence),
+             updated_at = excluded.updated_at
      )"
 );
 
@@ -127,7 +144,7 @@ impl Writer {
     }
 
     /// Reads without any lock. Not cancel safe.
-    pub async fn load(&mut self, wanted: &Wanted) -> Result<Loaded, Error> {
+    pub async fn load(&mut self, wanted: &Wanted<'_>) -> Result<Loaded, Error> {
         load::load(&mut self.connection, wanted).await
     }
 
@@ -167,7 +184,7 @@ impl Writer {
 
 impl Locked<'_> {
     /// Reads under the locks. Not cancel safe.
-    pub async fn load(&mut self, wanted: &Wanted) -> Result<Loaded, Error> {
+    pub async fn load(&mut self, wanted: &Wanted<'_>) -> Result<Loaded, Error> {
         load::load(&mut self.transaction, wanted).await
     }
 
@@ -191,7 +208,13 @@ async fn write(
     let moved = || decided.iter().filter(|it| it.moves_head());
     let plain =
         decided.iter().all(|it| it.writes.answers.is_empty() && it.writes.sequences.is_empty());
-    let query = sqlx::query(if plain { WRITE_CHANGES } else { WRITE_ALL })
+    let new = decided.iter().all(|it| it.writes.updates.is_empty());
+    let sql = match (plain, new) {
+        (true, true) => WRITE_NEW,
+        (true, false) => WRITE_CHANGES,
+        (false, _) => WRITE_ALL,
+    };
+    let query = sqlx::query(sql)
         .bind(columns.space_id)
         .bind(columns.revision)
         .bind(columns.collection)
