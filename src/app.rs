@@ -9,6 +9,7 @@ mod feeder;
 mod group;
 mod wakeup;
 
+use std::io;
 use std::sync::Arc;
 
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
@@ -54,7 +55,12 @@ pub struct App {
 impl App {
     /// Starts the background tasks; [`Tasks::shutdown`] ends them. Requests that
     /// committers have taken are still decided and answered then.
-    pub fn start(store: Store, settings: Settings, clock: &Clock, tasks: Tasks) -> Arc<Self> {
+    pub fn start(
+        store: Store,
+        settings: Settings,
+        clock: &Clock,
+        tasks: Tasks,
+    ) -> io::Result<Arc<Self>> {
         let hub = Arc::new(Hub::new(settings.ring_bytes_max));
         let wakeup = Arc::new(Wakeup::new(Uuid::new_v4()));
         let feeder = Arc::new(Feeder::new(store.clone(), Arc::clone(&hub)));
@@ -67,17 +73,17 @@ impl App {
                     Arc::clone(&hub),
                     Arc::clone(&wakeup),
                 );
-                drop(tasks.spawn("committer", committer.run(queue, tasks.token())));
-                sender
+                tasks.spawn_thread("committer", committer.run(queue, tasks.token()))?;
+                Ok(sender)
             })
-            .collect();
+            .collect::<io::Result<_>>()?;
         let token = tasks.token();
         drop(tasks.spawn("feeder", Arc::clone(&feeder).run(token.clone())));
         drop(tasks.spawn("notifier", Arc::clone(&wakeup).notify(store.clone(), token.clone())));
         drop(tasks.spawn("listener", wakeup.listen(store.clone(), Arc::clone(&feeder), token)));
         let queue_kib = (settings.queue_bytes_max >> 10).min(Semaphore::MAX_PERMITS);
         let queue_space = Arc::new(Semaphore::new(queue_kib));
-        Arc::new(Self { store, hub, committers, queue_space, feeder, tasks })
+        Ok(Arc::new(Self { store, hub, committers, queue_space, feeder, tasks }))
     }
 
     /// The space that a user means by a name; empty = their own. Whether a space

@@ -51,7 +51,7 @@ impl Server {
             ring_bytes_max: config.ring_bytes,
             queue_bytes_max: QUEUE_BYTES_MAX,
         };
-        let app = App::start(store.clone(), settings, &clock, tasks.clone());
+        let app = App::start(store.clone(), settings, &clock, tasks.clone())?;
         let parts = rpc::Parts {
             app,
             verifier: Arc::new(verifier),

@@ -2,7 +2,7 @@
 //! spawn; must not know what a task does. A task that is spawned here listens to [`Tasks::token`]
 //! and ends soon after it is cancelled.
 
-use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, io, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
@@ -55,6 +55,26 @@ impl Tasks {
             future.await
         };
         self.tracker.spawn(task.instrument(tracing::info_span!("task", name)))
+    }
+
+    /// Starts a task on a thread and a runtime of its own: what it waits for is
+    /// then not queued behind everything else that the program has to do.
+    pub fn spawn_thread<F>(&self, name: &'static str, future: F) -> io::Result<()>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (done, ended) = tokio::sync::oneshot::channel::<()>();
+        let body = move || {
+            runtime.block_on(future.instrument(tracing::info_span!("task", name)));
+            drop(done);
+        };
+        std::thread::Builder::new().name(name.into()).spawn(body)?;
+        // Counted here; the thread's end, also by a panic, drops the sender.
+        drop(self.spawn(name, async move {
+            let _dropped = ended.await;
+        }));
+        Ok(())
     }
 
     /// Cancelled when the group is to stop; take a `child_token` for a part of it.
