@@ -170,6 +170,8 @@ pub enum Ahead {
     Entries(Vec<Arc<Entry>>, Revision),
     /// Something, but the ring does not reach back to the cursor.
     InStore,
+    /// The space has another epoch by now, and this head.
+    Replaced(Epoch, Revision),
 }
 
 impl Watch {
@@ -179,19 +181,14 @@ impl Watch {
         self.hub.note(&self.feed, self.feed.begin(&read));
     }
 
-    /// What comes after `cursor`, at most about `bytes_max` of it.
-    pub fn ahead(&self, cursor: Revision, bytes_max: usize) -> Ahead {
-        self.feed.ahead(cursor, bytes_max)
+    /// What comes after `cursor` in this epoch, at most about `bytes_max` of it.
+    pub fn ahead(&self, epoch: Epoch, cursor: Revision, bytes_max: usize) -> Ahead {
+        self.feed.ahead(epoch, cursor, bytes_max)
     }
 
     /// The last revision of the space that this replica knows of.
     pub fn head(&self) -> Revision {
         self.feed.head()
-    }
-
-    /// The space's epoch as the store last told it.
-    pub fn epoch(&self) -> Option<Epoch> {
-        self.feed.epoch()
     }
 }
 

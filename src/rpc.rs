@@ -6,6 +6,7 @@ pub mod auth;
 pub mod encoded;
 mod from_proto;
 mod incoming;
+mod outbox;
 mod outer;
 mod page;
 pub mod proto;

@@ -43,10 +43,10 @@ pub const GROUP_MUTATIONS_MAX: usize = 2_000;
 pub const GROUP_DOCUMENT_BYTES_MAX: usize = 4 << 20;
 /// Requests that wait for one committer. A further one is told to come later.
 pub const COMMITTER_QUEUE_REQUESTS_MAX: usize = 4_096;
-/// Frames that wait in one stream before its reader is waited for. With the
-/// next bound this is what a reader who stops reading can hold.
-pub const STREAM_QUEUE_FRAMES_MAX: usize = 2;
-/// Changes in one live frame, as memory counts them; more go into the next one.
+/// Batches of frames that wait in one stream before its reader is waited for.
+/// With the next bound this is what a reader who stops reading can hold.
+pub const STREAM_QUEUE_BATCHES_MAX: usize = 2;
+/// Changes in one live frame, and frames in one batch; more go into the next.
 pub const FRAME_CHANGE_BYTES_MAX: usize = 64 << 10;
 /// Violations that one rejection names, and their texts: with these a batch in
 /// which everything is wrong still has an answer that fits into a message.

@@ -121,8 +121,11 @@ impl Feed {
         state.end().filter(|end| *end < state.head)
     }
 
-    pub(super) fn ahead(&self, cursor: Revision, bytes_max: usize) -> Ahead {
+    pub(super) fn ahead(&self, epoch: Epoch, cursor: Revision, bytes_max: usize) -> Ahead {
         let state = self.state.lock();
+        if let Some(other) = state.epoch.filter(|it| *it != epoch) {
+            return Ahead::Replaced(other, state.head);
+        }
         match &state.ring {
             Some(ring) if cursor < ring.end() => ring.after(cursor, bytes_max),
             _ => Ahead::Nothing,
@@ -131,10 +134,6 @@ impl Feed {
 
     pub(super) fn head(&self) -> Revision {
         self.state.lock().head
-    }
-
-    pub(super) fn epoch(&self) -> Option<Epoch> {
-        self.state.lock().epoch
     }
 
     pub(super) fn wake(&self) {

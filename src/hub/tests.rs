@@ -43,13 +43,14 @@ fn begun(head: i64) -> (Arc<Hub>, Watch) {
 
 /// The revisions that a reader takes, or None for "read the store".
 fn ahead(watch: &Watch, cursor: i64) -> Option<Vec<i64>> {
-    match watch.ahead(revision(cursor), usize::MAX) {
+    match watch.ahead(EPOCH, revision(cursor), usize::MAX) {
         Ahead::Nothing => Some(Vec::new()),
         Ahead::Entries(entries, up_to) => {
             assert_eq!(up_to, entries.last().unwrap().change.revision);
             Some(entries.iter().map(|entry| entry.change.revision.get()).collect())
         }
         Ahead::InStore => None,
+        Ahead::Replaced(..) => panic!("the epoch is the same"),
     }
 }
 
@@ -116,8 +117,9 @@ fn another_epoch_starts_the_ring_anew() {
     let (hub, watch) = begun(5);
     let epoch = Epoch(Uuid::from_u128(10));
     hub.refresh(SPACE, Refresh { epoch, head: revision(2), changes: None });
-    assert_eq!(watch.epoch(), Some(epoch));
-    assert_eq!(watch.head(), revision(2));
+    let ahead = watch.ahead(EPOCH, revision(5), usize::MAX);
+    assert!(matches!(ahead, Ahead::Replaced(now, head) if now == epoch && head == revision(2)));
+    assert!(matches!(watch.ahead(epoch, revision(2), usize::MAX), Ahead::Nothing));
 }
 
 #[test]

@@ -13,43 +13,46 @@ const HEADROOM_BYTES: usize = 4 << 10;
 /// Gathers entries of field 1.
 #[derive(Debug, Default)]
 pub(super) struct PageBuilder {
-    entries: BytesMut,
-    count: usize,
+    entries: Vec<Bytes>,
+    bytes: usize,
 }
 
 impl PageBuilder {
     /// Takes an entry, unless it would make the message too large. The first
     /// always fits: no entry is larger than a document may be.
     pub(super) fn push(&mut self, entry: &Bytes) -> bool {
-        let bytes = self.entries.len() + entry.len() + HEADROOM_BYTES;
-        let takes = self.count == 0 || bytes <= limits::MESSAGE_BYTES_MAX;
+        let bytes = self.bytes + entry.len() + HEADROOM_BYTES;
+        let takes = self.entries.is_empty() || bytes <= limits::MESSAGE_BYTES_MAX;
         if takes {
-            self.entries.put_slice(entry);
-            self.count += 1;
+            self.entries.push(entry.clone());
+            self.bytes += entry.len();
         }
         takes
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.count == 0
+        self.entries.is_empty()
     }
 
     /// The message whose other fields `rest` has.
     pub(super) fn finish(self, rest: &impl Message) -> Encoded {
-        let mut bytes = self.entries;
-        bytes.reserve(rest.encoded_len());
-        bytes.put_slice(&rest.encode_to_vec());
-        Encoded(bytes.freeze())
+        self.write(BytesMut::new(), rest, rest.encoded_len())
     }
 
     /// The same as field `tag` of an outer message.
     pub(super) fn finish_in(self, tag: u32, rest: &impl Message) -> Encoded {
-        let rest = rest.encode_to_vec();
-        let mut bytes = BytesMut::with_capacity(self.entries.len() + rest.len() + 12);
-        prost::encoding::encode_key(tag, prost::encoding::WireType::LengthDelimited, &mut bytes);
-        prost::encoding::encode_varint((self.entries.len() + rest.len()) as u64, &mut bytes);
-        bytes.put_slice(&self.entries);
-        bytes.put_slice(&rest);
-        Encoded(bytes.freeze())
+        let rest_len = rest.encoded_len();
+        let inner = self.bytes + rest_len;
+        let mut buffer = BytesMut::with_capacity(inner + 12);
+        prost::encoding::encode_key(tag, prost::encoding::WireType::LengthDelimited, &mut buffer);
+        prost::encoding::encode_varint(inner as u64, &mut buffer);
+        self.write(buffer, rest, rest_len)
+    }
+
+    fn write(self, mut buffer: BytesMut, rest: &impl Message, rest_len: usize) -> Encoded {
+        buffer.reserve(self.bytes + rest_len);
+        self.entries.iter().for_each(|entry| buffer.put_slice(entry));
+        rest.encode_raw(&mut buffer);
+        Encoded(buffer.freeze())
     }
 }

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use prost::Message;
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
 use super::encoded::Encoded;
+use super::outbox::Frames;
 use super::page::PageBuilder;
 use super::proto::server::sync_service_server::SyncService;
 use super::{from_proto, proto, session, status, to_proto};
@@ -60,7 +60,7 @@ impl Service {
 
 #[tonic::async_trait]
 impl SyncService for Service {
-    type SubscribeStream = ReceiverStream<Result<Encoded, Status>>;
+    type SubscribeStream = Frames;
 
     async fn mutate(
         &self,

@@ -3,19 +3,20 @@
 //! while its reader does not read, it waits, and its cursors wait with it.
 
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use tokio::sync::{Notify, mpsc};
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
-use tokio_stream::wrappers::ReceiverStream;
+use tokio::sync::Notify;
+use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep, interval_at, sleep};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming};
 use tonic_types::StatusExt;
 
 use super::auth::unauthenticated;
 use super::encoded::Encoded;
+use super::outbox::{Frames, Outbox, outbox};
 use super::proto::subscribe_request::Frame as Request;
 use super::proto::subscribe_response::Frame as Response;
 use super::service::Service;
@@ -40,12 +41,12 @@ pub(super) fn open(
     service: &Service,
     principal: Principal,
     inbound: Streaming<proto::SubscribeRequest>,
-) -> ReceiverStream<Result<Encoded, Status>> {
-    let (out, queue) = mpsc::channel(limits::STREAM_QUEUE_FRAMES_MAX);
+) -> Frames {
+    let (out, last_word, frames) = outbox();
     let left = principal.expires_at.saturating_sub(service.clock.unix_seconds());
     let left = Duration::from_secs(left.max(0).unsigned_abs()) + EXPIRY_GRACE;
     // A token without a sensible end must not overflow the timer.
-    let expires = Instant::now() + left.min(Duration::from_secs(365 * 86_400));
+    let expires = Box::pin(sleep(left.min(Duration::from_secs(365 * 86_400))));
     let mut progress = interval_at(Instant::now() + PROGRESS_INTERVAL, PROGRESS_INTERVAL);
     progress.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let session = Session {
@@ -54,7 +55,7 @@ pub(super) fn open(
         principal,
         expires,
         stop: service.stop.clone(),
-        out: out.clone(),
+        out,
         wake: Arc::new(Notify::new()),
         progress,
         subscriptions: Vec::new(),
@@ -67,19 +68,19 @@ pub(super) fn open(
             Err(_panic) => status::internal(&std::io::Error::other("a session panicked")),
         };
         // A reader that has gone needs no reason.
-        let _gone = out.send_timeout(Err(status), Duration::from_secs(5)).await;
+        let _gone = last_word.send_timeout(Err(status), Duration::from_secs(5)).await;
     };
     drop(service.streams.spawn("subscribe", task));
-    ReceiverStream::new(queue)
+    frames
 }
 
 struct Session {
     app: Arc<App>,
     clock: Clock,
     principal: Principal,
-    expires: Instant,
+    expires: Pin<Box<Sleep>>,
     stop: CancellationToken,
-    out: mpsc::Sender<Result<Encoded, Status>>,
+    out: Outbox,
     wake: Arc<Notify>,
     progress: Interval,
     subscriptions: Vec<Subscription>,
@@ -117,6 +118,7 @@ impl Session {
                 Event::Moved => {}
             }
             behind = self.round().await?;
+            self.flush().await?;
             if !listening && self.subscriptions.is_empty() {
                 return Ok(());
             }
@@ -141,7 +143,7 @@ impl Session {
         tokio::select! {
             biased;
             () = self.stop.cancelled() => Event::Stop,
-            () = tokio::time::sleep_until(self.expires) => Event::Expired,
+            () = &mut self.expires => Event::Expired,
             () = self.out.closed() => Event::ReaderGone,
             frame = inbound.message(), if listening => Event::Frame(frame),
             _ = self.progress.tick() => Event::Progress,
@@ -186,19 +188,20 @@ impl Session {
         Ok(behind)
     }
 
-    /// Sends a frame, however long the reader takes for those before it.
-    async fn send(&self, frame: Encoded) -> Result<(), Status> {
+    /// Takes a frame into the queue, and waits if that is full.
+    async fn send(&mut self, frame: Encoded) -> Result<(), Status> {
+        if self.out.push(frame) { self.flush().await } else { Ok(()) }
+    }
+
+    /// Hands over all frames, however long the reader takes for those before.
+    async fn flush(&mut self) -> Result<(), Status> {
         tokio::select! {
             biased;
             () = self.stop.cancelled() => Err(status::stopping()),
-            () = tokio::time::sleep_until(self.expires) => {
-                Err(unauthenticated(RefusalClass::Expired))
-            }
-            // Cancel safe: the frame is sent only once there is room for it.
-            room = self.out.reserve() => {
-                let room = room.map_err(|_gone| Status::cancelled("the reader has gone"))?;
-                room.send(Ok(frame));
-                Ok(())
+            () = &mut self.expires => Err(unauthenticated(RefusalClass::Expired)),
+            // Cancel safe: what is not handed over stays.
+            there = self.out.flush() => {
+                if there { Ok(()) } else { Err(Status::cancelled("the reader has gone")) }
             }
         }
     }

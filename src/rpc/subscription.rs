@@ -50,15 +50,9 @@ impl Subscription {
     /// Goes one frame further. An error ends the subscription, except that of a
     /// store that is away.
     pub(super) async fn step(&mut self, app: &App) -> Result<Step, Error> {
-        if self.watch.epoch().is_some_and(|epoch| epoch != self.epoch) {
-            let (head, floor) = (self.watch.head(), Revision::ZERO);
-            let (fault, epoch) = (CursorFault::EpochChanged, self.watch.epoch());
-            let epoch = epoch.unwrap_or(self.epoch);
-            return Err(Error::Cursor { fault, epoch, head, floor });
-        }
         match self.phase {
             Phase::CatchUp => self.catch_up(app).await,
-            Phase::Live => Ok(self.live()),
+            Phase::Live => self.live(),
         }
     }
 
@@ -91,12 +85,16 @@ impl Subscription {
         Ok(if frames.is_empty() { Step::Quiet } else { Step::Send(frames) })
     }
 
-    fn live(&mut self) -> Step {
-        match self.watch.ahead(self.read_to, limits::FRAME_CHANGE_BYTES_MAX) {
+    fn live(&mut self) -> Result<Step, Error> {
+        Ok(match self.watch.ahead(self.epoch, self.read_to, limits::FRAME_CHANGE_BYTES_MAX) {
             Ahead::Nothing => Step::Wait,
             Ahead::InStore => {
                 self.phase = Phase::CatchUp;
                 Step::Quiet
+            }
+            Ahead::Replaced(epoch, head) => {
+                let (fault, floor) = (CursorFault::EpochChanged, Revision::ZERO);
+                return Err(Error::Cursor { fault, epoch, head, floor });
             }
             Ahead::Entries(entries, up_to) => {
                 let mut builder = PageBuilder::default();
@@ -107,11 +105,11 @@ impl Subscription {
                 }
                 self.read_to = up_to;
                 if builder.is_empty() {
-                    return Step::Quiet;
+                    return Ok(Step::Quiet);
                 }
                 Step::Send(vec![self.changes(builder)])
             }
-        }
+        })
     }
 
     /// The frame for the range that was looked at since the last one.
