@@ -3,9 +3,12 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{ConnectOptions, Connection, PgConnection, Row};
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgPoolOptions, PgRow};
+use sqlx::query::Query;
+use sqlx::{ConnectOptions, Connection, PgConnection, Postgres, Row};
+use tokio::time::timeout;
 use tracing::log::LevelFilter;
+use tracing::warn;
 
 use super::{Error, Store};
 
@@ -40,6 +43,12 @@ const SESSION: [(&str, &str); 14] = [
     ("client_min_messages", "warning"),
 ];
 
+/// A read whose answer takes longer has lost its connection without a word: the
+/// database itself would have ended it before, by `statement_timeout`.
+const READ_TIMEOUT: Duration = Duration::from_secs(11);
+/// What closing takes from a database that answers.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
 const VERSION_MIN: i32 = 130_000;
 
 impl Store {
@@ -68,9 +77,30 @@ impl Store {
         Ok(PgConnection::connect_with(&self.connect).await?)
     }
 
-    /// Ends all connections of the pool.
+    /// Reads with one statement; all its rows. Not cancel safe.
+    pub(super) async fn read(
+        &self,
+        query: Query<'_, Postgres, PgArguments>,
+    ) -> Result<Vec<PgRow>, Error> {
+        let mut connection = self.reads.acquire().await?;
+        if let Ok(rows) = timeout(READ_TIMEOUT, query.fetch_all(&mut *connection)).await {
+            return Ok(rows?);
+        }
+        connection.close_on_drop();
+        // What is idle fell silent with it, most likely, and nobody shall wait
+        // for each of them in turn.
+        while let Some(mut idle) = self.reads.try_acquire() {
+            idle.close_on_drop();
+        }
+        Err(Error::TimedOut("a read"))
+    }
+
+    /// Ends all connections of the pool; those that do not answer are left.
     pub async fn close(&self) {
-        self.reads.close().await;
+        // Cancel: nobody uses what is left, and it ends with the process.
+        if timeout(CLOSE_TIMEOUT, self.reads.close()).await.is_err() {
+            warn!("connections of the database did not close in time; they were left");
+        }
     }
 }
 

@@ -39,35 +39,30 @@ impl Store {
              left join devices d on d.space_id = s.id and d.device = $2
              where s.id = $1";
         let device = device.map(DeviceId::as_str);
-        let select = || sqlx::query(SELECT).bind(space.id.0).bind(device);
-        let found = select().fetch_optional(&self.reads).await?;
-        let row = match found {
-            Some(row) => row,
-            None => {
-                self.create_space(space).await?;
-                select().fetch_one(&self.reads).await?
-            }
-        };
+        let select = || self.read(sqlx::query(SELECT).bind(space.id.0).bind(device));
+        let mut found = select().await?;
+        if found.is_empty() {
+            self.create_space(space).await?;
+            found = select().await?;
+        }
+        let row = found.first().ok_or_else(|| Error::Corrupt("a space that vanished".into()))?;
         let sequence: Option<i64> = row.try_get(3)?;
-        Ok((SpaceHead::from_row(&row, 0)?, sequence.and_then(Sequence::new).unwrap_or_default()))
+        Ok((SpaceHead::from_row(row, 0)?, sequence.and_then(Sequence::new).unwrap_or_default()))
     }
 
     async fn create_space(&self, space: &Space) -> Result<(), Error> {
-        sqlx::query(INSERT_SPACES)
-            .bind([space.id.0].as_slice())
-            .bind([space.name()].as_slice())
-            .bind([Uuid::new_v4()].as_slice())
-            .execute(&self.reads)
-            .await?;
-        Ok(())
+        let query = sqlx::query(INSERT_SPACES)
+            .bind([space.id.0])
+            .bind([space.name()])
+            .bind([Uuid::new_v4()]);
+        self.read(query).await.map(drop)
     }
 
     /// Where each of these spaces is; unknown ones are left out.
     pub async fn heads(&self, spaces: &[SpaceId]) -> Result<Vec<(SpaceId, SpaceHead)>, Error> {
         let ids: Vec<Uuid> = spaces.iter().map(|space| space.0).collect();
-        sqlx::query("select id, epoch, head, floor from spaces where id = any($1)")
-            .bind(ids)
-            .fetch_all(&self.reads)
+        let sql = "select id, epoch, head, floor from spaces where id = any($1)";
+        self.read(sqlx::query(sql).bind(ids))
             .await?
             .iter()
             .map(|row| Ok((SpaceId(row.try_get(0)?), SpaceHead::from_row(row, 1)?)))

@@ -125,14 +125,13 @@ impl Store {
     pub async fn changes(&self, query: ChangesQuery<'_>) -> Result<Option<ChangesPage>, Error> {
         let collections = (!query.collections.is_empty())
             .then(|| query.collections.iter().map(CollectionName::as_str).collect::<Vec<_>>());
-        let rows = sqlx::query(if query.every_step { EVERY_STEP } else { COALESCED })
+        let sql = sqlx::query(if query.every_step { EVERY_STEP } else { COALESCED })
             .bind(query.space.0)
             .bind(query.after.get())
             .bind(collections)
             .bind(sql_count(query.entries_max))
-            .bind(sql_count(limits::PAGE_DOCUMENT_BYTES_MAX))
-            .fetch_all(&self.reads)
-            .await?;
+            .bind(sql_count(limits::PAGE_DOCUMENT_BYTES_MAX));
+        let rows = self.read(sql).await?;
         let Some(first) = rows.first() else { return Ok(None) };
         let space = SpaceHead::from_row(first, 0)?;
         let changes = entries(&rows)
@@ -156,14 +155,13 @@ impl Store {
         after: Option<&RecordId>,
         entries_max: usize,
     ) -> Result<Option<RecordsPage>, Error> {
-        let rows = sqlx::query(RECORDS)
+        let sql = sqlx::query(RECORDS)
             .bind(space.0)
             .bind(collection.as_str())
             .bind(after.map_or("", RecordId::as_str))
             .bind(sql_count(entries_max))
-            .bind(sql_count(limits::PAGE_DOCUMENT_BYTES_MAX))
-            .fetch_all(&self.reads)
-            .await?;
+            .bind(sql_count(limits::PAGE_DOCUMENT_BYTES_MAX));
+        let rows = self.read(sql).await?;
         let Some(first) = rows.first() else { return Ok(None) };
         let records = entries(&rows)
             .map(|row| Ok(row::record(row::change(row, 3)?, row::revision(row, 13)?)))
@@ -180,13 +178,12 @@ impl Store {
         space: SpaceId,
         key: &RecordKey,
     ) -> Result<Option<Arc<Record>>, Error> {
-        sqlx::query(RECORD)
-            .bind(space.0)
-            .bind(key.collection.as_str())
-            .bind(key.id.as_str())
-            .fetch_optional(&self.reads)
+        let sql =
+            sqlx::query(RECORD).bind(space.0).bind(key.collection.as_str()).bind(key.id.as_str());
+        self.read(sql)
             .await?
-            .map(|row| Ok(row::record(row::change(&row, 3)?, row::revision(&row, 13)?)))
+            .first()
+            .map(|row| Ok(row::record(row::change(row, 3)?, row::revision(row, 13)?)))
             .transpose()
     }
 }
