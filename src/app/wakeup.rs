@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 use uuid::Uuid;
@@ -21,6 +21,11 @@ use crate::store::{Error, Heard, Listener, Notifier, Store};
 const GATHER: Duration = Duration::from_millis(5);
 /// Between attempts to connect again.
 const RECONNECT: Duration = Duration::from_millis(500);
+/// Connecting, or sending, takes longer only if the connection is dead.
+const SILENCE_MAX: Duration = Duration::from_secs(5);
+/// A listener that hears nothing for this long may be cut off without having
+/// been told, so it is replaced.
+const LISTEN_MAX: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
 pub(super) struct Wakeup {
@@ -52,7 +57,9 @@ impl Wakeup {
             }
             sleep(GATHER).await;
             let heads: Vec<_> = std::mem::take(&mut *self.moved.lock()).into_iter().collect();
-            if let Err(error) = self.send(&store, &mut notifier, &heads).await {
+            // Cancel: the connection goes with the future.
+            let sent = timeout(SILENCE_MAX, self.send(&store, &mut notifier, &heads)).await;
+            if let Err(error) = sent.unwrap_or(Err(Error::TimedOut("a notification"))) {
                 debug!(error = %Chain(&error), "a notification was not sent");
                 notifier = None;
                 sleep(RECONNECT).await;
@@ -71,11 +78,13 @@ impl Wakeup {
         notifier: &mut Option<Notifier>,
         heads: &[(SpaceId, Revision)],
     ) -> Result<(), Error> {
-        let connected = match notifier.take() {
+        let mut connected = match notifier.take() {
             Some(connected) => connected,
             None => Notifier::connect(store).await?,
         };
-        notifier.insert(connected).notify(self.replica, heads).await
+        connected.notify(self.replica, heads).await?;
+        *notifier = Some(connected);
+        Ok(())
     }
 
     /// Hears notifications until `stop`. After any fault it connects anew, and
@@ -106,10 +115,16 @@ impl Wakeup {
     }
 
     async fn hear(&self, store: &Store, feeder: &Feeder) -> Result<(), Error> {
-        let mut listener = Listener::connect(store).await?;
+        let mut listener = listener(store).await?;
         feeder.poll_now();
         loop {
-            match listener.hear(self.replica).await? {
+            let Ok(heard) = timeout(LISTEN_MAX, listener.hear(self.replica)).await else {
+                // The old one goes only when the new one listens.
+                listener = self::listener(store).await?;
+                feeder.poll_now();
+                continue;
+            };
+            match heard? {
                 Heard::Heads(heads) => {
                     heads.into_iter().for_each(|(space, head)| feeder.hint(space, head));
                 }
@@ -118,4 +133,10 @@ impl Wakeup {
             }
         }
     }
+}
+
+async fn listener(store: &Store) -> Result<Listener, Error> {
+    // Cancel: the connection goes with the future.
+    let connecting = timeout(SILENCE_MAX, Listener::connect(store)).await;
+    connecting.unwrap_or(Err(Error::TimedOut("listening")))
 }
