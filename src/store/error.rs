@@ -72,13 +72,21 @@ impl From<sqlx::Error> for Error {
             sqlx::Error::Database(database) => match database.code().as_deref().unwrap_or("") {
                 // Serialization failure, deadlock, lock and statement timeouts.
                 "40001" | "40P01" | "55P03" | "57014" => Self::Busy(error),
-                // Connection faults, shutdown, start-up, too many connections,
-                // and a disk that is full: all may pass.
+                // Connection faults, shutdown, start-up, a session that was idle
+                // in its transaction for too long, too many connections, and a
+                // disk that is full: all may pass.
                 code if code.starts_with("08")
                     || code.starts_with("57P")
                     || matches!(
                         code,
-                        "53100" | "53200" | "53300" | "25006" | "28P01" | "3D000"
+                        "25P03"
+                            | "25P04"
+                            | "53100"
+                            | "53200"
+                            | "53300"
+                            | "25006"
+                            | "28P01"
+                            | "3D000"
                     ) =>
                 {
                     Self::Unavailable(error)
