@@ -6,9 +6,19 @@
 #[cfg(test)]
 mod bad_inputs;
 #[cfg(test)]
+mod concurrency;
+#[cfg(test)]
 mod errors;
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
+mod kill;
+#[cfg(test)]
+mod network;
+#[cfg(test)]
 mod postgres;
+#[cfg(test)]
+mod resume;
 #[cfg(test)]
 mod rpc;
 #[cfg(test)]

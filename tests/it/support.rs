@@ -3,16 +3,22 @@
 
 mod client;
 mod database;
+pub mod history;
+pub mod load;
 mod process;
+pub mod proxy;
 pub mod raw;
+pub mod seen;
 mod server;
 mod stream;
 mod words;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 pub use client::{Client, json, key, mutation, put};
-pub use database::Database;
+pub use database::{Database, store_at};
 pub use process::ServerProcess;
 pub use server::{AUDIENCE, ISSUER, SECRET, TestServer, mint, mint_for};
 pub use stream::{Follower, Stream, subscribe_frame};
@@ -36,6 +42,11 @@ pub fn seed() -> u64 {
     seed
 }
 
+/// A count, to compare with revisions.
+pub fn signed(count: usize) -> i64 {
+    i64::try_from(count).unwrap()
+}
+
 /// Small, fast and good enough to shuffle tests with: SplitMix64.
 #[derive(Clone, Debug)]
 pub struct Random(pub u64);
@@ -56,10 +67,7 @@ impl Random {
 }
 
 /// Waits until the condition gives a value, at most 30 s.
-pub async fn wait_for<T, F>(what: &str, mut condition: impl FnMut() -> F) -> T
-where
-    F: Future<Output = Option<T>>,
-{
+pub async fn wait_for<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
     let began = Instant::now();
     loop {
         if let Some(value) = condition().await {

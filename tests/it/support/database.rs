@@ -43,10 +43,18 @@ impl Database {
         PgConnection::connect(&self.url).await.unwrap()
     }
 
+    /// A database without tables.
+    pub async fn unmigrated() -> Self {
+        let database = Self::create().await;
+        let mut connection = database.connect().await;
+        let sql = "drop schema public cascade; create schema public";
+        connection.execute(sql).await.unwrap();
+        database
+    }
+
     /// The store on it.
     pub async fn store(&self) -> Store {
-        let settings = Settings { read_connections: 4, allow_unsafe: false };
-        Store::connect(&self.url, settings).await.unwrap()
+        store_at(&self.url).await
     }
 }
 
@@ -57,6 +65,12 @@ impl Drop for Database {
             .join()
             .expect("the database is dropped");
     }
+}
+
+/// The store behind a URL.
+pub async fn store_at(url: &str) -> Store {
+    let settings = Settings { read_connections: 4, allow_unsafe: false };
+    Store::connect(url, settings).await.unwrap()
 }
 
 fn shared() -> &'static PrivatePostgres {

@@ -4,6 +4,8 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
+use nix::sys::signal::Signal;
+
 use super::server::{AUDIENCE, ISSUER, SECRET};
 
 /// `syncline serve` on port 0. Killed when dropped.
@@ -32,7 +34,8 @@ impl ServerProcess {
         let address = loop {
             let line = lines.next().expect("the server says where it listens").unwrap();
             let line: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
-            let address = line["address"].as_str().or(line["fields"]["address"].as_str());
+            let address = line["address"].as_str();
+            let address = address.or_else(|| line["fields"]["address"].as_str());
             if let Some(address) = address {
                 break address.parse().unwrap();
             }
@@ -48,11 +51,14 @@ impl ServerProcess {
         self.child.wait().unwrap();
     }
 
+    pub fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id()).unwrap();
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).unwrap();
+    }
+
     /// Asks it to stop and waits; its exit code.
     pub fn stop(mut self) -> Option<i32> {
-        let pid = i32::try_from(self.child.id()).unwrap();
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM)
-            .unwrap();
+        self.signal(Signal::SIGTERM);
         self.child.wait().unwrap().code()
     }
 }

@@ -8,9 +8,11 @@ use syncline::clock::Clock;
 use syncline::config::{LogConfig, ServerConfig};
 use syncline::domain::UserId;
 use syncline::server::Server;
+use syncline::store::Store;
 use tokio::net::TcpListener;
 
-use super::{Client, Database};
+use super::proxy::Proxy;
+use super::{Client, Database, store_at};
 
 pub const SECRET: &str = "a secret for tests, longer than 32 bytes";
 pub const ISSUER: &str = "syncline-tests";
@@ -44,6 +46,15 @@ impl TestServer {
         clock: Clock,
         change: impl FnOnce(&mut ServerConfig),
     ) -> Self {
+        Self::start_on(database.store().await, clock, change).await
+    }
+
+    /// On a store that leads to its database in its own way.
+    pub async fn start_on(
+        store: Store,
+        clock: Clock,
+        change: impl FnOnce(&mut ServerConfig),
+    ) -> Self {
         let mut config = ServerConfig {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             log: LogConfig { filter: "warn".into(), format: syncline::logging::LogFormat::Auto },
@@ -57,9 +68,15 @@ impl TestServer {
         change(&mut config);
         let listener = TcpListener::bind(config.listen).await.unwrap();
         let verifier = Verifier::new(&KeyConfig::Secret(SECRET.into()), ISSUER, AUDIENCE).unwrap();
-        let store = database.store().await;
         let server = Server::start(listener, store, verifier, clock, &config).unwrap();
         Self { server }
+    }
+
+    /// With a proxy between it and PostgreSQL.
+    pub async fn behind_proxy(database: &Database) -> (Self, Proxy) {
+        let (proxy, url) = Proxy::postgres(&database.url).await;
+        let store = store_at(&url).await;
+        (Self::start_on(store, Clock::system(), |_config| {}).await, proxy)
     }
 
     pub fn address(&self) -> SocketAddr {

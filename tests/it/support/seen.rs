@@ -1,0 +1,205 @@
+//! What one subscriber saw, over all its streams, and whether that is what was
+//! promised: ranges that join, revisions in order, nothing twice, nothing lost
+//! but what a later change of the same record replaced.
+
+use std::collections::{BTreeMap, HashSet};
+
+use syncline::rpc::proto::subscribe_response::Frame;
+use syncline::rpc::proto::{
+    Change, Cursor, Document, DocumentForm, SubscribeFrame, document::Form,
+};
+use tonic::Status;
+
+use super::history::{Line, Log};
+use super::{Client, Stream};
+
+/// What a subscriber asked for.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// Empty = all.
+    pub collections: Vec<String>,
+    pub not_by: Option<String>,
+}
+
+impl View {
+    pub fn passes(&self, line: &Line) -> bool {
+        let wanted = self.collections.is_empty() || self.collections.contains(&line.collection);
+        wanted && (self.not_by.is_none() || self.not_by != line.device)
+    }
+}
+
+/// A subscriber's memory.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    pub view: View,
+    pub epoch: String,
+    pub cursor: i64,
+    pub changes: BTreeMap<i64, Change>,
+    pub caught_up: u64,
+    /// How often it began a stream.
+    pub streams: u64,
+}
+
+impl Seen {
+    pub fn new(view: View) -> Self {
+        Self { view, ..Self::default() }
+    }
+
+    /// Opens a stream and subscribes from where it is.
+    pub async fn open(&mut self, client: &Client) -> Result<Stream, Status> {
+        let stream = Stream::open(client).await?;
+        let cursor = Cursor { epoch: self.epoch.clone(), revision: self.cursor };
+        let frame = SubscribeFrame {
+            subscription_id: "s".into(),
+            cursor: (self.cursor > 0).then_some(cursor),
+            collections: self.view.collections.clone(),
+            device: self.view.not_by.clone().unwrap_or_default(),
+            document_form: DocumentForm::Json.into(),
+            ..SubscribeFrame::default()
+        };
+        stream.subscribe(frame).await;
+        self.streams += 1;
+        Ok(stream)
+    }
+
+    /// The same, and reads until it has caught up.
+    pub async fn open_live(&mut self, client: &Client) -> Result<Stream, Status> {
+        let mut stream = self.open(client).await?;
+        let caught_up = self.caught_up;
+        while self.caught_up == caught_up {
+            let frame = stream.next().await?;
+            self.take(frame.ok_or_else(|| Status::unavailable("the stream ended"))?).unwrap();
+        }
+        Ok(stream)
+    }
+
+    /// Reads an open stream up to a revision.
+    pub async fn follow(&mut self, stream: &mut Stream, up_to: i64) -> Result<(), Status> {
+        while self.cursor < up_to {
+            let frame = stream.next().await?;
+            let frame = frame.ok_or_else(|| Status::unavailable("the stream ended"))?;
+            self.take(frame).unwrap();
+        }
+        Ok(())
+    }
+
+    /// Takes a frame in, if it keeps what is promised.
+    pub fn take(&mut self, frame: Frame) -> Result<(), String> {
+        match frame {
+            Frame::Subscribed(frame) => {
+                if !self.epoch.is_empty() && self.epoch != frame.epoch {
+                    return Err("another epoch".into());
+                }
+                self.epoch = frame.epoch;
+            }
+            Frame::Changes(frame) => {
+                if frame.after != self.cursor {
+                    return Err(format!("at {}, got a range after {}", self.cursor, frame.after));
+                }
+                let mut last = frame.after;
+                for change in frame.changes {
+                    if change.revision <= last || change.revision > frame.up_to {
+                        return Err(format!("{} after {last}", change.revision));
+                    }
+                    last = change.revision;
+                    self.changes.insert(last, change);
+                }
+                if frame.up_to <= frame.after {
+                    return Err("an empty range".into());
+                }
+                self.cursor = frame.up_to;
+            }
+            Frame::CaughtUp(frame) => {
+                self.caught_up += 1;
+                self.advance(frame.up_to)?;
+            }
+            Frame::Progress(frame) => {
+                for at in frame.subscriptions {
+                    self.advance(at.up_to)?;
+                }
+            }
+            other @ (Frame::Closed(_) | Frame::ResyncRequired(_)) => {
+                return Err(format!("ended: {other:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn advance(&mut self, up_to: i64) -> Result<(), String> {
+        if up_to < self.cursor {
+            return Err(format!("at {}, told of {up_to}", self.cursor));
+        }
+        self.cursor = up_to;
+        Ok(())
+    }
+
+    /// The records as this subscriber knows them: revision and document of each.
+    pub fn state(&self) -> BTreeMap<(String, String), (i64, Option<String>)> {
+        let lines = self.changes.values().filter_map(line);
+        lines.map(|it| ((it.collection, it.id), (it.revision, it.document))).collect()
+    }
+
+    /// Holds it against the log: what came is the log's, and what did not come
+    /// was replaced by a later change of the same record.
+    pub fn check(&self, log: &Log) -> Result<(), String> {
+        self.compare(log, false)
+    }
+
+    /// The same, of a subscriber that was live all the time: not even what was
+    /// replaced is missing.
+    pub fn check_every_step(&self, log: &Log) -> Result<(), String> {
+        self.compare(log, true)
+    }
+
+    fn compare(&self, log: &Log, every_step: bool) -> Result<(), String> {
+        let mut replaced = HashSet::new();
+        let covered = log.lines.iter().filter(|line| line.revision <= self.cursor);
+        if self.cursor > log.head {
+            return Err(format!("at {}, the head is {}", self.cursor, log.head));
+        }
+        for line in log.lines.iter().rev().filter(|line| line.revision > self.cursor) {
+            replaced.insert(line.key());
+        }
+        for line in covered.rev() {
+            let later = !replaced.insert(line.key());
+            match (self.changes.get(&line.revision), self.view.passes(line)) {
+                (Some(change), true) => same(change, line)?,
+                (Some(_), false) => return Err(format!("{} was filtered out", line.revision)),
+                (None, true) if every_step || !later => {
+                    return Err(format!("{} is lost", line.revision));
+                }
+                (None, _) => {}
+            }
+        }
+        match self.changes.keys().next_back() {
+            Some(last) if *last > self.cursor => Err(format!("{last} is beyond the cursor")),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn same(change: &Change, expected: &Line) -> Result<(), String> {
+    let seen = line(change).ok_or("no key, or another form than JSON")?;
+    (seen == *expected).then_some(()).ok_or_else(|| format!("{seen:?} is not {expected:?}"))
+}
+
+/// The change as a line of the log.
+fn line(change: &Change) -> Option<Line> {
+    let key = change.key.as_ref()?;
+    let document = match &change.document {
+        Some(Document { form: Some(Form::Json(text)) }) => {
+            Some(String::from_utf8_lossy(text).into_owned())
+        }
+        Some(_) => return None,
+        None => None,
+    };
+    Some(Line {
+        revision: change.revision,
+        collection: key.collection.clone(),
+        id: key.id.clone(),
+        document,
+        previous: change.previous_revision,
+        device: (!change.device.is_empty()).then(|| change.device.clone()),
+        mutation: change.mutation_id.clone(),
+    })
+}
