@@ -30,6 +30,8 @@ create table latest (
     foreign_revision bigint  not null,
     -- A tombstone.
     deleted          boolean not null,
+    -- Of the document, so that a page can be cut without reading it.
+    bytes            integer not null,
     primary key (space_id, collection, id)
 );
 create unique index latest_by_revision on latest (space_id, revision);

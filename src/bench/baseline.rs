@@ -46,8 +46,9 @@ const SAME_ROWS: &str = "with moved as (
              previous_revision, author, mutation_id, fingerprint, committed_at)
          select $1, head, 'task', $2, 1, $3, 0, 'bench', $4, $5, now() from moved
      )
-     insert into syncline_bench.latest (space_id, collection, id, revision, foreign_revision, deleted)
-     select $1, 'task', $2, head, 0, false from moved";
+     insert into syncline_bench.latest (space_id, collection, id, revision, foreign_revision,
+         deleted, bytes)
+     select $1, 'task', $2, head, 0, false, octet_length($3) from moved";
 
 /// A client that commits one write at a time.
 pub(super) struct SingleRows {

@@ -43,68 +43,59 @@ pub struct RecordsPage {
     pub has_more: bool,
 }
 
-/// The rows of a page, cut where their documents reach $5 bytes; always at
-/// least one. Needs a subquery `p` with the columns of a change and `before`,
-/// the bytes of the documents in front of it.
-macro_rules! changes_page {
-    ($rows:literal) => {
+/// A page: the changes at the revisions that `$rows` gives in the order of an
+/// index, together with their bytes, cut where these reach $5; always at least
+/// one. The cut is made on narrow rows, before any document is read. The page
+/// itself is put in order afterwards: here sorting would cost more.
+macro_rules! page {
+    ($columns:literal, $order:literal, $rows:literal) => {
         concat!(
             "select s.epoch, s.head, s.floor, ",
-            change_columns!("p"),
+            change_columns!("c"),
+            $columns,
             " from spaces s
               left join lateral (
                   select * from (
-                      select c.*, coalesce(sum(octet_length(c.document)) over (
-                          order by c.revision
-                          rows between unbounded preceding and 1 preceding), 0) as before
+                      select w.*, sum(w.bytes) over (order by ",
+            $order,
+            "             rows between unbounded preceding and 1 preceding) as before
                       from (",
             $rows,
-            "         ) c
-                  ) c where c.before < $5
+            "         ) w
+                  ) w where w.before is null or w.before < $5
               ) p on true
-              where s.id = $1
-              order by p.revision"
+              left join changes c on c.space_id = s.id and c.revision = p.revision
+              where s.id = $1"
         )
     };
 }
 
 /// The log itself.
-const EVERY_STEP: &str = changes_page!(
-    "select c.* from changes c
+const EVERY_STEP: &str = page!(
+    "",
+    "w.revision",
+    "select c.revision, octet_length(c.document) as bytes from changes c
      where c.space_id = s.id and c.revision > $2
        and ($3::text[] is null or c.collection = any($3))
      order by c.revision limit $4"
 );
 
 /// The changes that made the records what they are now.
-const COALESCED: &str = changes_page!(
-    "select c.* from latest r
-     join changes c on c.space_id = r.space_id and c.revision = r.revision
-     where r.space_id = s.id and r.revision > $2
-       and ($3::text[] is null or r.collection = any($3))
-     order by r.revision limit $4"
+const COALESCED: &str = page!(
+    "",
+    "w.revision",
+    "select l.revision, l.bytes from latest l
+     where l.space_id = s.id and l.revision > $2
+       and ($3::text[] is null or l.collection = any($3))
+     order by l.revision limit $4"
 );
 
-const RECORDS: &str = concat!(
-    "select s.epoch, s.head, s.floor, ",
-    change_columns!("p"),
-    ", p.foreign_revision from spaces s
-      left join lateral (
-          select * from (
-              select c.*, coalesce(sum(octet_length(c.document)) over (
-                  order by c.id
-                  rows between unbounded preceding and 1 preceding), 0) as before
-              from (
-                  select c.*, r.foreign_revision from latest r
-                  join changes c on c.space_id = r.space_id and c.revision = r.revision
-                  where r.space_id = s.id and r.collection = $2 and r.id > $3
-                    and not r.deleted
-                  order by r.id limit $4
-              ) c
-          ) c where c.before < $5
-      ) p on true
-      where s.id = $1
-      order by p.id"
+const RECORDS: &str = page!(
+    ", p.foreign_revision",
+    "w.id",
+    "select l.id, l.revision, l.foreign_revision, l.bytes from latest l
+     where l.space_id = s.id and l.collection = $2 and l.id > $3 and not l.deleted
+     order by l.id limit $4"
 );
 
 const RECORD: &str = concat!(
@@ -134,9 +125,9 @@ impl Store {
         let rows = self.read(sql).await?;
         let Some(first) = rows.first() else { return Ok(None) };
         let space = SpaceHead::from_row(first, 0)?;
-        let changes = entries(&rows)
-            .map(|row| row::change(row, 3).map(Arc::new))
-            .collect::<Result<Vec<_>, _>>()?;
+        let changes = entries(&rows).map(|row| row::change(row, 3).map(Arc::new));
+        let mut changes = changes.collect::<Result<Vec<_>, _>>()?;
+        changes.sort_by_key(|change| change.revision);
         // A page that is not full may also have been cut by bytes.
         let full = changes.len() >= query.entries_max
             || changes.iter().map(|change| document_bytes(change.document.as_ref())).sum::<usize>()
@@ -163,9 +154,9 @@ impl Store {
             .bind(sql_count(limits::PAGE_DOCUMENT_BYTES_MAX));
         let rows = self.read(sql).await?;
         let Some(first) = rows.first() else { return Ok(None) };
-        let records = entries(&rows)
-            .map(|row| Ok(row::record(row::change(row, 3)?, row::revision(row, 13)?)))
-            .collect::<Result<Vec<_>, Error>>()?;
+        let record = |row| Ok(row::record(row::change(row, 3)?, row::revision(row, 13)?));
+        let mut records = entries(&rows).map(record).collect::<Result<Vec<_>, Error>>()?;
+        records.sort_by(|a, b| a.key.cmp(&b.key));
         let bytes: usize =
             records.iter().map(|record| document_bytes(record.document.as_ref())).sum();
         let has_more = records.len() >= entries_max || bytes >= limits::PAGE_DOCUMENT_BYTES_MAX;

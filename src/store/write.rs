@@ -85,8 +85,10 @@ macro_rules! write_changes {
                      previous_revision, author, device, mutation_id, fingerprint, $17::timestamptz
                  from w
              ), inserted as (
-                 insert into latest (space_id, collection, id, revision, foreign_revision, deleted)
-                 select space_id, collection, id, revision, foreign_revision, document is null
+                 insert into latest (space_id, collection, id, revision, foreign_revision,
+                     deleted, bytes)
+                 select space_id, collection, id, revision, foreign_revision, document is null,
+                     coalesce(octet_length(document), 0)
                  from w where state = 1
              )",
             $($more,)*
@@ -104,24 +106,28 @@ const WRITE_NEW: &str = write_changes!();
 /// New and known records.
 const WRITE_CHANGES: &str = write_changes!(
     ", updated as (
-         insert into latest (space_id, collection, id, revision, foreign_revision, deleted)
-         select space_id, collection, id, revision, foreign_revision, document is null
+         insert into latest (space_id, collection, id, revision, foreign_revision,
+                     deleted, bytes)
+         select space_id, collection, id, revision, foreign_revision, document is null,
+                     coalesce(octet_length(document), 0)
          from w where state = 2
          on conflict (space_id, collection, id) do update
          set revision = excluded.revision, foreign_revision = excluded.foreign_revision,
-             deleted = excluded.deleted
+             deleted = excluded.deleted, bytes = excluded.bytes
      )"
 );
 
 /// The same with answers that no change stands for, and with sequences.
 const WRITE_ALL: &str = write_changes!(
     ", updated as (
-         insert into latest (space_id, collection, id, revision, foreign_revision, deleted)
-         select space_id, collection, id, revision, foreign_revision, document is null
+         insert into latest (space_id, collection, id, revision, foreign_revision,
+                     deleted, bytes)
+         select space_id, collection, id, revision, foreign_revision, document is null,
+                     coalesce(octet_length(document), 0)
          from w where state = 2
          on conflict (space_id, collection, id) do update
          set revision = excluded.revision, foreign_revision = excluded.foreign_revision,
-             deleted = excluded.deleted
+             deleted = excluded.deleted, bytes = excluded.bytes
      )",
     ", answered as (
          insert into answers (space_id, mutation_id, fingerprint, outcome, record_revision,
