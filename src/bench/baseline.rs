@@ -4,8 +4,11 @@
 use std::str::FromStr;
 
 use anyhow::Context;
+use serde_json::value::RawValue;
 use sqlx::postgres::PgConnectOptions;
+use sqlx::types::Json;
 use sqlx::{ConnectOptions, Connection, PgConnection};
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::load::Work;
@@ -50,9 +53,19 @@ const SAME_ROWS: &str = "with moved as (
          deleted, bytes)
      select $1, 'task', $2, head, 0, false, octet_length($3) from moved";
 
+/// How a baseline writes the rows of one mutation.
+#[derive(Clone, Copy)]
+pub(super) enum Single {
+    /// begin, one statement for each table, commit: as services do.
+    Transaction,
+    /// Everything in one statement that commits by itself: as fast as it gets.
+    Statement,
+}
+
 /// A client that commits one write at a time.
 pub(super) struct SingleRows {
     connection: PgConnection,
+    how: Single,
     space: Uuid,
     number: u64,
     name: usize,
@@ -63,6 +76,7 @@ impl SingleRows {
     pub(super) async fn clients(
         url: &str,
         count: usize,
+        how: Single,
         one_space: bool,
     ) -> anyhow::Result<Vec<Self>> {
         let shared = Uuid::new_v4();
@@ -77,7 +91,7 @@ impl SingleRows {
             .bind(space)
             .execute(&mut connection)
             .await?;
-            clients.push(Self { connection, space, number: 0, name });
+            clients.push(Self { connection, how, space, number: 0, name });
         }
         Ok(clients)
     }
@@ -86,15 +100,64 @@ impl SingleRows {
 impl Work for SingleRows {
     async fn work(&mut self) -> anyhow::Result<u64> {
         self.number += 1;
-        sqlx::query(SAME_ROWS)
-            .bind(self.space)
-            .bind(format!("{}-{}", self.name, self.number))
-            .bind(document(self.number))
-            .bind(Uuid::new_v4().to_string())
-            .bind([7_u8; 32].as_slice())
-            .execute(&mut self.connection)
-            .await?;
+        let id = format!("{}-{}", self.name, self.number);
+        let (document, mutation) = (document(self.number), Uuid::new_v4().to_string());
+        match self.how {
+            Single::Transaction => self.transaction(&id, &document, &mutation).await?,
+            Single::Statement => {
+                sqlx::query(SAME_ROWS)
+                    .bind(self.space)
+                    .bind(id)
+                    .bind(document)
+                    .bind(mutation)
+                    .bind([7_u8; 32].as_slice())
+                    .execute(&mut self.connection)
+                    .await?;
+            }
+        }
         Ok(1)
+    }
+}
+
+impl SingleRows {
+    async fn transaction(
+        &mut self,
+        id: &str,
+        document: &str,
+        mutation: &str,
+    ) -> anyhow::Result<()> {
+        let mut transaction = self.connection.begin().await?;
+        let head: i64 = sqlx::query_scalar(
+            "update syncline_bench.spaces set head = head + 1 where id = $1 returning head",
+        )
+        .bind(self.space)
+        .fetch_one(&mut *transaction)
+        .await?;
+        sqlx::query(
+            "insert into syncline_bench.changes (space_id, revision, collection, id, action,
+                 document, previous_revision, author, mutation_id, fingerprint, committed_at)
+             values ($1, $2, 'task', $3, 1, $4, 0, 'bench', $5, $6, now())",
+        )
+        .bind(self.space)
+        .bind(head)
+        .bind(id)
+        .bind(document)
+        .bind(mutation)
+        .bind([7_u8; 32].as_slice())
+        .execute(&mut *transaction)
+        .await?;
+        sqlx::query(
+            "insert into syncline_bench.latest (space_id, collection, id, revision,
+                 foreign_revision, deleted, bytes)
+             values ($1, 'task', $2, $3, 0, false, octet_length($4))",
+        )
+        .bind(self.space)
+        .bind(id)
+        .bind(head)
+        .bind(document)
+        .execute(&mut *transaction)
+        .await?;
+        Ok(transaction.commit().await?)
     }
 }
 
@@ -139,47 +202,85 @@ impl Work for Groups {
     }
 }
 
-/// A client that reads a table of documents in pages, from end to end.
+/// A client that reads a space in pages, from end to end.
 pub(super) struct Pages {
     connection: PgConnection,
+    shape: Shape,
     space: Uuid,
     after: i64,
 }
 
+/// What a page is read from.
+#[derive(Clone, Copy)]
+pub(super) enum Shape {
+    /// The service's own tables: all that its clients are sent.
+    Same,
+    /// One table of revision, id and document.
+    Plain,
+}
+
 impl Pages {
-    /// Clients on connections of their own, all for one new space with so many
-    /// rows.
-    pub(super) async fn clients(url: &str, count: usize, rows: u64) -> anyhow::Result<Vec<Self>> {
+    /// Clients for the changes of a space of the service.
+    pub(super) async fn same(url: &str, count: usize, space: Uuid) -> anyhow::Result<Vec<Self>> {
+        Self::clients(url, count, Shape::Same, space).await
+    }
+
+    /// Clients for a plain table with so many rows.
+    pub(super) async fn plain(url: &str, count: usize, rows: u64) -> anyhow::Result<Vec<Self>> {
         let space = Uuid::new_v4();
         let size = 500;
         let mut filler = Groups { connection: connect(url).await?, space, revision: 0, size };
         for _ in 0..rows / size.unsigned_abs() {
             filler.work().await?;
         }
+        Self::clients(url, count, Shape::Plain, space).await
+    }
+
+    async fn clients(
+        url: &str,
+        count: usize,
+        shape: Shape,
+        space: Uuid,
+    ) -> anyhow::Result<Vec<Self>> {
         let mut clients = Vec::new();
         for _ in 0..count {
-            clients.push(Self { connection: connect(url).await?, space, after: 0 });
+            clients.push(Self { connection: connect(url).await?, shape, space, after: 0 });
         }
         Ok(clients)
     }
 }
 
+/// A change, as its row has it.
+type SameRow =
+    (i64, String, String, i16, Option<String>, i64, String, Option<String>, String, OffsetDateTime);
+
+const SAME_PAGE: &str = "select c.revision, c.collection, c.id, c.action, c.document,
+         c.previous_revision, c.author, c.device, c.mutation_id, c.committed_at
+     from latest l
+     join changes c on c.space_id = l.space_id and c.revision = l.revision
+     where l.space_id = $1 and l.revision > $2 order by l.revision limit 1000";
+
+const PLAIN_PAGE: &str = "select revision, id, document from syncline_bench.rows
+     where space_id = $1 and revision > $2 order by revision limit 1000";
+
 impl Work for Pages {
     async fn work(&mut self) -> anyhow::Result<u64> {
-        let rows: Vec<(i64, String, sqlx::types::Json<Box<serde_json::value::RawValue>>)> =
-            sqlx::query_as(
-                "select revision, id, document from syncline_bench.rows
-             where space_id = $1 and revision > $2 order by revision limit 1000",
-            )
-            .bind(self.space)
-            .bind(self.after)
-            .fetch_all(&mut self.connection)
-            .await?;
-        self.after = match rows.last() {
-            Some((revision, ..)) if rows.len() == 1_000 => *revision,
-            _ => 0,
+        let (space, after) = (self.space, self.after);
+        let revisions: Vec<i64> = match self.shape {
+            Shape::Same => {
+                let page = sqlx::query_as(SAME_PAGE).bind(space).bind(after);
+                let rows: Vec<SameRow> = page.fetch_all(&mut self.connection).await?;
+                rows.iter().map(|row| row.0).collect()
+            }
+            Shape::Plain => {
+                let page = sqlx::query_as(PLAIN_PAGE).bind(space).bind(after);
+                let rows: Vec<(i64, String, Json<Box<RawValue>>)> =
+                    page.fetch_all(&mut self.connection).await?;
+                rows.iter().map(|row| row.0).collect()
+            }
         };
-        Ok(rows.len() as u64)
+        self.after = revisions.last().copied().filter(|_| revisions.len() == 1_000).unwrap_or(0);
+        Ok(revisions.len() as u64)
     }
 }
 
@@ -189,8 +290,11 @@ async fn connect(url: &str) -> anyhow::Result<PgConnection> {
     let options = PgConnectOptions::from_str(url)?.options([
         ("enable_seqscan", "off"),
         ("enable_bitmapscan", "off"),
+        ("enable_hashjoin", "off"),
+        ("enable_mergejoin", "off"),
         ("enable_sort", "off"),
         ("jit", "off"),
+        ("max_parallel_workers_per_gather", "0"),
     ]);
     Ok(options.disable_statement_logging().connect().await?)
 }

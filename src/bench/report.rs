@@ -57,7 +57,7 @@ impl Report {
         rate
     }
 
-    /// One round's ratio, and what it is expected to be at least.
+    /// One round's ratio, and what it is expected to be at least; 0 = nothing.
     pub(super) fn ratio(&mut self, name: &'static str, expected: f64, ours: f64, baseline: f64) {
         let ratio = if baseline > 0.0 { ours / baseline } else { 0.0 };
         match self.ratios.iter_mut().find(|known| known.name == name) {
@@ -86,7 +86,9 @@ impl Report {
         for ratio in &self.ratios {
             let lowest = ratio.rounds.iter().copied().fold(f64::INFINITY, f64::min);
             let (shown, expected) = (format!("{:.2}", median(&ratio.rounds)), ratio.expected);
-            line([ratio.name, &shown, &format!(">= {expected}"), &format!("{lowest:.2}")]);
+            let expected =
+                if expected > 0.0 { format!(">= {expected}") } else { "none".to_owned() };
+            line([ratio.name, &shown, &expected, &format!("{lowest:.2}")]);
         }
         text
     }
