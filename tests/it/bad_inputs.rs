@@ -37,14 +37,6 @@ impl House {
         self.survives(row).await;
     }
 
-    /// A row whose answer is not yet what it should be. Fails once it is: then
-    /// the row belongs to the others.
-    async fn not_yet(&self, row: &str, seen: &str, expected: &str) {
-        assert!(!seen.contains("Unknown"), "row {row}: {seen}");
-        assert_ne!(seen, expected, "row {row} is as it should be: move it to the others");
-        self.survives(row).await;
-    }
-
     /// A good call by somebody else, on a connection of their own.
     async fn survives(&self, row: &str) {
         let n = self.good_calls.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;

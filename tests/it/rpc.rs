@@ -7,7 +7,6 @@ mod changes;
 mod documents;
 mod list;
 mod mutate;
-mod not_yet;
 mod replay;
 mod sequence;
 mod status;

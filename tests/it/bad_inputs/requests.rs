@@ -86,7 +86,8 @@ async fn mutation_ids_and_bases_keep_their_rules() {
         let result = result.unwrap();
         house.check(row, &show(&result), "rejected NOT_FOUND").await;
         let message = result.rejection.unwrap().message;
-        assert_eq!(message, "the record was deleted at revision 4", "row {row}");
+        let expected = "the record was deleted; use create or put to make it anew";
+        assert_eq!(message, expected, "row {row}");
     }
     house.end().await;
 }

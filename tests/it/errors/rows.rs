@@ -195,7 +195,7 @@ async fn errors_are_what_the_table_says() {
     table.row("more than may wait", &overload(&house).await);
     // A damaged schema, as a bug of ours would show.
     let mut connection = house.database.connect().await;
-    for name in ["changes", "records"] {
+    for name in ["changes", "latest"] {
         let sql = format!("alter table {name} rename to {name}_gone");
         connection.execute(AssertSqlSafe(sql)).await.unwrap();
     }

@@ -130,6 +130,23 @@ async fn an_aborted_batch_leaves_nothing_but_its_answers() {
     house.end().await;
 }
 
+/// An attempt of the batch stands at a revision of its own until it is taken back; a message once
+/// spoke of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_aborted_batch_does_not_speak_of_revisions_that_never_were() {
+    let house = House::new().await;
+    let alice = house.alice().await;
+    alice.mutate(put("before", "1", "{}")).await.unwrap();
+    let batch = vec![delete("a", "1"), patch("b", "1", "{}", &[])];
+    let results = send_batch(&alice, "", true, batch).await.unwrap();
+    let shown: Vec<_> = results.iter().map(show).collect();
+    assert_eq!(shown, ["rejected BATCH_ABORTED", "rejected NOT_FOUND"]);
+    assert_eq!(alice.head().await, 1);
+    let message = &results[1].rejection.as_ref().unwrap().message;
+    assert_eq!(message, "the record was deleted; use create or put to make it anew");
+    house.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_conflict_aborts_an_atomic_batch_and_shows_the_record() {
     let house = House::new().await;

@@ -1,9 +1,10 @@
 //! Device sequences: dense, used once, also by what is rejected, and reported.
 
+use prost::Message;
 use syncline::rpc::proto::{GetStatusRequest, Mutation};
 
 use super::{House, based, create, line, lines, send, send_batch, sequenced};
-use crate::support::{Client, put};
+use crate::support::{Client, TestServer, first, put};
 
 async fn watermark(client: &Client, device: &str) -> i64 {
     let request = GetStatusRequest { device: device.into(), ..Default::default() };
@@ -28,7 +29,11 @@ async fn sequences_are_dense_and_each_serves_once() {
     check(&alice, put("a", 2), &gap(1, 2), 0).await;
     check(&alice, put("a", 1), "applied 1", 1).await;
     check(&alice, put("a", 1), "applied 1 replayed", 1).await;
-    check(&alice, put("b", 1), "rejected SEQUENCE_USED", 1).await;
+    check(&alice, put("used", 1), "rejected SEQUENCE_USED", 1).await;
+    check(&alice, put("used", 1), "rejected SEQUENCE_USED replayed", 1).await;
+    // That was an answer, so its id is taken.
+    let reused = "FailedPrecondition MUTATION_ID_REUSED index=0 mutation_id=used";
+    check(&alice, put("used", 2), reused, 1).await;
     check(&alice, put("b", 3), &gap(2, 3), 1).await;
     check(&alice, put("b", i64::MAX), &gap(2, i64::MAX), 1).await;
     // A refused request leaves no trace: the same id may come in its turn.
@@ -107,5 +112,54 @@ async fn invalid_content_in_a_batch_uses_its_sequence_up() {
     let expected = ["applied 1", "rejected INVALID mutation.put.document", "applied 2"];
     assert_eq!(lines(&answer), expected);
     assert_eq!(watermark(&alice, "phone").await, 3);
+    house.end().await;
+}
+
+/// The answer names the device's last sequence; it was once made anew each time, with another last
+/// one in it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_used_sequence_is_answered_alike_each_time() {
+    let house = House::new().await;
+    let alice = house.alice().await;
+    let put = |id: &str, sequence| sequenced(put(id, "1", "{}"), sequence);
+    send(&alice, "phone", put("a", 1)).await.unwrap();
+    let answer = send(&alice, "phone", put("late", 1)).await;
+    assert_eq!(line(&answer), "rejected SEQUENCE_USED");
+    let answer = answer.unwrap();
+    send(&alice, "phone", put("b", 2)).await.unwrap();
+    let elsewhere = TestServer::start(&house.database).await;
+    for client in [&alice, &elsewhere.client("alice").await] {
+        let again = first(send(client, "phone", put("late", 1)).await.unwrap());
+        assert_eq!(again.encode_to_vec(), answer.encode_to_vec(), "{again:?}\n{answer:?}");
+    }
+    assert_eq!(watermark(&alice, "phone").await, 2);
+    elsewhere.stop().await;
+    house.end().await;
+}
+
+/// Such a batch once set its device back to its own sequences, so that used ones served again, and
+/// was itself refused when it was sent again.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_atomic_batch_with_used_sequences_leaves_its_device_where_it_was() {
+    let house = House::new().await;
+    let alice = house.alice().await;
+    let put = |id: &str, sequence| sequenced(put(id, "1", "{}"), sequence);
+    let ids = ["a", "b", "c", "d", "e"];
+    let queue = ids.iter().zip(1..).map(|(id, at)| put(id, at)).collect();
+    send_batch(&alice, "phone", false, queue).await.unwrap();
+    let late = || vec![put("x", 2), put("y", 3)];
+    let answer = send_batch(&alice, "phone", true, late()).await;
+    assert_eq!(lines(&answer), ["rejected SEQUENCE_USED", "rejected BATCH_ABORTED"]);
+    assert_eq!(watermark(&alice, "phone").await, 5);
+    let elsewhere = TestServer::start(&house.database).await;
+    for client in [&alice, &elsewhere.client("alice").await] {
+        let again = send_batch(client, "phone", true, late()).await.unwrap();
+        let again: Vec<_> = again.into_iter().map(first).collect();
+        assert_eq!(&again, answer.as_ref().unwrap());
+        assert_eq!(watermark(client, "phone").await, 5);
+    }
+    check(&alice, put("z", 4), "rejected SEQUENCE_USED", 5).await;
+    check(&alice, put("next", 6), "applied 6", 6).await;
+    elsewhere.stop().await;
     house.end().await;
 }

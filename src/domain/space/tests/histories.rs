@@ -3,9 +3,8 @@
 
 use proptest::prelude::*;
 
-use super::super::*;
 use super::{content, device, document, mutation, request};
-use crate::domain::{Operation, Patch, Pointer};
+use crate::domain::{Fingerprint, Operation, Patch, Pointer, Rejection, Request};
 
 /// What a mutation in a random request is made of, without its id.
 #[derive(Clone, Debug)]
