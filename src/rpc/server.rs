@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tonic::transport::Server;
+use tonic::service::Routes;
+use tonic::transport::{Error, Server};
 use tonic_health::ServingStatus;
 use tower::ServiceBuilder;
 use tracing::{info, warn};
@@ -57,54 +58,23 @@ pub async fn serve(
     listener: TcpListener,
     parts: Parts,
     stop: impl Future<Output = ()> + Send,
-) -> Result<(), tonic::transport::Error> {
+) -> Result<(), Error> {
     let streams = Tasks::new();
-    let service = Service {
-        app: parts.app,
-        clock: parts.clock.clone(),
-        streams: streams.clone(),
-        stop: streams.token(),
-    };
-    let service = SyncServiceServer::new(service)
-        .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(limits::MESSAGE_BYTES_MAX);
+    let stopping = streams.token();
+    let deadline = parts.shutdown_deadline;
+    let incoming = incoming(listener, parts.connections_max);
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<SyncServiceServer<Service>>().await;
-    let layers =
-        ServiceBuilder::new().layer(OuterLayer).layer(AuthLayer::new(parts.verifier, parts.clock));
-    let (v1, v1alpha) = match parts.reflection {
-        true => {
-            let set = || {
-                tonic_reflection::server::Builder::configure()
-                    .register_encoded_file_descriptor_set(DESCRIPTOR_SET)
-                    .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-            };
-            // Both are built into the program, so they can be read.
-            (set().build_v1().ok(), set().build_v1alpha().ok())
-        }
-        false => (None, None),
-    };
-    let router = Server::builder()
-        .max_concurrent_streams(CONNECTION_STREAMS_MAX)
-        .http2_max_local_error_reset_streams(Some(LOCAL_RESETS_MAX))
-        .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS_MAX))
-        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .http2_max_header_list_size(HEADER_BYTES_MAX)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+    let layers = ServiceBuilder::new()
+        .layer(OuterLayer)
+        .layer(AuthLayer::new(Arc::clone(&parts.verifier), parts.clock.clone()));
+    let routes = routes(parts, &streams, Routes::new(health_service));
+    let serving = limited()
         .layer(layers)
-        .add_service(health_service)
-        .add_optional_service(v1)
-        .add_optional_service(v1alpha)
-        .add_service(service);
-
-    let stopping = streams.token();
-    let serving = router.serve_with_incoming_shutdown(
-        incoming(listener, parts.connections_max),
-        stopping.clone().cancelled_owned(),
-    );
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(incoming, stopping.clone().cancelled_owned());
     tokio::pin!(serving);
+    // Cancel: `stop` only waits, and `serving` is only borrowed.
     tokio::select! {
         ended = &mut serving => return ended,
         () = stop => {}
@@ -113,11 +83,64 @@ pub async fn serve(
     health.set_service_status("", ServingStatus::NotServing).await;
     health.set_not_serving::<SyncServiceServer<Service>>().await;
     stopping.cancel();
-    match tokio::time::timeout(parts.shutdown_deadline, serving).await {
+    end(serving, &streams, deadline).await
+}
+
+/// Our service and, if it is wanted, the contract by reflection, added to others.
+fn routes(parts: Parts, streams: &Tasks, others: Routes) -> Routes {
+    let service = SyncServiceServer::new(Service {
+        app: parts.app,
+        clock: parts.clock,
+        streams: streams.clone(),
+        stop: streams.token(),
+    });
+    let service = service
+        .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(limits::MESSAGE_BYTES_MAX);
+    let routes = others.add_service(service);
+    if parts.reflection { with_reflection(routes) } else { routes }
+}
+
+fn with_reflection(mut routes: Routes) -> Routes {
+    let set = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    // Both sets are built into the program, so they can be read.
+    if let Ok(v1) = set().build_v1() {
+        routes = routes.add_service(v1);
+    }
+    if let Ok(v1alpha) = set().build_v1alpha() {
+        routes = routes.add_service(v1alpha);
+    }
+    routes
+}
+
+/// A server with all the limits of a connection.
+fn limited() -> Server {
+    Server::builder()
+        .max_concurrent_streams(CONNECTION_STREAMS_MAX)
+        .http2_max_local_error_reset_streams(Some(LOCAL_RESETS_MAX))
+        .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS_MAX))
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .http2_max_header_list_size(HEADER_BYTES_MAX)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+}
+
+/// Waits until connections and streams, which have been told, are gone.
+async fn end(
+    serving: impl Future<Output = Result<(), Error>>,
+    streams: &Tasks,
+    deadline: Duration,
+) -> Result<(), Error> {
+    match tokio::time::timeout(deadline, serving).await {
         Ok(ended) => ended?,
         Err(_late) => warn!("connections did not end in time; they were cut"),
     }
-    if let Err(still) = streams.shutdown(parts.shutdown_deadline).await {
+    if let Err(still) = streams.shutdown(deadline).await {
         warn!(%still, "streams did not end in time");
     }
     Ok(())
