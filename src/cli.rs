@@ -55,6 +55,7 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
 async fn asked_to_stop() -> io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hang_up = signal(SignalKind::hangup())?;
+    // Cancel: a signal that comes together with another is lost; both ask for the same.
     tokio::select! {
         result = tokio::signal::ctrl_c() => result,
         _ = terminate.recv() => Ok(()),

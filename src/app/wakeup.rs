@@ -50,6 +50,8 @@ impl Wakeup {
     pub(super) async fn notify(self: Arc<Self>, store: Store, stop: CancellationToken) {
         let mut notifier = None;
         loop {
+            // Cancel: both only wait. Heads that have moved and were not sent
+            // before `stop` never are; other replicas find them by polling.
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
@@ -106,6 +108,7 @@ impl Wakeup {
                 warn!(error = %Chain(&error), "the listener lost its connection; connecting anew");
             }
             feeder.poll_now();
+            // Cancel: both only wait.
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,

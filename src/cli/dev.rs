@@ -49,11 +49,14 @@ pub(super) async fn run(config: DevConfig) -> Result<(), Failure> {
     let verifier = Verifier::new(&key, DEV_ISSUER, DEV_AUDIENCE)?;
     let mut server = Server::start(listener, store, verifier, clock, &config.server)?;
     print(&banner(server.address(), dir, &postgres))?;
+    // Cancel: both only wait, and `ended` is cancel safe.
     tokio::select! {
         asked = asked_to_stop() => asked?,
         () = server.ended() => return Err(anyhow::anyhow!("the server ended by itself").into()),
     }
     info!("stopping; press Ctrl-C again to stop at once");
+    // Cancel: a second Ctrl-C drops the shutdown, and with it what is still being answered. What
+    // was acknowledged is in PostgreSQL.
     tokio::select! {
         () = server.shutdown() => {}
         // PostgreSQL is still stopped cleanly, below.

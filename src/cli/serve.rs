@@ -21,6 +21,7 @@ pub(super) async fn run(config: ServeConfig) -> Result<(), Failure> {
     let mut server =
         Server::start(listener, store, config.verifier, Clock::system(), &config.server)?;
     info!(address = %server.address(), migrations, "serving");
+    // Cancel: both only wait, and `ended` is cancel safe.
     tokio::select! {
         asked = asked_to_stop() => asked?,
         () = server.ended() => return Err(anyhow::anyhow!("the server ended by itself").into()),

@@ -1,3 +1,5 @@
+//! What watchers see of a space while its changes come in, late, twice or with gaps.
+
 use time::OffsetDateTime;
 use uuid::Uuid;
 

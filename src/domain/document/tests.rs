@@ -1,3 +1,5 @@
+//! What is a document, what is none and why, and its canonical form.
+
 use proptest::prelude::*;
 
 use super::*;
