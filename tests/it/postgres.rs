@@ -271,7 +271,8 @@ fn folder_closed_to_the_unprivileged_user_is_named() {
 fn guard_child() {
     let Some(dir) = std::env::var_os(GUARD_DIR) else { return };
     let server = start(Path::new(&dir));
-    println!("\nserver {} {}", server.pid().unwrap(), server.socket_dir().display());
+    let (server_pid, socket_dir) = (server.pid().unwrap(), server.socket_dir().display());
+    println!("\nserver {server_pid} of {} at {socket_dir}", std::process::id());
     loop {
         thread::park();
     }
@@ -279,17 +280,25 @@ fn guard_child() {
 
 /// A process with a server on `dir`, the server's pid and its socket folder.
 fn spawn_guard_child(dir: &Path) -> (Child, u32, PathBuf) {
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "postgres::guard_child", "--nocapture"])
-        .env(GUARD_DIR, dir)
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = guard_child_by(&mut Command::new(std::env::current_exe().unwrap()), dir);
+    let (pid, _, socket_dir) = announced(&mut child);
+    (child, pid, socket_dir)
+}
+
+/// Starts `guard_child`, whose arguments are the command's last ones.
+fn guard_child_by(command: &mut Command, dir: &Path) -> Child {
+    let command = command.args(["--exact", "postgres::guard_child", "--nocapture"]);
+    command.env(GUARD_DIR, dir).stdout(Stdio::piped()).spawn().unwrap()
+}
+
+/// What a guard child says of its server: its pid, that of the child, and its socket folder.
+fn announced(child: &mut Child) -> (u32, u32, PathBuf) {
     let lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
     let line = lines.filter_map(|line| Some(line.strip_prefix("server ")?.to_owned())).next();
     let line = line.expect("the child ends before it has a server");
-    let (pid, socket_dir) = line.split_once(' ').unwrap();
-    (child, pid.parse().unwrap(), socket_dir.into())
+    let (pids, socket_dir) = line.split_once(" at ").unwrap();
+    let (pid, child_pid) = pids.split_once(" of ").unwrap();
+    (pid.parse().unwrap(), child_pid.parse().unwrap(), socket_dir.into())
 }
 
 fn kill_and_reap(mut child: Child) {
@@ -307,6 +316,26 @@ fn server_ends_when_its_process_is_killed() {
     wait_for("end of the server", 5, || !is_alive(pid));
     start(&dir).stop();
     wait_for("end of the temporary socket folder", 5, || !socket_dir.exists());
+}
+
+/// What a script starts with `&` has SIGINT and SIGQUIT ignored, and hands that on.
+#[test]
+fn server_ends_when_its_process_is_killed_in_the_background_of_a_script() {
+    let folder = folder();
+    let mut script = Command::new("/bin/sh");
+    script.args(["-c", "\"$0\" \"$@\" & wait"]).arg(std::env::current_exe().unwrap());
+    let mut script = guard_child_by(&mut script, folder.path());
+    let (pid, child_pid, _) = announced(&mut script);
+    if cfg!(target_os = "linux") {
+        let status = fs::read_to_string(format!("/proc/{child_pid}/status")).unwrap();
+        let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+        let ignored = u64::from_str_radix(ignored.trim(), 16).unwrap();
+        assert_eq!(ignored & 0b110, 0b110, "SIGINT and SIGQUIT are not ignored");
+    }
+    assert!(is_alive(pid));
+    kill_only(child_pid);
+    wait_for("end of the server", 5, || !is_alive(pid));
+    script.wait().unwrap();
 }
 
 #[test]
