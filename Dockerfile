@@ -19,10 +19,9 @@ USER 10001:10001
 ENV SYNCLINE_LISTEN=0.0.0.0:50051 \
     SYNCLINE_LOG_FORMAT=json
 EXPOSE 50051
-# Whether it accepts connections, at the port of SYNCLINE_LISTEN. An orchestrator that speaks gRPC
-# should ask grpc.health.v1.Health instead, which also tells when the server is about to stop.
+# Asks grpc.health.v1.Health at the port of SYNCLINE_LISTEN, as an orchestrator may do itself.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s \
-    CMD ["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/${SYNCLINE_LISTEN##*:}"]
+    CMD ["sh", "-c", "exec syncline health --target http://127.0.0.1:${SYNCLINE_LISTEN##*:}"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["syncline"]
 CMD ["serve"]

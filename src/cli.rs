@@ -1,6 +1,7 @@
 //! The commands. Each returns how the program ends; only `main` ends it.
 
 mod dev;
+mod health;
 mod migrate;
 mod serve;
 mod token;
@@ -17,17 +18,19 @@ use crate::logging;
 use crate::store;
 
 /// Runs a command to its end.
-pub fn run(command: Command) -> Result<(), Failure> {
-    match command {
+pub fn run(command: Command) -> Result<Exit, Failure> {
+    let done = match command {
+        Command::Health(config) => return block_on(health::run(config)),
         Command::Dev(config) => block_on(dev::run(config)),
         Command::Serve(config) => block_on(serve::run(config)),
         Command::Migrate(config) => block_on(migrate::run(config)),
         Command::Token(config) => token::run(&config),
         Command::Bench(config) => block_on(crate::bench::run(config)),
-    }
+    };
+    done.map(|()| Exit::Success)
 }
 
-fn block_on(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+fn block_on<T>(command: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(command)
 }
 

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fs, io};
 
-pub use self::args::{BenchKind, BenchPlan, DevConfig, LogConfig, ServerConfig};
+pub use self::args::{BenchKind, BenchPlan, DevConfig, HealthConfig, LogConfig, ServerConfig};
 pub use self::values::Secret;
 use crate::auth::{KeyConfig, KeyError, Minter, Verifier};
 use crate::domain::UserId;
@@ -40,6 +40,8 @@ pub enum Command {
     Token(TokenConfig),
     /// Update the schema.
     Migrate(MigrateConfig),
+    /// Ask a server whether it serves.
+    Health(HealthConfig),
     /// Measure.
     Bench(BenchConfig),
 }
@@ -200,6 +202,7 @@ pub fn load(
             let database_url = required_database(args.database)?;
             Ok(Command::Migrate(MigrateConfig { database_url, log: args.log }))
         }
+        CommandArgs::Health(config) => Ok(Command::Health(config)),
         CommandArgs::Bench(args) => bench(args).map(Command::Bench),
     }
 }

@@ -10,7 +10,7 @@ fn main() -> ExitCode {
         Err(error) => return error.report().into(),
     };
     match cli::run(command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(exit) => exit.into(),
         Err(failure) => failure.report().into(),
     }
 }

@@ -5,6 +5,7 @@
 pub mod auth;
 pub mod encoded;
 mod from_proto;
+pub mod health;
 mod incoming;
 mod outbox;
 mod outer;

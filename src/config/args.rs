@@ -35,6 +35,8 @@ pub(super) enum CommandArgs {
     Token(TokenArgs),
     /// Bring the database's schema up to date and end.
     Migrate(MigrateArgs),
+    /// Ask a server whether it serves; prints the answer and ends with 0 or 1.
+    Health(HealthConfig),
     /// Measure how fast it is.
     Bench(BenchArgs),
 }
@@ -192,6 +194,15 @@ pub(super) struct MigrateArgs {
     pub(super) database: DatabaseArgs,
     #[command(flatten)]
     pub(super) log: LogConfig,
+}
+
+/// `syncline health`.
+#[derive(Clone, Debug, Args)]
+pub struct HealthConfig {
+    /// The server's address.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:50051")]
+    #[arg(value_parser = target)]
+    pub target: http::Uri,
 }
 
 /// What `syncline bench` measures.

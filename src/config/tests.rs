@@ -339,6 +339,21 @@ fn token_signs_with_the_development_secret_or_a_given_key() {
 }
 
 #[test]
+fn health_asks_the_default_address_unless_told_another() {
+    let world = World::new();
+    let target = |line: &str| match world.load(line).unwrap() {
+        Command::Health(config) => config.target,
+        other => panic!("not health: {other:?}"),
+    };
+    assert_eq!(target("health"), "http://127.0.0.1:50051");
+    assert_eq!(target("health --target http://[::1]:7"), "http://[::1]:7");
+    for bad in ["", "h:1", "http://", "ftp://h:1"] {
+        let error = world.error(&format!("health --target={bad}"));
+        assert!(error.contains("expected http://host:port"), "{error}");
+    }
+}
+
+#[test]
 fn migrate_and_bench_take_their_own() {
     let world = World::new();
     assert!(matches!(

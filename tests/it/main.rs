@@ -12,6 +12,8 @@ mod errors;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod health;
+#[cfg(test)]
 mod kill;
 #[cfg(test)]
 mod network;

@@ -51,6 +51,7 @@ const EDGES: &[(&str, &[&str])] = &[
 /// Single files that may name one more module, and what of it.
 const FILE_EDGES: &[(&str, &str, &[&str])] = &[
     ("src/rpc/subscription.rs", "hub", &["Ahead", "Watch"]),
+    ("src/cli/health.rs", "rpc", &["health"]),
     ("src/rpc/status.rs", "store", &["self"]),
 ];
 
