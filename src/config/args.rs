@@ -290,7 +290,7 @@ fn ttl(text: &str) -> Result<Duration, String> {
 
 fn target(text: &str) -> Result<http::Uri, String> {
     match text.parse::<http::Uri>() {
-        Ok(uri) if matches!(uri.scheme_str(), Some("http" | "https")) => Ok(uri),
-        _ => Err("expected http://host:port or https://host:port".to_owned()),
+        Ok(uri) if uri.scheme_str() == Some("http") => Ok(uri),
+        _ => Err("expected http://host:port; there is no TLS here".to_owned()),
     }
 }

@@ -347,7 +347,7 @@ fn health_asks_the_default_address_unless_told_another() {
     };
     assert_eq!(target("health"), "http://127.0.0.1:50051");
     assert_eq!(target("health --target http://[::1]:7"), "http://[::1]:7");
-    for bad in ["", "h:1", "http://", "ftp://h:1"] {
+    for bad in ["", "h:1", "http://", "https://h:1", "ftp://h:1"] {
         let error = world.error(&format!("health --target={bad}"));
         assert!(error.contains("expected http://host:port"), "{error}");
     }
@@ -374,6 +374,8 @@ fn migrate_and_bench_take_their_own() {
     let config = bench(&remote);
     assert!(matches!(config.target, BenchTarget::Remote { uri, .. } if uri == "http://h:1"));
     assert!(world.error(&format!("{remote} --dev")).contains("cannot be used with"));
-    assert!(world.error("bench all --target h:1").contains("expected http://host:port"));
+    // The client has no TLS: it would speak, and send its tokens, in the clear.
+    let error = world.error("bench all --target https://h:1");
+    assert!(error.contains("expected http://host:port; there is no TLS here"), "{error}");
     assert!(world.error("bench").contains("<KIND>"));
 }
