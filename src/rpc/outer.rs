@@ -59,7 +59,12 @@ where
         if let Some(refusal) = not_grpc(&request) {
             return Box::pin(std::future::ready(Ok(refusal)));
         }
-        let limit = deadline(request.headers());
+        let asked = asked_timeout(request.headers());
+        if asked.is_some_and(|asked| asked.is_zero()) {
+            // A timer of nothing takes a moment as well, and a fast call would win.
+            return Box::pin(std::future::ready(Ok(late().into_http())));
+        }
+        let limit = deadline(asked);
         let method = request.uri().path().to_owned();
         let began = Instant::now();
         let answer = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
@@ -98,25 +103,27 @@ fn not_grpc<B>(request: &Request<B>) -> Option<Response<Body>> {
     None
 }
 
-/// What the client allows, up to our own limit.
-fn deadline(headers: &HeaderMap) -> Duration {
-    let header = headers.get("grpc-timeout").and_then(|value| value.to_str().ok());
-    let asked = header.and_then(|text| {
-        let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-        if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|it| it.is_ascii_digit()) {
-            return None;
-        }
-        let count: u64 = digits.parse().ok()?;
-        match unit {
-            "H" => Some(Duration::from_secs(count * 3_600)),
-            "M" => Some(Duration::from_secs(count * 60)),
-            "S" => Some(Duration::from_secs(count)),
-            "m" => Some(Duration::from_millis(count)),
-            "u" => Some(Duration::from_micros(count)),
-            "n" => Some(Duration::from_nanos(count)),
-            _ => None,
-        }
-    });
+/// What the client allows, if it says so in a form that gRPC knows.
+fn asked_timeout(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|it| it.is_ascii_digit()) {
+        return None;
+    }
+    let count: u64 = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(count * 3_600)),
+        "M" => Some(Duration::from_secs(count * 60)),
+        "S" => Some(Duration::from_secs(count)),
+        "m" => Some(Duration::from_millis(count)),
+        "u" => Some(Duration::from_micros(count)),
+        "n" => Some(Duration::from_nanos(count)),
+        _ => None,
+    }
+}
+
+/// That, up to our own limit.
+fn deadline(asked: Option<Duration>) -> Duration {
     asked.map_or(DEADLINE_MAX, |asked| asked.saturating_sub(HEAD_START).min(DEADLINE_MAX))
 }
 
@@ -174,7 +181,11 @@ mod tests {
                 "grpc-timeout",
                 header::HeaderValue::from_bytes(header.as_bytes()).unwrap(),
             );
-            assert_eq!(deadline(&headers), Duration::from_millis(millis), "{header}");
+            assert_eq!(
+                deadline(asked_timeout(&headers)),
+                Duration::from_millis(millis),
+                "{header}"
+            );
         }
     }
 }

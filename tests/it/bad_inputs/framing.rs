@@ -161,6 +161,9 @@ async fn deadlines_hold_whatever_keeps_a_call_waiting() {
     }
     let none = client.call(asked("0m"), message(&valid()), End::Said).await.unwrap();
     house.check("28 a timeout of nothing", &none.words(), late).await;
+    // It was not even begun; once it was, and now and then answered in time.
+    let first = house.alice.mutate(put("framing", "1", "{}")).await.unwrap();
+    assert!(!first.replayed, "row 28");
     house.end().await;
 }
 
