@@ -8,6 +8,7 @@
 //! the index by revision, and read a whole space for each record.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use sqlx::postgres::PgRow;
@@ -114,8 +115,8 @@ impl Loaded {
     /// Takes a row in; true if the mutation has an answer.
     fn take(&mut self, row: &PgRow) -> Result<bool, Error> {
         let space = SpaceId(row.try_get(0)?);
-        if !self.heads.contains_key(&space) {
-            self.heads.insert(space, SpaceHead::from_row(row, 1)?);
+        if let Entry::Vacant(head) = self.heads.entry(space) {
+            head.insert(SpaceHead::from_row(row, 1)?);
         }
         if row.try_get::<Option<i64>, _>(4)?.is_some() {
             let foreign_revision = row::revision(row, 4)?;
