@@ -65,8 +65,8 @@ impl Stream {
     }
 }
 
-/// Follows one subscription over reconnects and checks what is promised:
-/// ranges without gaps, revisions in order, nothing twice.
+/// Follows one subscription on one stream and checks what is promised: ranges
+/// without gaps, revisions in order, nothing twice.
 #[derive(Debug, Default)]
 pub struct Follower {
     pub epoch: String,
@@ -77,11 +77,6 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// Where to resume.
-    pub fn resume(&self) -> Option<Cursor> {
-        (self.cursor > 0).then(|| Cursor { epoch: self.epoch.clone(), revision: self.cursor })
-    }
-
     /// Takes a frame in.
     pub fn take(&mut self, frame: Frame) {
         match frame {
@@ -115,13 +110,6 @@ impl Follower {
             }
             other @ (Frame::Closed(_) | Frame::ResyncRequired(_)) => panic!("ended: {other:?}"),
         }
-    }
-
-    /// Opens a stream where it left off and follows it up to a revision.
-    pub async fn follow(&mut self, client: &Client, up_to: i64) -> Result<(), Status> {
-        let mut stream = Stream::open(client).await?;
-        stream.subscribe(subscribe_frame("f", self.resume())).await;
-        self.follow_on(&mut stream, up_to).await
     }
 
     /// Follows an open stream up to a revision.
