@@ -256,9 +256,11 @@ type SameRow =
 
 const SAME_PAGE: &str = "select c.revision, c.collection, c.id, c.action, c.document,
          c.previous_revision, c.author, c.device, c.mutation_id, c.committed_at
-     from latest l
-     join changes c on c.space_id = l.space_id and c.revision = l.revision
-     where l.space_id = $1 and l.revision > $2 order by l.revision limit 1000";
+     from (
+         select space_id, revision from latest
+         where space_id = $1 and revision > $2 order by revision limit 1000
+     ) l
+     left join changes c on c.space_id = l.space_id and c.revision = l.revision";
 
 const PLAIN_PAGE: &str = "select revision, id, document from syncline_bench.rows
      where space_id = $1 and revision > $2 order by revision limit 1000";

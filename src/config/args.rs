@@ -61,8 +61,10 @@ pub struct ServerConfig {
     /// How it logs.
     #[command(flatten)]
     pub log: LogConfig,
-    /// Connections that write; each gathers the writes of its share of the spaces.
-    #[arg(long, value_name = "N", default_value = "2", value_parser = count::<usize>(64))]
+    /// Connections that write; each gathers the writes of its share of the spaces. By default
+    /// one for every two cores, at least two: more of them gather less each, and cost the
+    /// database more.
+    #[arg(long, value_name = "N", default_value_t = committers(), value_parser = count::<usize>(64))]
     pub committers: usize,
     /// Connections that read.
     #[arg(long, value_name = "N", default_value = "8", value_parser = count::<u32>(1_000))]
@@ -80,6 +82,11 @@ pub struct ServerConfig {
     /// Whether the server describes its services to tools such as grpcurl.
     #[arg(long, value_name = "BOOL", default_value = "true", action = ArgAction::Set)]
     pub reflection: bool,
+}
+
+fn committers() -> usize {
+    let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    (cores / 2).clamp(2, 64)
 }
 
 /// What is logged, and how it looks.

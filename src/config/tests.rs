@@ -91,7 +91,8 @@ fn dev_is_the_default_and_needs_nothing() {
         assert_eq!(config.data_dir, Path::new(".syncline"));
         let server = config.server;
         assert_eq!(server.listen, "127.0.0.1:50051".parse().unwrap());
-        assert_eq!((server.log.filter.as_str(), server.committers), ("info", 2));
+        assert_eq!(server.log.filter, "info");
+        assert!((1..=64).contains(&server.committers));
         assert_eq!((server.database_connections, server.max_connections), (8, 10_000));
         assert_eq!((server.ring_bytes, server.reflection), (64 << 20, true));
         assert_eq!(server.shutdown_deadline, Duration::from_secs(10));
