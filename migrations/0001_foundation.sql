@@ -15,6 +15,9 @@ create table spaces (
     head       bigint      not null default 0,
     -- The lowest revision that a cursor may resume from.
     floor      bigint      not null default 0,
+    -- Rises with every group that stored answers or sequences: what the head
+    -- does not show of them, this does.
+    answered   bigint      not null default 0,
     created_at timestamptz not null default now()
 ) with (fillfactor = 50);
 

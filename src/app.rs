@@ -156,7 +156,7 @@ impl App {
         cursor: Cursor,
         filter: &Filter,
         every_step: bool,
-        entries_max: usize,
+        (entries_max, bytes_max): (usize, usize),
     ) -> Result<ChangesPage, Error> {
         let store = self.store.clone();
         let collections = filter.collections.clone();
@@ -167,6 +167,7 @@ impl App {
                 collections: &collections,
                 every_step,
                 entries_max,
+                bytes_max,
             };
             loop {
                 if let Some(page) = store.changes(query).await? {

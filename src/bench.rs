@@ -59,8 +59,9 @@ pub(crate) async fn run(config: BenchConfig) -> Result<(), Failure> {
         }
     }
     bench.progress.finish_and_clear();
-    bench.target.close().await?;
+    let closed = bench.target.close().await;
     result?;
+    closed?;
     let text = if bench.plan.json { bench.report.json() } else { bench.report.table() };
     io::stdout().write_all(text.as_bytes())?;
     Ok(())

@@ -77,7 +77,10 @@ impl Hub {
     /// changes after the feed's end, if they were few enough to read.
     pub fn refresh(&self, space: SpaceId, read: Refresh) {
         let Some(feed) = self.feed(space) else { return };
-        self.note(&feed, feed.refresh(read, self.share()));
+        // What is lacking still is read at the next poll: asking again at once,
+        // for a head that the store does not have, would never end.
+        let effect = feed.refresh(read, self.share());
+        self.note(&feed, Effect { lacks: false, ..effect });
     }
 
     /// The spaces that are watched.

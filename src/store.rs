@@ -24,7 +24,7 @@ pub use error::Error;
 pub use heads::SpaceHead;
 pub use load::{Loaded, Wanted};
 pub use notify::{Heard, Listener, Notifier};
-pub use pages::{ChangesPage, ChangesQuery, RecordsPage};
+pub use pages::{ChangesPage, ChangesQuery, PageEntry, RecordsPage};
 pub use write::{Decided, Locked, Writer};
 
 /// The database. Cheap to clone.

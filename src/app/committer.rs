@@ -1,11 +1,13 @@
-//! Takes requests of many callers and decides them in groups, each in one
-//! transaction. No timer: a group is what arrived while the last one was being
+//! Takes requests of many callers and decides them in groups, each committed as
+//! one. No timer: a group is what arrived while the last one was being
 //! committed. Owns its connection, and nothing that it awaits is ever dropped
 //! half-way, but together with that connection.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -17,7 +19,9 @@ use super::group::{self, Mode};
 use super::wakeup::Wakeup;
 use crate::chain::Chain;
 use crate::clock::Clock;
-use crate::domain::{MutationResult, Refusal, Request, Space, limits};
+use crate::domain::{
+    Content, Mutation, MutationResult, Operation, Refusal, Request, Space, limits,
+};
 use crate::hub::Hub;
 use crate::store::{self, Store, Writer};
 
@@ -82,7 +86,13 @@ impl Committer {
             };
             let Some(first) = first else { break };
             let jobs = gather(first, &mut queue);
-            self.settle(jobs).await;
+            if AssertUnwindSafe(self.settle(jobs)).catch_unwind().await.is_err() {
+                // The callers are told, their replies being dropped. Nothing that
+                // the panic may have left half-way is used again.
+                error!("a committer panicked; going on with a new connection");
+                self.writer = None;
+                self.cache = Cache::default();
+            }
         }
         if let Some(writer) = self.writer.take()
             && let Err(error) = writer.close().await
@@ -195,15 +205,25 @@ impl Committer {
 /// What has arrived, up to the bounds of one transaction.
 fn gather(first: Job, queue: &mut mpsc::Receiver<Job>) -> Vec<Job> {
     let mut mutations = first.request.mutations.len();
-    let mut bytes = first.size_bytes;
+    let mut bytes = produced_bytes(&first);
     let mut jobs = vec![first];
     while mutations < limits::GROUP_MUTATIONS_MAX && bytes < limits::GROUP_DOCUMENT_BYTES_MAX {
         let Ok(job) = queue.try_recv() else { break };
         mutations += job.request.mutations.len();
-        bytes += job.size_bytes;
+        bytes += produced_bytes(&job);
         jobs.push(job);
     }
     jobs
+}
+
+/// At most what the documents have that a job produces. What a patch makes of a
+/// document is known only later.
+fn produced_bytes(job: &Job) -> usize {
+    let patches =
+        |it: &&Mutation| matches!(&it.content, Ok(Content { operation: Operation::Patch(_), .. }));
+    let patches = job.request.mutations.iter().filter(patches).count();
+    let patched = patches.saturating_mul(limits::DOCUMENT_BYTES_MAX);
+    job.size_bytes.saturating_add(patched)
 }
 
 /// Verdicts found by a second look at a commit whose outcome was unknown are

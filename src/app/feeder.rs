@@ -76,9 +76,9 @@ impl Feeder {
             let poll = tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                () = self.hub.lack() => false,
-                () = self.poll.notified() => true,
                 _ = tick.tick() => true,
+                () = self.poll.notified() => true,
+                () = self.hub.lack() => false,
             };
             let result = self.refresh(poll).await;
             match &result {
@@ -104,10 +104,15 @@ impl Feeder {
                 self.hub.refresh(space, Refresh { epoch: at.epoch, head: at.head, changes: read });
             }
         }
+        // One space that cannot be read must not hold up the others.
+        let mut result = Ok(());
         for (space, end) in self.hub.lacking() {
-            self.fill(space, end).await?;
+            match self.fill(space, end).await {
+                Ok(()) => *self.last_answer.lock() = Some(Instant::now()),
+                Err(error) => result = Err(error),
+            }
         }
-        Ok(())
+        result
     }
 
     async fn fill(&self, space: SpaceId, mut end: Revision) -> Result<(), Error> {
@@ -118,11 +123,13 @@ impl Feeder {
                 collections: &[],
                 every_step: true,
                 entries_max: limits::PAGE_ENTRIES_MAX,
+                bytes_max: limits::PAGE_DOCUMENT_BYTES_MAX,
             };
             let Some(page) = self.store.changes(query).await? else { return Ok(()) };
             let at = page.space;
             let far = at.head.since(end) > FILL_REVISIONS_MAX;
-            let read = (!far).then_some((end, page.changes));
+            let changes = page.entries.into_iter().map(|entry| entry.change).collect();
+            let read = (!far).then_some((end, changes));
             self.hub.refresh(space, Refresh { epoch: at.epoch, head: at.head, changes: read });
             if far || page.up_to >= at.head {
                 return Ok(());

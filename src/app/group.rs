@@ -101,6 +101,7 @@ impl Plan {
         now: OffsetDateTime,
     ) -> Result<Self, Error> {
         let heads = std::mem::take(&mut loaded.heads);
+        let answered = std::mem::take(&mut loaded.answered);
         let mut states = states(cache, &heads, loaded, jobs)?;
         let verdicts = jobs
             .iter()
@@ -113,6 +114,7 @@ impl Plan {
             space: *space,
             before: heads.get(space).map_or(Revision::ZERO, |before| before.head),
             head: state.head(),
+            answered: answered.get(space).copied().unwrap_or_default(),
             writes: state.writes(),
         };
         let mut decided: Vec<_> = states.iter().map(decided).collect();
@@ -140,10 +142,13 @@ impl Plan {
     }
 }
 
+/// The spaces of a group, in the order in which they are locked and born.
 fn spaces(jobs: &[Job]) -> Vec<Space> {
     let mut seen = HashSet::new();
     let spaces = jobs.iter().map(|job| &job.space);
-    spaces.filter(|space| seen.insert(space.id)).cloned().collect()
+    let mut spaces: Vec<_> = spaces.filter(|space| seen.insert(space.id)).cloned().collect();
+    spaces.sort_by_key(|space| space.id);
+    spaces
 }
 
 /// What the decisions need and the cache may not have. Whether the cache holds

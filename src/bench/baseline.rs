@@ -33,7 +33,7 @@ pub(super) async fn create_tables(url: &str) -> anyhow::Result<()> {
     Ok(connection.close().await?)
 }
 
-/// Leaves the database as it was.
+/// Drops the bench's schema. After an error it stays, and the next run drops it.
 pub(super) async fn drop_tables(url: &str) -> anyhow::Result<()> {
     let mut connection = PgConnection::connect(url).await?;
     sqlx::raw_sql("drop schema syncline_bench cascade").execute(&mut connection).await?;

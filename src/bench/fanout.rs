@@ -84,7 +84,7 @@ impl Followed {
         })
     }
 
-    /// Ends the writer and the streams, once everything has been delivered.
+    /// Ends the writer and the streams, with whatever is on its way.
     async fn end(mut self) -> anyhow::Result<()> {
         self.stop.cancel();
         while let Some(ended) = self.running.join_next().await {

@@ -1,5 +1,5 @@
-//! The decision about one mutation: pure and total. The server takes it under
-//! the space's lock; an offline client may take it alone.
+//! The decision about one mutation: pure and total. The server takes it for
+//! a space at one head; an offline client may take it alone.
 
 use super::{
     ChangeAction, Content, DeviceId, Document, Operation, Record, Rejection, RejectionReason,

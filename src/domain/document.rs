@@ -59,10 +59,7 @@ impl Document {
         let value = Strict { path: &mut at }
             .deserialize(&mut parser)
             .and_then(|value| parser.end().map(|()| value))
-            .map_err(|error| DocumentFault {
-                path: at.iter().map(|key| format!("/{}", escape(key))).collect(),
-                rule: format!("is not valid JSON: {error}"),
-            })?;
+            .map_err(|error| DocumentFault::at(&at, format!("is not valid JSON: {error}")))?;
         match value {
             Value::Object(fields) => Self::from_fields(fields),
             _ => Err(DocumentFault { path: String::new(), rule: "must be a JSON object".into() }),
@@ -128,7 +125,7 @@ impl Checker {
         let nested = matches!(value, Value::Object(_) | Value::Array(_));
         if nested && path.len() >= limits::DOCUMENT_DEPTH_MAX {
             let max = limits::DOCUMENT_DEPTH_MAX;
-            return Err(fault(path, format!("is deeper than {max} levels")));
+            return Err(DocumentFault::at(path, format!("is deeper than {max} levels")));
         }
         match value {
             Value::Null | Value::Bool(_) => Ok(()),
@@ -164,13 +161,20 @@ impl Checker {
 
 fn no_nul(text: &str, path: &[String]) -> Result<(), DocumentFault> {
     if text.contains('\0') {
-        return Err(fault(path, "contains the character U+0000, which cannot be stored".into()));
+        return Err(DocumentFault::at(
+            path,
+            "contains the character U+0000, which cannot be stored",
+        ));
     }
     Ok(())
 }
 
-fn fault(path: &[String], rule: String) -> DocumentFault {
-    DocumentFault { path: path.iter().map(|key| format!("/{}", escape(key))).collect(), rule }
+impl DocumentFault {
+    /// A broken rule at the value that these keys lead to.
+    pub fn at(path: &[String], rule: impl Into<String>) -> Self {
+        let path = path.iter().map(|key| format!("/{}", escape(key))).collect();
+        Self { path, rule: rule.into() }
+    }
 }
 
 /// Doubles that are integers become integers: 1.0, 1 and a Struct's 1 are equal.

@@ -1,6 +1,6 @@
 //! Which changes a reader wants.
 
-use super::{Change, CollectionName, DeviceId};
+use super::{Change, CollectionName, DeviceId, Revision};
 
 /// What a reader wants to see of a space.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,9 +14,26 @@ pub struct Filter {
 impl Filter {
     /// Does this change pass?
     pub fn passes(&self, change: &Change) -> bool {
-        let wanted =
-            self.collections.is_empty() || self.collections.contains(&change.key.collection);
-        let own = self.not_by.is_some() && self.not_by == change.device;
-        wanted && !own
+        self.wants(change) && !self.is_own(change)
+    }
+
+    /// Does this change pass, where it may stand for earlier ones of its record
+    /// that the reader has not seen? An own change does if it hides one of
+    /// another device after `since`: `foreign_revision` is the last of those.
+    pub fn passes_coalesced(
+        &self,
+        change: &Change,
+        foreign_revision: Revision,
+        since: Revision,
+    ) -> bool {
+        self.wants(change) && (!self.is_own(change) || foreign_revision > since)
+    }
+
+    fn wants(&self, change: &Change) -> bool {
+        self.collections.is_empty() || self.collections.contains(&change.key.collection)
+    }
+
+    fn is_own(&self, change: &Change) -> bool {
+        self.not_by.is_some() && self.not_by == change.device
     }
 }

@@ -40,14 +40,19 @@ pub const FILTER_COLLECTIONS_MAX: usize = 100;
 /// Mutations that one transaction gathers.
 pub const GROUP_MUTATIONS_MAX: usize = 2_000;
 /// Documents that one transaction gathers, unless a single request has more.
-pub const GROUP_DOCUMENT_BYTES_MAX: usize = 4 << 20;
+pub const GROUP_DOCUMENT_BYTES_MAX: usize = 16 << 20;
 /// Requests that wait for one committer. A further one is told to come later.
 pub const COMMITTER_QUEUE_REQUESTS_MAX: usize = 4_096;
 /// Batches of frames that wait in one stream before its reader is waited for.
 /// With the next bound this is what a reader who stops reading can hold.
-pub const STREAM_QUEUE_BATCHES_MAX: usize = 2;
+pub const STREAM_QUEUE_BATCHES_MAX: usize = 1;
 /// Changes in one live frame, and frames in one batch; more go into the next.
 pub const FRAME_CHANGE_BYTES_MAX: usize = 64 << 10;
+/// Documents in one frame of a catch-up; there is always room for one document.
+pub const FRAME_DOCUMENT_BYTES_MAX: usize = 128 << 10;
+/// Documents that one request may produce: a patch is small, and what it makes
+/// of a large document is not.
+pub const REQUEST_DOCUMENT_BYTES_MAX: usize = 16 << 20;
 /// Violations that one rejection names, and their texts: with these a batch in
 /// which everything is wrong still has an answer that fits into a message.
 pub const REJECTION_VIOLATIONS_MAX: usize = 4;

@@ -1,5 +1,5 @@
 //! Decides whole requests against one space, in order and in memory. Holds what
-//! was loaded of the space under its lock, and gathers what is to be written.
+//! was loaded of the space at one head, and gathers what is to be written.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,8 +8,8 @@ use time::OffsetDateTime;
 
 use super::{
     Change, Content, Decision, DeviceId, Fingerprint, Mutation, MutationId, MutationResult,
-    Outcome, Record, RecordKey, Rejection, RejectionReason, Request, Revision, Sequence, Violation,
-    decide,
+    Operation, Outcome, Record, RecordKey, Rejection, RejectionReason, Request, Revision, Sequence,
+    Violation, decide, limits,
 };
 
 /// The answer that a mutation got, and what it had asked for.
@@ -26,6 +26,8 @@ pub enum Refusal {
     MutationIdReused { index: usize, id: MutationId },
     /// Mutations of the device are missing before this one.
     SequenceGap { expected: Sequence, got: Sequence },
+    /// The documents that it would produce are too many to hold at once.
+    TooLarge { bytes: usize },
 }
 
 /// What a group knows of one space while it decides.
@@ -151,6 +153,10 @@ impl SpaceState {
                 return Err(Refusal::MutationIdReused { index, id: mutation.id.clone() });
             }
         }
+        let bytes = self.documents_bytes(request);
+        if bytes > limits::REQUEST_DOCUMENT_BYTES_MAX {
+            return Err(Refusal::TooLarge { bytes });
+        }
         // A request's sequences rise by one, so only the first can leave a gap.
         let first = request.mutations.iter().find(|it| !self.answers.contains_key(&it.id));
         if let Some(got) = first.and_then(|it| it.device_sequence) {
@@ -160,6 +166,26 @@ impl SpaceState {
             }
         }
         Ok(())
+    }
+
+    /// At most what the documents that the request produces have together.
+    fn documents_bytes(&self, request: &Request) -> usize {
+        let mut sizes: HashMap<&RecordKey, usize> = HashMap::new();
+        let mut total = 0;
+        for content in request.mutations.iter().filter_map(|it| it.content.as_ref().ok()) {
+            let size = sizes.entry(&content.key).or_insert_with(|| {
+                let current = self.records.get(&content.key).and_then(|it| it.current.as_ref());
+                current.map_or(0, |record| record.size_bytes())
+            });
+            *size = match &content.operation {
+                Operation::Create(document) | Operation::Put(document) => document.as_str().len(),
+                Operation::Patch(patch) => *size + patch.set.as_str().len(),
+                Operation::Delete => 0,
+            };
+            *size = (*size).min(limits::DOCUMENT_BYTES_MAX);
+            total += *size;
+        }
+        total
     }
 
     fn last_sequence(&self, request: &Request) -> Sequence {

@@ -79,7 +79,9 @@ impl Ring {
 
     /// Forgets the oldest changes.
     pub(super) fn trim(&mut self, bytes_max: usize) {
+        // The newest stays, however large: readers who are there shall find it.
         while self.bytes > bytes_max
+            && self.entries.len() > 1
             && let Some(oldest) = self.entries.pop_front()
         {
             self.start = oldest.change.revision;

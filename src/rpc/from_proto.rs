@@ -276,7 +276,7 @@ fn value(wire: &prost_types::Value, path: &mut Vec<String>) -> Result<Value, Doc
         Some(Kind::BoolValue(bool)) => Value::Bool(*bool),
         Some(Kind::NumberValue(number)) => match Number::from_f64(*number) {
             Some(number) => Value::Number(number),
-            None => return Err(fault(path, "is not a finite number")),
+            None => return Err(DocumentFault::at(path, "is not a finite number")),
         },
         Some(Kind::StringValue(text)) => Value::String(text.clone()),
         Some(Kind::StructValue(fields)) => Value::Object(object(fields, path)?),
@@ -289,10 +289,6 @@ fn value(wire: &prost_types::Value, path: &mut Vec<String>) -> Result<Value, Doc
             };
             Value::Array(list.values.iter().enumerate().map(item).collect::<Result<_, _>>()?)
         }
-        None => return Err(fault(path, "has no value")),
+        None => return Err(DocumentFault::at(path, "has no value")),
     })
-}
-
-fn fault(path: &[String], rule: &str) -> DocumentFault {
-    DocumentFault { path: path.iter().map(|key| format!("/{key}")).collect(), rule: rule.into() }
 }

@@ -1,8 +1,10 @@
 //! The one queue of a stream. Frames are gathered and handed over together: a
 //! stream with a hundred subscriptions wakes its connection once, not a hundred
-//! times. Bounded by bytes: what a reader who stops reading can hold.
+//! times. What a reader who stops reading can hold is one batch here, one that
+//! is being taken, and one that is being gathered.
 
 use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::vec;
 
@@ -26,16 +28,35 @@ pub(super) struct Outbox {
 pub(super) struct Frames {
     queue: mpsc::Receiver<Batch>,
     batch: vec::IntoIter<Encoded>,
+    last_word: Option<Arc<OnceLock<Status>>>,
 }
 
-/// Frames, or the stream's end.
-type Batch = Result<Vec<Encoded>, Status>;
+/// How a stream ends, whether or not its queue has room. The queue stays open
+/// until this is dropped.
+#[derive(Debug)]
+pub(super) struct Ending {
+    last_word: Arc<OnceLock<Status>>,
+    _queue: mpsc::Sender<Batch>,
+}
 
-/// An empty queue, and a sender for the stream's last word.
-pub(super) fn outbox() -> (Outbox, mpsc::Sender<Batch>, Frames) {
+type Batch = Vec<Encoded>;
+
+/// An empty queue.
+pub(super) fn outbox() -> (Outbox, Ending, Frames) {
     let (sender, queue) = mpsc::channel(limits::STREAM_QUEUE_BATCHES_MAX);
+    let last_word = Arc::new(OnceLock::new());
     let outbox = Outbox { queue: sender.clone(), gathered: Vec::new(), bytes: 0 };
-    (outbox, sender, Frames { queue, batch: Vec::new().into_iter() })
+    let ending = Ending { last_word: Arc::clone(&last_word), _queue: sender };
+    let batch = Vec::new().into_iter();
+    (outbox, ending, Frames { queue, batch, last_word: Some(last_word) })
+}
+
+impl Ending {
+    /// Ends the stream with a status, after what is in its queue.
+    pub(super) fn with(self, status: Status) {
+        // There is one ending for each stream, and this consumes it.
+        let _first = self.last_word.set(status);
+    }
 }
 
 impl Outbox {
@@ -53,7 +74,7 @@ impl Outbox {
             return true;
         }
         let Ok(room) = self.queue.reserve().await else { return false };
-        room.send(Ok(std::mem::take(&mut self.gathered)));
+        room.send(std::mem::take(&mut self.gathered));
         self.bytes = 0;
         true
     }
@@ -73,9 +94,12 @@ impl Stream for Frames {
                 return Poll::Ready(Some(Ok(frame)));
             }
             match self.queue.poll_recv(context) {
-                Poll::Ready(Some(Ok(batch))) => self.batch = batch.into_iter(),
-                Poll::Ready(Some(Err(status))) => return Poll::Ready(Some(Err(status))),
-                Poll::Ready(None) => return Poll::Ready(None),
+                Poll::Ready(Some(batch)) => self.batch = batch.into_iter(),
+                Poll::Ready(None) => {
+                    let last_word = self.last_word.take();
+                    let status = last_word.as_deref().and_then(OnceLock::get);
+                    return Poll::Ready(status.map(|status| Err(status.clone())));
+                }
                 Poll::Pending => return Poll::Pending,
             }
         }

@@ -53,7 +53,8 @@ const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 
 /// Serves until `stop` is done, then ends: no new connections, streams are told
-/// and closed, calls are answered. What is left at the deadline is cut.
+/// and closed, calls are answered. What is left at the
+/// deadline ends with the process.
 pub async fn serve(
     listener: TcpListener,
     parts: Parts,
@@ -138,7 +139,7 @@ async fn end(
 ) -> Result<(), Error> {
     match tokio::time::timeout(deadline, serving).await {
         Ok(ended) => ended?,
-        Err(_late) => warn!("connections did not end in time; they were cut"),
+        Err(_late) => warn!("connections did not end in time; they end with the process"),
     }
     if let Err(still) = streams.shutdown(deadline).await {
         warn!(%still, "streams did not end in time");

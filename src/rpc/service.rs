@@ -17,7 +17,7 @@ use super::{from_proto, proto, session, status, to_proto};
 use crate::app::{App, Error};
 use crate::auth::Principal;
 use crate::clock::Clock;
-use crate::domain::{self, Epoch, Filter, RecordId, Revision, Space, Violation};
+use crate::domain::{self, Epoch, Filter, RecordId, Revision, Space, Violation, limits};
 use crate::tasks::Tasks;
 
 /// The service.
@@ -155,12 +155,14 @@ impl SyncService for Service {
         let collections = from_proto::collections(&wire.collections).map_err(status::invalid)?;
         let entries_max = from_proto::page_size(wire.page_size).map_err(status::invalid)?;
         let filter = Filter { collections, not_by: None };
-        let page = self.app.changes(space, cursor, &filter, wire.every_step, entries_max).await?;
+        let bounds = (entries_max, limits::PAGE_DOCUMENT_BYTES_MAX);
+        let page = self.app.changes(space, cursor, &filter, wire.every_step, bounds).await?;
         let mut builder = PageBuilder::default();
-        let sent = page.changes.iter();
+        let changes = page.entries.iter().map(|entry| &entry.change);
+        let sent = changes.clone();
         let sent = sent.take_while(|change| builder.push(&to_proto::change_entry(change, form)));
         let sent = sent.last().map(|change| change.revision);
-        let cut = sent != page.changes.last().map(|change| change.revision);
+        let cut = sent != page.entries.last().map(|entry| entry.change.revision);
         let up_to = sent.filter(|_| cut).unwrap_or(page.up_to);
         let at = page.space;
         let rest = proto::ChangesSinceResponse {

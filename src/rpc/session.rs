@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::sync::Notify;
-use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep, interval_at, sleep};
+use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep, interval_at, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming};
 use tonic_types::StatusExt;
@@ -32,6 +32,9 @@ use crate::domain::{Filter, Space, Violation, limits};
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 /// Between attempts to read a store that is away.
 const STORE_RETRY: Duration = Duration::from_millis(500);
+/// A step that takes longer is begun again later, so that a store that does not
+/// answer does not keep the stream from saying so.
+const STEP_TIMEOUT: Duration = Duration::from_secs(3);
 /// A stream lives this much longer than its token, so that a client whose clock
 /// is a little late can end it by itself.
 const EXPIRY_GRACE: Duration = Duration::from_secs(5);
@@ -42,7 +45,7 @@ pub(super) fn open(
     principal: Principal,
     inbound: Streaming<proto::SubscribeRequest>,
 ) -> Frames {
-    let (out, last_word, frames) = outbox();
+    let (out, ending, frames) = outbox();
     let left = principal.expires_at.saturating_sub(service.clock.unix_seconds());
     let left = Duration::from_secs(left.max(0).unsigned_abs()) + EXPIRY_GRACE;
     // A token without a sensible end must not overflow the timer.
@@ -67,8 +70,7 @@ pub(super) fn open(
             Ok(Err(status)) => status,
             Err(_panic) => status::internal(&std::io::Error::other("a session panicked")),
         };
-        // A reader that has gone needs no reason.
-        let _gone = last_word.send_timeout(Err(status), Duration::from_secs(5)).await;
+        ending.with(status);
     };
     drop(service.streams.spawn("subscribe", task));
     frames
@@ -155,30 +157,34 @@ impl Session {
 
     /// Lets every subscription go one step. True if some may go on at once.
     async fn round(&mut self) -> Result<bool, Status> {
-        if self.retry_at.is_some_and(|at| Instant::now() < at) {
-            return Ok(false);
-        }
-        self.retry_at = None;
+        self.retry_at = self.retry_at.filter(|at| Instant::now() < *at);
         let app = Arc::clone(&self.app);
         let mut behind = false;
         let mut ended = Vec::new();
         for index in 0..self.subscriptions.len() {
             let Some(subscription) = self.subscriptions.get_mut(index) else { break };
-            match subscription.step(&app).await {
-                Ok(Step::Wait) => {}
-                Ok(Step::Quiet) => behind = true,
-                Ok(Step::Send(frames)) => {
+            // The store is away for one: then only what is live goes on.
+            if self.retry_at.is_some() && subscription.phase == Phase::CatchUp {
+                continue;
+            }
+            // Cancel: a step that waits for the store has changed nothing yet.
+            match timeout(STEP_TIMEOUT, subscription.step(&app)).await {
+                Ok(Ok(Step::Wait)) => {}
+                Ok(Ok(Step::Quiet)) => behind = true,
+                Ok(Ok(Step::Send(frames))) => {
                     behind = true;
                     for frame in frames {
                         self.send(frame).await?;
                     }
                 }
-                // The store comes back, and the cursor is still good.
-                Err(Error::Store(failure)) if failure.is_retryable() => {
-                    self.retry_at = Some(Instant::now() + STORE_RETRY);
-                    return Ok(false);
+                Ok(Err(Error::Store(failure))) if !failure.is_retryable() => {
+                    ended.push((index, Error::Store(failure)));
                 }
-                Err(error) => ended.push((index, error)),
+                // The store comes back, and the cursor is still good.
+                Err(_) | Ok(Err(Error::Store(_))) => {
+                    self.retry_at = Some(Instant::now() + STORE_RETRY);
+                }
+                Ok(Err(error)) => ended.push((index, error)),
             }
         }
         for (index, error) in ended.into_iter().rev() {
@@ -308,6 +314,7 @@ impl Session {
             epoch: at.epoch,
             watch,
             phase: Phase::CatchUp,
+            since: cursor.revision,
             read_to: cursor.revision,
             told_to: cursor.revision,
         };

@@ -145,6 +145,12 @@ fn refused(refusal: Refusal) -> Status {
             format!("mutation id {id} was used before, with other content or in another batch"),
             [("mutation_id", id.to_string()), ("index", index.to_string())],
         ),
+        Refusal::TooLarge { bytes } => status(
+            Code::ResourceExhausted,
+            "REQUEST_TOO_LARGE",
+            format!("the patched documents would have {bytes} bytes together; send fewer at once"),
+            [],
+        ),
         Refusal::SequenceGap { expected, got } => status(
             Code::FailedPrecondition,
             "SEQUENCE_GAP",

@@ -21,6 +21,8 @@ pub(super) struct Subscription {
     pub(super) epoch: Epoch,
     pub(super) watch: Watch,
     pub(super) phase: Phase,
+    /// Where the catch-up began that goes on, or was the last.
+    pub(super) since: Revision,
     /// Everything up to here was looked at.
     pub(super) read_to: Revision,
     /// What the client was told of. Behind `read_to` where nothing passed the
@@ -59,13 +61,15 @@ impl Subscription {
     async fn catch_up(&mut self, app: &App) -> Result<Step, Error> {
         let cursor = Cursor { epoch: Some(self.epoch), revision: self.read_to };
         let space = self.space.clone();
-        let entries_max = limits::PAGE_ENTRIES_MAX;
-        let page = app.changes(space, cursor, &self.filter, false, entries_max).await?;
+        // Small pages: what a reader who stops reading can hold is made of them.
+        let bounds = (limits::PAGE_ENTRIES_MAX, limits::FRAME_DOCUMENT_BYTES_MAX);
+        let page = app.changes(space, cursor, &self.filter, false, bounds).await?;
         let mut builder = PageBuilder::default();
         let mut up_to = page.up_to;
         let mut before = self.read_to;
-        for change in &page.changes {
-            let passes = self.filter.passes(change);
+        for entry in &page.entries {
+            let (change, foreign) = (&entry.change, entry.foreign_revision);
+            let passes = self.filter.passes_coalesced(change, foreign, self.since);
             if passes && !builder.push(&to_proto::change_entry(change, self.form)) {
                 up_to = before;
                 break;
@@ -90,6 +94,7 @@ impl Subscription {
             Ahead::Nothing => Step::Wait,
             Ahead::InStore => {
                 self.phase = Phase::CatchUp;
+                self.since = self.read_to;
                 Step::Quiet
             }
             Ahead::Replaced(epoch, head) => {

@@ -99,6 +99,8 @@ impl From<sqlx::Error> for Error {
             | sqlx::Error::TypeNotFound { .. }
             | sqlx::Error::Decode(_) => Self::Corrupt(error.to_string()),
             sqlx::Error::Configuration(_) => Self::Url(error),
+            // The same arguments will not be encoded another time either.
+            sqlx::Error::Encode(_) => Self::Refused(error),
             _ => Self::Unavailable(error),
         }
     }

@@ -35,6 +35,8 @@ pub struct Wanted<'j> {
 #[derive(Debug, Default)]
 pub struct Loaded {
     pub heads: HashMap<SpaceId, SpaceHead>,
+    /// How often answers were stored in each space.
+    pub answered: HashMap<SpaceId, i64>,
     pub records: Vec<(SpaceId, Arc<Record>)>,
     pub answers: Vec<(SpaceId, MutationId, Answer)>,
     pub sequences: Vec<(SpaceId, DeviceId, Sequence)>,
@@ -43,7 +45,7 @@ pub struct Loaded {
 /// For each mutation: its space, its record, and the answer that it got if it
 /// changed nothing. The change is that of the record.
 const LOAD: &str = concat!(
-    "select s.id, s.epoch, s.head, s.floor, l.foreign_revision, a.mutation_id, ",
+    "select s.id, s.epoch, s.head, s.floor, l.foreign_revision, a.mutation_id, s.answered, ",
     change_columns!("c"),
     " from unnest($1::uuid[], $2::text[], $3::text[], $4::text[])
          w (space_id, mutation_id, collection, id)
@@ -117,10 +119,11 @@ impl Loaded {
         let space = SpaceId(row.try_get(0)?);
         if let Entry::Vacant(head) = self.heads.entry(space) {
             head.insert(SpaceHead::from_row(row, 1)?);
+            self.answered.insert(space, row.try_get(6)?);
         }
         if row.try_get::<Option<i64>, _>(4)?.is_some() {
             let foreign_revision = row::revision(row, 4)?;
-            self.records.push((space, row::record(row::change(row, 6)?, foreign_revision)));
+            self.records.push((space, row::record(row::change(row, 7)?, foreign_revision)));
         }
         Ok(row.try_get::<Option<&str>, _>(5)?.is_some())
     }

@@ -24,15 +24,26 @@ pub struct ChangesQuery<'q> {
     /// Every step, or each record's last change only.
     pub every_step: bool,
     pub entries_max: usize,
+    /// Of documents; a page has at least one.
+    pub bytes_max: usize,
 }
 
 /// A page of changes.
 #[derive(Clone, Debug)]
 pub struct ChangesPage {
     pub space: SpaceHead,
-    pub changes: Vec<Arc<Change>>,
+    pub entries: Vec<PageEntry>,
     /// Everything up to here is in this page or filtered out.
     pub up_to: Revision,
+}
+
+/// A change in a page.
+#[derive(Clone, Debug)]
+pub struct PageEntry {
+    pub change: Arc<Change>,
+    /// The last revision that another device than the change's own gave the
+    /// record: what the change may stand for as well, where pages are coalesced.
+    pub foreign_revision: Revision,
 }
 
 /// A page of a collection's living records.
@@ -72,7 +83,7 @@ macro_rules! page {
 
 /// The log itself.
 const EVERY_STEP: &str = page!(
-    "",
+    ", 0::bigint",
     "w.revision",
     "select c.revision, octet_length(c.document) as bytes from changes c
      where c.space_id = s.id and c.revision > $2
@@ -82,9 +93,9 @@ const EVERY_STEP: &str = page!(
 
 /// The changes that made the records what they are now.
 const COALESCED: &str = page!(
-    "",
+    ", p.foreign_revision",
     "w.revision",
-    "select l.revision, l.bytes from latest l
+    "select l.revision, l.foreign_revision, l.bytes from latest l
      where l.space_id = s.id and l.revision > $2
        and ($3::text[] is null or l.collection = any($3))
      order by l.revision limit $4"
@@ -121,21 +132,24 @@ impl Store {
             .bind(query.after.get())
             .bind(collections)
             .bind(sql_count(query.entries_max))
-            .bind(sql_count(limits::PAGE_DOCUMENT_BYTES_MAX));
+            .bind(sql_count(query.bytes_max));
         let rows = self.read(sql).await?;
         let Some(first) = rows.first() else { return Ok(None) };
         let space = SpaceHead::from_row(first, 0)?;
-        let changes = entries(&rows).map(|row| row::change(row, 3).map(Arc::new));
-        let mut changes = changes.collect::<Result<Vec<_>, _>>()?;
-        changes.sort_by_key(|change| change.revision);
+        let entry = |row| {
+            let change = Arc::new(row::change(row, 3)?);
+            Ok(PageEntry { change, foreign_revision: row::revision(row, 13)? })
+        };
+        let mut entries = entries(&rows).map(entry).collect::<Result<Vec<_>, Error>>()?;
+        entries.sort_by_key(|entry| entry.change.revision);
         // A page that is not full may also have been cut by bytes.
-        let full = changes.len() >= query.entries_max
-            || changes.iter().map(|change| document_bytes(change.document.as_ref())).sum::<usize>()
-                >= limits::PAGE_DOCUMENT_BYTES_MAX;
-        let last = changes.last().map(|change| change.revision).filter(|_| full);
-        // A coalesced page may have passed the head that a cursor lies beyond.
+        let documents = entries.iter().map(|it| document_bytes(it.change.document.as_ref()));
+        let full =
+            entries.len() >= query.entries_max || documents.sum::<usize>() >= query.bytes_max;
+        let last = entries.last().map(|entry| entry.change.revision).filter(|_| full);
+        // A cursor may lie beyond the head; whoever asks checks it.
         let up_to = last.unwrap_or_else(|| space.head.max(query.after));
-        Ok(Some(ChangesPage { space, changes, up_to }))
+        Ok(Some(ChangesPage { space, entries, up_to }))
     }
 
     /// A page of living records after an id; None if the space does not exist.

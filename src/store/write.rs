@@ -39,6 +39,8 @@ pub struct Decided {
     pub before: Revision,
     /// The head that they lead to.
     pub head: Revision,
+    /// How often answers had been stored in the space.
+    pub answered: i64,
     pub writes: Writes,
 }
 
@@ -49,10 +51,14 @@ impl Decided {
         changes.is_empty() && answers.is_empty() && sequences.is_empty()
     }
 
-    /// Whether the head shows that this was written: another writer who read
-    /// the same head is then found out.
+    /// Whether anything happened that subscribers are to see.
     pub fn moves_head(&self) -> bool {
         !self.writes.changes.is_empty()
+    }
+
+    /// Whether this stores what the head does not show.
+    fn stores_answers(&self) -> bool {
+        !self.writes.answers.is_empty() || !self.writes.sequences.is_empty()
     }
 }
 
@@ -62,10 +68,11 @@ const LOCK_HEADS: &str = "select id from spaces where id = any($1) order by id f
 /// `state` is 1 for a record's last change in this group when the record is new,
 /// 2 when it has a row, 0 for earlier changes of the group to the same record.
 ///
-/// The heads are moved from what was read to what was decided; if one of them
-/// is not there any more, the last line makes the whole statement fail.
+/// The heads are moved from what was read to what was decided; if one of them,
+/// or the count of stored answers, is not what it was, the last line makes the
+/// whole statement fail.
 macro_rules! write_changes {
-    ($($more:literal),*) => {
+    ($($more:expr),*) => {
         concat!(
             "with w as (
                  select * from unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[],
@@ -74,9 +81,10 @@ macro_rules! write_changes {
                  as w (space_id, revision, collection, id, action, document, previous_revision,
                      author, device, mutation_id, fingerprint, foreign_revision, state)
              ), moved as (
-                 update spaces s set head = h.head
-                 from unnest($14::uuid[], $15::bigint[], $16::bigint[]) h (id, before, head)
-                 where s.id = h.id and s.head = h.before
+                 update spaces s set head = h.head, answered = s.answered + h.answers
+                 from unnest($14::uuid[], $15::bigint[], $16::bigint[], $18::bigint[],
+                     $19::bigint[]) h (id, before, head, answered, answers)
+                 where s.id = h.id and s.head = h.before and s.answered = h.answered
                  returning 1
              ), logged as (
                  insert into changes (space_id, revision, collection, id, action, document,
@@ -103,9 +111,10 @@ macro_rules! write_changes {
 /// time, also when it has nothing to do.
 const WRITE_NEW: &str = write_changes!();
 
-/// New and known records.
-const WRITE_CHANGES: &str = write_changes!(
-    ", updated as (
+/// What a group with known records has in addition.
+macro_rules! updated {
+    () => {
+        ", updated as (
          insert into latest (space_id, collection, id, revision, foreign_revision,
                      deleted, bytes)
          select space_id, collection, id, revision, foreign_revision, document is null,
@@ -115,28 +124,23 @@ const WRITE_CHANGES: &str = write_changes!(
          set revision = excluded.revision, foreign_revision = excluded.foreign_revision,
              deleted = excluded.deleted, bytes = excluded.bytes
      )"
-);
+    };
+}
+
+/// New and known records.
+const WRITE_CHANGES: &str = write_changes!(updated!());
 
 /// The same with answers that no change stands for, and with sequences.
 const WRITE_ALL: &str = write_changes!(
-    ", updated as (
-         insert into latest (space_id, collection, id, revision, foreign_revision,
-                     deleted, bytes)
-         select space_id, collection, id, revision, foreign_revision, document is null,
-                     coalesce(octet_length(document), 0)
-         from w where state = 2
-         on conflict (space_id, collection, id) do update
-         set revision = excluded.revision, foreign_revision = excluded.foreign_revision,
-             deleted = excluded.deleted, bytes = excluded.bytes
-     )",
+    updated!(),
     ", answered as (
          insert into answers (space_id, mutation_id, fingerprint, outcome, record_revision,
              rejection, answered_at)
-         select *, $17 from unnest($18::uuid[], $19::text[], $20::bytea[], $21::smallint[],
-             $22::bigint[], $23::jsonb[])
+         select *, $17 from unnest($20::uuid[], $21::text[], $22::bytea[], $23::smallint[],
+             $24::bigint[], $25::jsonb[])
      ), sequenced as (
          insert into devices (space_id, device, sequence, updated_at)
-         select *, $17 from unnest($24::uuid[], $25::text[], $26::bigint[])
+         select *, $17 from unnest($26::uuid[], $27::text[], $28::bigint[])
          on conflict (space_id, device) do update
          set sequence = greatest(devices.sequence, excluded.sequence),
              updated_at = excluded.updated_at
@@ -211,7 +215,7 @@ async fn write(
     now: OffsetDateTime,
 ) -> Result<(), Error> {
     let columns = Columns::of(decided);
-    let moved = || decided.iter().filter(|it| it.moves_head());
+    let written = || decided.iter().filter(|it| !it.is_empty());
     let plain =
         decided.iter().all(|it| it.writes.answers.is_empty() && it.writes.sequences.is_empty());
     let new = decided.iter().all(|it| it.writes.updates.is_empty());
@@ -234,10 +238,12 @@ async fn write(
         .bind(columns.fingerprint)
         .bind(columns.foreign_revision)
         .bind(columns.state)
-        .bind(moved().map(|it| it.space.0).collect::<Vec<_>>())
-        .bind(moved().map(|it| it.before.get()).collect::<Vec<_>>())
-        .bind(moved().map(|it| it.head.get()).collect::<Vec<_>>())
-        .bind(now);
+        .bind(written().map(|it| it.space.0).collect::<Vec<_>>())
+        .bind(written().map(|it| it.before.get()).collect::<Vec<_>>())
+        .bind(written().map(|it| it.head.get()).collect::<Vec<_>>())
+        .bind(now)
+        .bind(written().map(|it| it.answered).collect::<Vec<_>>())
+        .bind(written().map(|it| i64::from(it.stores_answers())).collect::<Vec<_>>());
     let query = if plain {
         query
     } else {

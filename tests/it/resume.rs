@@ -301,9 +301,13 @@ fn the_checker_knows_wrong_streams() {
     let not_own = View { collections: Vec::new(), not_by: Some("d5".into()) };
     let others = View { collections: vec!["note".into()], not_by: None };
     let frames = || vec![range(0, 5, &[3, 4, 5])];
-    assert_eq!(verdict(&log, &not_own, frames()), "5 was filtered out");
     assert_eq!(verdict(&log, &others, frames()), "5 was filtered out");
-    assert_eq!(verdict(&log, &not_own, vec![range(0, 5, &[3, 4])]), "");
+    // An own change must come exactly if it replaced another's that did not.
+    assert_eq!(verdict(&log, &not_own, frames()), "");
+    assert_eq!(verdict(&log, &not_own, vec![range(0, 5, &[3, 4])]), "2 is lost");
+    assert_eq!(verdict(&log, &not_own, vec![range(0, 5, &[2, 3, 4])]), "");
+    let doubled = vec![range(0, 5, &[2, 3, 4, 5])];
+    assert_eq!(verdict(&log, &not_own, doubled), "5 was filtered out");
     assert_eq!(verdict(&log, &others, vec![progress(5)]), "");
     // Live from the beginning, every step counts.
     let mut seen = Seen::new(all);

@@ -5,6 +5,7 @@ mod base;
 mod batch;
 mod changes;
 mod documents;
+mod echo;
 mod list;
 mod mutate;
 mod replay;

@@ -185,3 +185,21 @@ async fn a_thousand_mutations_fit_into_a_batch() {
     assert_eq!(revisions, (1..=1_000).collect::<Vec<_>>());
     house.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_whose_patches_would_make_too_much_is_refused_whole() {
+    let house = House::new().await;
+    let alice = house.alice().await;
+    let large = format!(r#"{{"text":"{}"}}"#, "x".repeat(250 << 10));
+    alice.mutate(put("large", "1", &large)).await.unwrap();
+    let patches = |count: usize| -> Vec<_> {
+        (0..count).map(|n| patch(&format!("{count}-{n}"), "1", r#"{"n":1}"#, &[])).collect()
+    };
+    let refused = alice.batch(patches(1_000), false).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::ResourceExhausted, "{refused:?}");
+    assert!(refused.message().contains("send fewer at once"), "{refused:?}");
+    assert_eq!(alice.head().await, 1, "nothing of it was decided");
+    let results = alice.batch(patches(50), false).await.unwrap();
+    assert_eq!(results.last().unwrap().revision, 51);
+    house.end().await;
+}

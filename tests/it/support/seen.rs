@@ -161,11 +161,16 @@ impl Seen {
             replaced.insert(line.key());
         }
         for line in covered.rev() {
-            let later = !replaced.insert(line.key());
             match (self.changes.get(&line.revision), self.view.passes(line)) {
-                (Some(change), true) => same(change, line)?,
-                (Some(_), false) => return Err(format!("{} was filtered out", line.revision)),
-                (None, true) if every_step || !later => {
+                (Some(_), false) if every_step || !self.stands_for_another(log, line) => {
+                    return Err(format!("{} was filtered out", line.revision));
+                }
+                (Some(change), _) => {
+                    same(change, line)?;
+                    // Only what was seen can stand for what was not.
+                    replaced.insert(line.key());
+                }
+                (None, true) if every_step || !replaced.contains(&line.key()) => {
                     return Err(format!("{} is lost", line.revision));
                 }
                 (None, _) => {}
@@ -175,6 +180,15 @@ impl Seen {
             Some(last) if *last > self.cursor => Err(format!("{last} is beyond the cursor")),
             _ => Ok(()),
         }
+    }
+}
+
+impl Seen {
+    /// Whether a change that the view leaves out replaced one that it wants.
+    fn stands_for_another(&self, log: &Log, own: &Line) -> bool {
+        let earlier = log.lines.iter().filter(|it| it.revision < own.revision);
+        let mut same_record = earlier.filter(|it| it.key() == own.key());
+        same_record.any(|it| self.view.passes(it) && !self.changes.contains_key(&it.revision))
     }
 }
 
