@@ -7,20 +7,23 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
+use http::uri::PathAndQuery;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tonic::IntoStreamingRequest;
+use tonic::client::Grpc;
+use tonic_prost::ProstCodec;
 use uuid::Uuid;
 
 use super::Bench;
 use super::load::{Measured, closed_loop, latencies};
-use super::target::{Stub, put};
+use super::target::{Connection, Stub, put};
 use super::write::Writer;
 use crate::rpc::proto::subscribe_request::Frame as Out;
-use crate::rpc::proto::subscribe_response::Frame;
 use crate::rpc::proto::{DocumentForm, MutateRequest, SubscribeFrame, SubscribeRequest};
 
 const STREAMS: usize = 10;
@@ -52,8 +55,8 @@ impl Followed {
         let stop = CancellationToken::new();
         let mut running = JoinSet::new();
         for _ in 0..STREAMS {
-            let stub = bench.target.stub_of(&user).await?;
-            running.spawn(follow(stub, Arc::clone(&state), stop.clone()));
+            let connection = bench.target.connection_of(&user).await?;
+            running.spawn(follow(connection, Arc::clone(&state), stop.clone()));
         }
         let expected = (STREAMS * SUBSCRIPTIONS) as u64;
         let deadline = Instant::now() + Duration::from_secs(30);
@@ -110,7 +113,11 @@ async fn write(mut stub: Stub, state: Arc<State>, stop: CancellationToken) -> an
     Ok(())
 }
 
-async fn follow(mut stub: Stub, state: Arc<State>, stop: CancellationToken) -> anyhow::Result<()> {
+async fn follow(
+    connection: Connection,
+    state: Arc<State>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     let (out, queue) = mpsc::channel(SUBSCRIPTIONS);
     for number in 0..SUBSCRIPTIONS {
         let frame = SubscribeFrame {
@@ -120,34 +127,72 @@ async fn follow(mut stub: Stub, state: Arc<State>, stop: CancellationToken) -> a
         };
         out.send(SubscribeRequest { frame: Some(Out::Subscribe(frame)) }).await?;
     }
-    let mut stream = stub.subscribe(ReceiverStream::new(queue)).await?.into_inner();
+    let mut client = Grpc::new(connection);
+    client.ready().await?;
+    let requests = ReceiverStream::new(queue).into_streaming_request();
+    let path = PathAndQuery::from_static("/syncline.v1.SyncService/Subscribe");
+    let codec = ProstCodec::<SubscribeRequest, LeanFrame>::default();
+    let mut stream = client.streaming(requests, path, codec).await?.into_inner();
     loop {
         let message = tokio::select! {
             // Cancel: the stream is dropped with whatever was on its way.
             () = stop.cancelled() => return Ok(()),
             message = stream.message() => message?,
         };
-        match message.and_then(|message| message.frame) {
-            Some(Frame::CaughtUp(_)) => {
-                state.caught_up.fetch_add(1, Ordering::Relaxed);
+        let Some(frame) = message else { anyhow::bail!("the stream ended") };
+        anyhow::ensure!(frame.closed.is_none() && frame.resync.is_none(), "ended: {frame:?}");
+        if frame.caught_up.is_some() {
+            state.caught_up.fetch_add(1, Ordering::Relaxed);
+        }
+        let changes = frame.changes.map(|frame| frame.changes).unwrap_or_default();
+        state.delivered.fetch_add(changes.len() as u64, Ordering::Relaxed);
+        state.note_latency(&changes);
+    }
+}
+
+impl State {
+    fn note_latency(&self, changes: &[LeanChange]) {
+        let now = Instant::now();
+        for change in changes {
+            // The space has one writer: its first write is revision 1.
+            let number = usize::try_from(change.revision - 1).unwrap_or(usize::MAX);
+            let sent = self.sent.lock().get(number).copied().unwrap_or(now);
+            let micros = u64::try_from((now - sent).as_micros()).unwrap_or(u64::MAX);
+            if let Some(latency) = self.latency.lock().as_mut() {
+                latency.saturating_record(micros);
             }
-            Some(Frame::Changes(frame)) => {
-                let now = Instant::now();
-                state.delivered.fetch_add(frame.changes.len() as u64, Ordering::Relaxed);
-                for change in &frame.changes {
-                    let number: usize = change.key.clone().unwrap_or_default().id.parse()?;
-                    let sent = state.sent.lock().get(number).copied().unwrap_or(now);
-                    let micros = u64::try_from((now - sent).as_micros()).unwrap_or(u64::MAX);
-                    if let Some(latency) = state.latency.lock().as_mut() {
-                        latency.saturating_record(micros);
-                    }
-                }
-            }
-            Some(Frame::Subscribed(_) | Frame::Progress(_)) => {}
-            ended => anyhow::bail!("the stream ended: {ended:?}"),
         }
     }
 }
+
+/// What a subscriber of the bench decodes of a frame, so that the load generator
+/// takes as little as it can of the cores that it shares with the server.
+#[derive(Clone, PartialEq, prost::Message)]
+struct LeanFrame {
+    #[prost(message, optional, tag = "2")]
+    changes: Option<LeanChanges>,
+    #[prost(message, optional, tag = "3")]
+    caught_up: Option<Nothing>,
+    #[prost(message, optional, tag = "5")]
+    closed: Option<Nothing>,
+    #[prost(message, optional, tag = "6")]
+    resync: Option<Nothing>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct LeanChanges {
+    #[prost(message, repeated, tag = "1")]
+    changes: Vec<LeanChange>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+struct LeanChange {
+    #[prost(int64, tag = "1")]
+    revision: i64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+struct Nothing {}
 
 pub(super) async fn round(bench: &mut Bench) -> anyhow::Result<()> {
     let seconds = bench.plan.seconds;

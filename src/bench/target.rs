@@ -25,8 +25,11 @@ use crate::rpc::proto::{
 use crate::server::Server;
 use crate::store::{Settings, Store};
 
-/// A stub that carries a token.
-pub(super) type Stub = SyncServiceClient<InterceptedService<Channel, Bearer>>;
+/// A connection that carries a token.
+pub(super) type Connection = InterceptedService<Channel, Bearer>;
+
+/// A stub on one.
+pub(super) type Stub = SyncServiceClient<Connection>;
 
 /// Adds the token to each call.
 #[derive(Clone, Debug)]
@@ -116,6 +119,12 @@ impl Target {
 
     /// The same for a user by name.
     pub(super) async fn stub_of(&self, user: &str) -> anyhow::Result<Stub> {
+        Ok(SyncServiceClient::new(self.connection_of(user).await?)
+            .max_decoding_message_size(limits::MESSAGE_BYTES_MAX))
+    }
+
+    /// A connection without a stub.
+    pub(super) async fn connection_of(&self, user: &str) -> anyhow::Result<Connection> {
         let user = UserId::parse(user).map_err(anyhow::Error::msg)?;
         let (ttl, now) = (Duration::from_secs(3_600), Clock::system().unix_seconds());
         let token = match &self.tokens {
@@ -124,8 +133,7 @@ impl Target {
         };
         let channel = connect(&self.uri).await?;
         let bearer = Bearer(format!("Bearer {token}").parse()?);
-        Ok(SyncServiceClient::with_interceptor(channel, bearer)
-            .max_decoding_message_size(limits::MESSAGE_BYTES_MAX))
+        Ok(InterceptedService::new(channel, bearer))
     }
 
     /// The database, for a baseline that needs it.

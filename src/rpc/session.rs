@@ -167,8 +167,12 @@ impl Session {
             if self.retry_at.is_some() && subscription.phase == Phase::CatchUp {
                 continue;
             }
-            // Cancel: a step that waits for the store has changed nothing yet.
-            match timeout(STEP_TIMEOUT, subscription.step(&app)).await {
+            let stepped = match subscription.phase {
+                Phase::Live => Ok(subscription.live()),
+                // Cancel: what waits for the store has changed nothing yet.
+                Phase::CatchUp => timeout(STEP_TIMEOUT, subscription.catch_up(&app)).await,
+            };
+            match stepped {
                 Ok(Ok(Step::Wait)) => {}
                 Ok(Ok(Step::Quiet)) => behind = true,
                 Ok(Ok(Step::Send(frames))) => {

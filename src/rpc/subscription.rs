@@ -49,16 +49,9 @@ pub(super) enum Step {
 }
 
 impl Subscription {
-    /// Goes one frame further. An error ends the subscription, except that of a
-    /// store that is away.
-    pub(super) async fn step(&mut self, app: &App) -> Result<Step, Error> {
-        match self.phase {
-            Phase::CatchUp => self.catch_up(app).await,
-            Phase::Live => self.live(),
-        }
-    }
-
-    async fn catch_up(&mut self, app: &App) -> Result<Step, Error> {
+    /// Goes one page of the store further. An error ends the subscription,
+    /// except that of a store that is away.
+    pub(super) async fn catch_up(&mut self, app: &App) -> Result<Step, Error> {
         let cursor = Cursor { epoch: Some(self.epoch), revision: self.read_to };
         let space = self.space.clone();
         // Small pages: what a reader who stops reading can hold is made of them.
@@ -89,7 +82,8 @@ impl Subscription {
         Ok(if frames.is_empty() { Step::Quiet } else { Step::Send(frames) })
     }
 
-    fn live(&mut self) -> Result<Step, Error> {
+    /// Goes one frame of the hub further. An error ends the subscription.
+    pub(super) fn live(&mut self) -> Result<Step, Error> {
         Ok(match self.watch.ahead(self.epoch, self.read_to, limits::FRAME_CHANGE_BYTES_MAX) {
             Ahead::Nothing => Step::Wait,
             Ahead::InStore => {

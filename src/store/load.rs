@@ -7,8 +7,7 @@
 //! plain equalities a plan that was made while the table was small may stick to
 //! the index by revision, and read a whole space for each record.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use sqlx::postgres::PgRow;
@@ -43,13 +42,14 @@ pub struct Loaded {
 }
 
 /// For each mutation: its space, its record, and the answer that it got if it
-/// changed nothing. The change is that of the record.
+/// changed nothing. The change is that of the record. The space's own row comes
+/// with its first mutation only: a batch would look it up a hundred times.
 const LOAD: &str = concat!(
-    "select s.id, s.epoch, s.head, s.floor, l.foreign_revision, a.mutation_id, s.answered, ",
+    "select w.space_id, s.epoch, s.head, s.floor, l.foreign_revision, a.mutation_id, s.answered, ",
     change_columns!("c"),
-    " from unnest($1::uuid[], $2::text[], $3::text[], $4::text[])
-         w (space_id, mutation_id, collection, id)
-     join spaces s on s.id = w.space_id
+    " from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::uuid[])
+         w (space_id, mutation_id, collection, id, head_of)
+     left join spaces s on s.id = w.head_of
      left join answers a on a.space_id = w.space_id and a.mutation_id = w.mutation_id
      left join lateral (
          select * from latest l
@@ -88,11 +88,15 @@ pub(super) async fn load(
     let spaces: Vec<_> = mutations.iter().map(|(space, ..)| space.0).collect();
     let ids: Vec<_> = mutations.iter().map(|(_, id, _)| id.as_str()).collect();
     let keys = || mutations.iter().map(|(.., key)| *key);
+    let mut seen = HashSet::new();
+    let head_of = spaces.iter().map(|space| seen.insert(*space).then_some(*space));
+    let head_of: Vec<Option<Uuid>> = head_of.collect();
     let rows = sqlx::query(LOAD)
         .bind(&spaces)
         .bind(&ids)
         .bind(keys().map(|key| key.map(|it| it.collection.as_str())).collect::<Vec<_>>())
         .bind(keys().map(|key| key.map(|it| it.id.as_str())).collect::<Vec<_>>())
+        .bind(head_of)
         .fetch_all(&mut *connection)
         .await?;
     let mut loaded = Loaded::default();
@@ -117,9 +121,9 @@ impl Loaded {
     /// Takes a row in; true if the mutation has an answer.
     fn take(&mut self, row: &PgRow) -> Result<bool, Error> {
         let space = SpaceId(row.try_get(0)?);
-        if let Entry::Vacant(head) = self.heads.entry(space) {
-            head.insert(SpaceHead::from_row(row, 1)?);
-            self.answered.insert(space, row.try_get(6)?);
+        if let Some(answered) = row.try_get::<Option<i64>, _>(6)? {
+            self.heads.insert(space, SpaceHead::from_row(row, 1)?);
+            self.answered.insert(space, answered);
         }
         if row.try_get::<Option<i64>, _>(4)?.is_some() {
             let foreign_revision = row::revision(row, 4)?;

@@ -68,6 +68,9 @@ const LOCK_HEADS: &str = "select id from spaces where id = any($1) order by id f
 /// `state` is 1 for a record's last change in this group when the record is new,
 /// 2 when it has a row, 0 for earlier changes of the group to the same record.
 ///
+/// Documents are unnested once, for the log; what the rest needs is unnested
+/// apart, because rows that several parts read are copied for it.
+///
 /// The heads are moved from what was read to what was decided; if one of them,
 /// or the count of stored answers, is not what it was, the last line makes the
 /// whole statement fail.
@@ -76,10 +79,8 @@ macro_rules! write_changes {
         concat!(
             "with w as (
                  select * from unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[],
-                     $5::smallint[], $6::text[], $7::bigint[], $8::text[], $9::text[],
-                     $10::text[], $11::bytea[], $12::bigint[], $13::smallint[])
-                 as w (space_id, revision, collection, id, action, document, previous_revision,
-                     author, device, mutation_id, fingerprint, foreign_revision, state)
+                     $12::bigint[], $13::smallint[], $20::integer[])
+                 as w (space_id, revision, collection, id, foreign_revision, state, bytes)
              ), moved as (
                  update spaces s set head = h.head, answered = s.answered + h.answers
                  from unnest($14::uuid[], $15::bigint[], $16::bigint[], $18::bigint[],
@@ -89,14 +90,13 @@ macro_rules! write_changes {
              ), logged as (
                  insert into changes (space_id, revision, collection, id, action, document,
                      previous_revision, author, device, mutation_id, fingerprint, committed_at)
-                 select space_id, revision, collection, id, action, document,
-                     previous_revision, author, device, mutation_id, fingerprint, $17::timestamptz
-                 from w
+                 select *, $17::timestamptz
+                 from unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::smallint[],
+                     $6::text[], $7::bigint[], $8::text[], $9::text[], $10::text[], $11::bytea[])
              ), inserted as (
                  insert into latest (space_id, collection, id, revision, foreign_revision,
                      deleted, bytes)
-                 select space_id, collection, id, revision, foreign_revision, document is null,
-                     coalesce(octet_length(document), 0)
+                 select space_id, collection, id, revision, foreign_revision, bytes is null, coalesce(bytes, 0)
                  from w where state = 1
              )",
             $($more,)*
@@ -117,8 +117,7 @@ macro_rules! updated {
         ", updated as (
          insert into latest (space_id, collection, id, revision, foreign_revision,
                      deleted, bytes)
-         select space_id, collection, id, revision, foreign_revision, document is null,
-                     coalesce(octet_length(document), 0)
+         select space_id, collection, id, revision, foreign_revision, bytes is null, coalesce(bytes, 0)
          from w where state = 2
          on conflict (space_id, collection, id) do update
          set revision = excluded.revision, foreign_revision = excluded.foreign_revision,
@@ -136,11 +135,11 @@ const WRITE_ALL: &str = write_changes!(
     ", answered as (
          insert into answers (space_id, mutation_id, fingerprint, outcome, record_revision,
              rejection, answered_at)
-         select *, $17 from unnest($20::uuid[], $21::text[], $22::bytea[], $23::smallint[],
-             $24::bigint[], $25::jsonb[])
+         select *, $17 from unnest($21::uuid[], $22::text[], $23::bytea[], $24::smallint[],
+             $25::bigint[], $26::jsonb[])
      ), sequenced as (
          insert into devices (space_id, device, sequence, updated_at)
-         select *, $17 from unnest($26::uuid[], $27::text[], $28::bigint[])
+         select *, $17 from unnest($27::uuid[], $28::text[], $29::bigint[])
          on conflict (space_id, device) do update
          set sequence = greatest(devices.sequence, excluded.sequence),
              updated_at = excluded.updated_at
@@ -243,7 +242,8 @@ async fn write(
         .bind(written().map(|it| it.head.get()).collect::<Vec<_>>())
         .bind(now)
         .bind(written().map(|it| it.answered).collect::<Vec<_>>())
-        .bind(written().map(|it| i64::from(it.stores_answers())).collect::<Vec<_>>());
+        .bind(written().map(|it| i64::from(it.stores_answers())).collect::<Vec<_>>())
+        .bind(columns.bytes);
     let query = if plain {
         query
     } else {
@@ -285,6 +285,8 @@ struct Columns<'d> {
     fingerprint: Vec<&'d [u8]>,
     foreign_revision: Vec<i64>,
     state: Vec<i16>,
+    /// Of the document; None if there is none.
+    bytes: Vec<Option<i32>>,
 }
 
 impl<'d> Columns<'d> {
@@ -314,6 +316,8 @@ impl<'d> Columns<'d> {
                     .foreign_revision
                     .push(last.map_or(0, |(record, _)| record.foreign_revision.get()));
                 columns.state.push(last.map_or(0, |(_, state)| *state));
+                let bytes = change.document.as_ref().map(|it| it.as_str().len());
+                columns.bytes.push(bytes.map(|it| i32::try_from(it).unwrap_or(i32::MAX)));
             }
         }
         columns
