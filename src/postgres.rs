@@ -163,6 +163,7 @@ fn lock(root: &Path) -> Result<File, Error> {
             Err(TryLockError::WouldBlock) if begun.elapsed() > LOCK_WAIT_MAX => {
                 return Err(Error::InUse { dir: root.into() });
             }
+            // Between two tries: a lock file cannot be waited for with a limit.
             Err(TryLockError::WouldBlock) => thread::sleep(LOCK_WAIT_MAX / 50),
         }
     }

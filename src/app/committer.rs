@@ -150,6 +150,7 @@ impl Committer {
                     self.locked_groups = LOCKED_GROUPS;
                 }
                 store::Error::Busy(_) => match waits.next() {
+                    // Whoever was in the way needs time to finish.
                     Some(wait) => sleep(*wait).await,
                     None => return Err(failure),
                 },

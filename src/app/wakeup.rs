@@ -57,6 +57,7 @@ impl Wakeup {
                 () = stop.cancelled() => break,
                 () = self.wake.notified() => {}
             }
+            // Many commits, one notification.
             sleep(GATHER).await;
             let heads: Vec<_> = std::mem::take(&mut *self.moved.lock()).into_iter().collect();
             // Cancel: the connection goes with the future.
@@ -64,6 +65,7 @@ impl Wakeup {
             if let Err(error) = sent.unwrap_or(Err(Error::TimedOut("a notification"))) {
                 debug!(error = %Chain(&error), "a notification was not sent");
                 notifier = None;
+                // A database that is away must not be asked without pause.
                 sleep(RECONNECT).await;
             }
         }
@@ -112,6 +114,7 @@ impl Wakeup {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
+                // As above: not without pause.
                 () = sleep(RECONNECT) => {}
             }
         }

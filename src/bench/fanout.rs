@@ -62,6 +62,7 @@ impl Followed {
         let deadline = Instant::now() + Duration::from_secs(30);
         while state.caught_up.load(Ordering::Relaxed) < expected {
             anyhow::ensure!(Instant::now() < deadline, "the subscribers did not catch up");
+            // Between two looks at the condition.
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let stub = bench.target.stub_of(&user).await?;
@@ -200,6 +201,7 @@ pub(super) async fn round(bench: &mut Bench) -> anyhow::Result<()> {
 
     let followed = Followed::start(bench).await?;
     let begin = followed.begin();
+    // The time that is measured.
     tokio::time::sleep(Duration::from_secs(seconds)).await;
     let alone = followed.measured(begin)?;
     let begin = followed.begin();

@@ -55,6 +55,7 @@ pub(super) fn clear(data: &Path, socket_dir: &Path) -> Result<(), Error> {
             }
             sent = Some((signal, now()));
         }
+        // They are no children of ours, so their end can only be looked for.
         thread::sleep(POLL);
     }
     // Mostly there are none, and one that cannot go is reported by the server itself.

@@ -28,12 +28,12 @@ impl prost::Message for Encoded {
     /// The server only sends it.
     fn merge_field(
         &mut self,
-        _tag: u32,
+        tag: u32,
         wire_type: WireType,
         buffer: &mut impl Buf,
         context: DecodeContext,
     ) -> Result<(), DecodeError> {
-        prost::encoding::skip_field(wire_type, _tag, buffer, context)
+        prost::encoding::skip_field(wire_type, tag, buffer, context)
     }
 
     fn clear(&mut self) {
