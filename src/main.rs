@@ -4,6 +4,9 @@ use std::process::ExitCode;
 
 use syncline::{cli, config};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let command = match config::load(std::env::args_os(), |name| std::env::var_os(name)) {
         Ok(command) => command,
