@@ -2,6 +2,7 @@
 //! what they want is valid. Knows the domain, the store and the hub; knows
 //! nothing of the wire.
 
+mod basis;
 mod cache;
 mod committer;
 mod error;

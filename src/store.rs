@@ -22,7 +22,7 @@ use sqlx::postgres::PgConnectOptions;
 pub use connect::Settings;
 pub use error::Error;
 pub use heads::SpaceHead;
-pub use load::{Loaded, Wanted};
+pub use load::{Loaded, Standing, Wanted};
 pub use notify::{Heard, Listener, Notifier};
 pub use pages::{ChangesPage, ChangesQuery, PageEntry, RecordsPage};
 pub use write::{Decided, Locked, Writer};

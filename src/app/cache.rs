@@ -1,15 +1,18 @@
-//! Records that a committer has seen lately. Safe on any number of replicas: a
-//! space's head is read with every group, and what is cached of the space counts
-//! only if it was cached at exactly that head.
+//! What a committer has seen lately of its spaces. Safe on any number of
+//! replicas: what is cached of a space counts only if the space is still where
+//! it was then, which every group finds out, at the latest when it writes.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::domain::{Epoch, Record, RecordKey, Revision, SpaceId};
-use crate::store::SpaceHead;
+use crate::domain::{DeviceId, Record, RecordKey, Sequence, SpaceId, SpaceState};
+use crate::store::Standing;
 
 /// Memory for one committer's records, both generations together.
 const CACHE_BYTES_MAX: usize = 16 << 20;
+
+/// After so many records in a row that were new, the next is expected to be.
+const NEWS_MIN: u32 = 16;
 
 /// Two generations: what is written goes into the young one; when that is full
 /// it becomes the old one, and the old one goes.
@@ -25,61 +28,100 @@ struct Generation {
     bytes: usize,
 }
 
-/// What is known of a space at one head.
+/// What is known of a space at one standing.
 #[derive(Debug)]
 struct CachedSpace {
-    epoch: Epoch,
-    head: Revision,
+    standing: Standing,
+    news: u32,
     records: HashMap<RecordKey, Arc<Record>>,
+    sequences: HashMap<DeviceId, Sequence>,
 }
 
 impl CachedSpace {
-    fn is_at(&self, at: &SpaceHead) -> bool {
-        self.head == at.head && self.epoch == at.epoch
+    fn holds(&self, now: &Standing) -> bool {
+        let Standing { at, answered } = self.standing;
+        at.head == now.at.head && at.epoch == now.at.epoch && answered == now.answered
     }
 }
 
+/// What a committed group has learned of a space.
+#[derive(Debug)]
+pub(super) struct Learned<'g> {
+    pub(super) before: Standing,
+    pub(super) after: Standing,
+    /// All records and sequences that it named, as they are now.
+    pub(super) state: &'g SpaceState,
+    /// How many records that were not cached turned out to be new; None if one
+    /// of them was there.
+    pub(super) news: Option<u32>,
+}
+
 impl Cache {
-    /// A record as it was when its space was last cached.
-    pub(super) fn get(&self, space: SpaceId, key: &RecordKey) -> Option<&Arc<Record>> {
-        let mut generations = [&self.young, &self.old].into_iter();
-        generations.find_map(|generation| generation.spaces.get(&space)?.records.get(key))
+    /// Where the space was when it was last cached.
+    pub(super) fn standing(&self, space: SpaceId) -> Option<Standing> {
+        self.generations().find_map(|it| it.spaces.get(&space)).map(|cached| cached.standing)
     }
 
-    /// Whether what is cached of the space is how it is now.
-    pub(super) fn holds(&self, space: SpaceId, now: &SpaceHead) -> bool {
-        let of = |generation: &Generation| {
-            generation.spaces.get(&space).is_none_or(|cached| cached.is_at(now))
-        };
-        of(&self.young) && of(&self.old)
+    /// A record as it was when its space was last cached.
+    pub(super) fn record(&self, space: SpaceId, key: &RecordKey) -> Option<&Arc<Record>> {
+        self.generations().find_map(|it| it.spaces.get(&space)?.records.get(key))
+    }
+
+    /// A device's last sequence as it was when its space was last cached.
+    pub(super) fn sequence(&self, space: SpaceId, device: &DeviceId) -> Option<Sequence> {
+        self.generations().find_map(|it| it.spaces.get(&space)?.sequences.get(device)).copied()
+    }
+
+    /// Whether records of the space that are not cached and are written for the
+    /// first time, so far as the request shows, may be taken for new.
+    pub(super) fn expects_new(&self, space: SpaceId) -> bool {
+        let news = self.generations().find_map(|it| it.spaces.get(&space)).map(|it| it.news);
+        news.is_some_and(|news| news >= NEWS_MIN)
+    }
+
+    /// Forgets the space unless what is cached of it is how it is now; whether
+    /// it was.
+    pub(super) fn check(&mut self, space: SpaceId, now: &Standing) -> bool {
+        let holds = |it: &Generation| it.spaces.get(&space).is_none_or(|cached| cached.holds(now));
+        let all = self.generations().all(holds);
+        if !all {
+            self.forget(space);
+        }
+        all
     }
 
     /// Caches what a committed group knows of the space.
-    pub(super) fn keep<'r>(
-        &mut self,
-        space: SpaceId,
-        before: &SpaceHead,
-        head: Revision,
-        records: impl Iterator<Item = &'r Arc<Record>>,
-    ) {
+    pub(super) fn keep(&mut self, space: SpaceId, learned: &Learned<'_>) {
         if self.young.bytes > CACHE_BYTES_MAX / 2 {
             self.old = std::mem::take(&mut self.young);
         }
-        if !self.holds(space, before) {
-            self.forget(space);
-        }
+        self.check(space, &learned.before);
+        let known = self.generations().find_map(|it| it.spaces.get(&space)).map_or(0, |it| it.news);
+        let news = learned.news.map_or(0, |more| known.saturating_add(more));
         // The old generation's records of the space are still right, unless
         // this group changed them: then the young ones are found first.
         if let Some(old) = self.old.spaces.get_mut(&space) {
-            old.head = head;
+            old.standing = learned.after;
         }
-        let empty = || CachedSpace { epoch: before.epoch, head, records: HashMap::new() };
-        let young = self.young.spaces.entry(space).or_insert_with(empty);
-        young.head = head;
-        for record in records {
+        let young = self.young.spaces.entry(space).or_insert_with(|| CachedSpace {
+            standing: learned.after,
+            news,
+            records: HashMap::new(),
+            sequences: HashMap::new(),
+        });
+        (young.standing, young.news) = (learned.after, news);
+        for record in learned.state.records() {
             self.young.bytes += record.size_bytes();
             if let Some(replaced) = young.records.insert(record.key.clone(), Arc::clone(record)) {
                 self.young.bytes = self.young.bytes.saturating_sub(replaced.size_bytes());
+            }
+        }
+        for (device, sequence) in learned.state.sequences() {
+            if let Some(known) = young.sequences.get_mut(device) {
+                *known = sequence;
+            } else {
+                self.young.bytes += sequence_bytes(device);
+                young.sequences.insert(device.clone(), sequence);
             }
         }
     }
@@ -87,12 +129,21 @@ impl Cache {
     /// Forgets a space.
     pub(super) fn forget(&mut self, space: SpaceId) {
         for generation in [&mut self.young, &mut self.old] {
-            let gone = generation.spaces.remove(&space);
-            let records = gone.iter().flat_map(|cached| cached.records.values());
-            let bytes: usize = records.map(|record| record.size_bytes()).sum();
-            generation.bytes = generation.bytes.saturating_sub(bytes);
+            let Some(gone) = generation.spaces.remove(&space) else { continue };
+            let records: usize = gone.records.values().map(|record| record.size_bytes()).sum();
+            let sequences: usize = gone.sequences.keys().map(sequence_bytes).sum();
+            generation.bytes = generation.bytes.saturating_sub(records + sequences);
         }
     }
+
+    fn generations(&self) -> impl Iterator<Item = &Generation> {
+        [&self.young, &self.old].into_iter()
+    }
+}
+
+/// Memory that a cached sequence holds, about.
+fn sequence_bytes(device: &DeviceId) -> usize {
+    size_of::<(DeviceId, Sequence)>() + device.as_str().len()
 }
 
 #[cfg(test)]
@@ -101,13 +152,15 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::domain::{CollectionName, Document, RecordId, UserId};
+    use crate::domain::{CollectionName, Document, Epoch, RecordId, Revision, UserId};
+    use crate::store::SpaceHead;
 
     const SPACE: SpaceId = SpaceId(Uuid::from_u128(1));
 
-    fn at(head: i64) -> SpaceHead {
+    fn at(head: i64) -> Standing {
         let (epoch, floor) = (Epoch(Uuid::from_u128(2)), Revision::ZERO);
-        SpaceHead { epoch, head: Revision::new(head).unwrap(), floor }
+        let at = SpaceHead { epoch, head: Revision::new(head).unwrap(), floor };
+        Standing { at, answered: 0 }
     }
 
     fn record(id: &str, revision: i64, bytes: usize) -> Arc<Record> {
@@ -126,12 +179,21 @@ mod tests {
         })
     }
 
+    fn learn(cache: &mut Cache, before: i64, record: &Arc<Record>, news: Option<u32>) {
+        let (before, after) = (at(before), at(before + 1));
+        let records = [Arc::clone(record)];
+        let device = (DeviceId::parse("phone").unwrap(), Sequence::new(before.at.head.get() + 1));
+        let sequences = device.1.map(|sequence| (device.0, sequence)).into_iter().collect();
+        let state = &SpaceState::new(after.at.head, records, HashMap::new(), sequences);
+        cache.keep(SPACE, &Learned { before, after, state, news });
+    }
+
     #[test]
     fn a_space_that_is_always_written_does_not_grow_for_ever() {
         let mut cache = Cache::default();
         for number in 1..=10_000 {
             let written = record(&number.to_string(), number, 10 << 10);
-            cache.keep(SPACE, &at(number - 1), at(number).head, std::iter::once(&written));
+            learn(&mut cache, number - 1, &written, Some(1));
         }
         let held = |generation: &Generation| -> usize {
             let spaces = generation.spaces.values();
@@ -139,19 +201,48 @@ mod tests {
             records.map(|record| record.size_bytes()).sum()
         };
         assert!(held(&cache.young) + held(&cache.old) < CACHE_BYTES_MAX + (1 << 20));
-        assert!(cache.get(SPACE, &record("10000", 1, 0).key).is_some());
-        assert!(cache.get(SPACE, &record("1", 1, 0).key).is_none());
-        assert!(cache.holds(SPACE, &at(10_000)) && !cache.holds(SPACE, &at(10_001)));
+        assert!(cache.record(SPACE, &record("10000", 1, 0).key).is_some());
+        assert!(cache.record(SPACE, &record("1", 1, 0).key).is_none());
+        let phone = DeviceId::parse("phone").unwrap();
+        assert_eq!(cache.sequence(SPACE, &phone), Sequence::new(10_000));
+        assert!(cache.check(SPACE, &at(10_000)) && !cache.check(SPACE, &at(10_001)));
+        assert_eq!(cache.young.bytes + cache.old.bytes, 0, "what was forgotten is not counted");
     }
 
     #[test]
     fn what_another_replica_changed_is_forgotten() {
         let mut cache = Cache::default();
         let (first, other) = (record("a", 1, 10), record("b", 3, 10));
-        cache.keep(SPACE, &at(0), at(1).head, std::iter::once(&first));
+        learn(&mut cache, 0, &first, Some(1));
         // Revision 2 was written elsewhere; it may have been record a.
-        cache.keep(SPACE, &at(2), at(3).head, std::iter::once(&other));
-        assert!(cache.get(SPACE, &first.key).is_none());
-        assert_eq!(cache.get(SPACE, &other.key).unwrap().revision, other.revision);
+        learn(&mut cache, 2, &other, Some(1));
+        assert!(cache.record(SPACE, &first.key).is_none());
+        assert_eq!(cache.record(SPACE, &other.key).unwrap().revision, other.revision);
+    }
+
+    #[test]
+    fn an_answer_or_another_epoch_makes_a_space_another() {
+        let mut cache = Cache::default();
+        for elsewhere in [
+            Standing { answered: 1, ..at(1) },
+            Standing { at: SpaceHead { epoch: Epoch(Uuid::nil()), ..at(1).at }, ..at(1) },
+        ] {
+            learn(&mut cache, 0, &record("a", 1, 10), Some(1));
+            assert_eq!(cache.standing(SPACE), Some(at(1)));
+            assert!(!cache.check(SPACE, &elsewhere));
+            assert_eq!(cache.standing(SPACE), None);
+        }
+    }
+
+    #[test]
+    fn new_records_are_expected_after_new_records() {
+        let mut cache = Cache::default();
+        for number in 0..i64::from(NEWS_MIN) {
+            assert!(!cache.expects_new(SPACE), "after {number}");
+            learn(&mut cache, number, &record(&number.to_string(), number + 1, 0), Some(1));
+        }
+        assert!(cache.expects_new(SPACE));
+        learn(&mut cache, 16, &record("there before", 17, 0), None);
+        assert!(!cache.expects_new(SPACE));
     }
 }

@@ -14,8 +14,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use super::Error;
+use super::basis;
 use super::cache::Cache;
-use super::group::{self, Mode};
+use super::group::{self, Mode, Undecided};
 use super::wakeup::Wakeup;
 use crate::chain::Chain;
 use crate::clock::Clock;
@@ -48,6 +49,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// What made one group need locks is likely to come again: conflicts, replays,
 /// another replica that writes the same spaces.
 const LOCKED_GROUPS: u32 = 8;
+/// A group that knows nothing, or the wrong things, goes through every mode, and
+/// through each of the last two once more where a cache was stale.
+const MODES_MAX: u32 = 4;
 /// Waits between attempts when others were in the way.
 const BUSY_RETRIES: [Duration; 4] = [
     Duration::from_millis(2),
@@ -126,29 +130,26 @@ impl Committer {
     async fn decide(&mut self, jobs: &[Job]) -> Result<Verdicts, store::Error> {
         let mut unsure: Option<Verdicts> = None;
         let mut waits = BUSY_RETRIES.iter();
-        let (mut lost, mut moved) = (0, 0);
-        let mut mode = Mode::Optimistic;
-        if self.locked_groups > 0 {
-            self.locked_groups -= 1;
-            mode = Mode::Locked;
-        }
+        let (mut lost, mut again) = (0, 0);
+        let mut mode = self.first_mode(jobs);
         loop {
             let mut decided = None;
             let failure = match self.attempt(jobs, mode, &mut decided).await {
                 Ok(verdicts) => return Ok(first_answers(verdicts, unsure.as_ref())),
-                Err(failure) => failure,
+                Err(Undecided::Again(next)) if again < MODES_MAX => {
+                    again += 1;
+                    if next == Mode::Locked && mode != Mode::Locked {
+                        self.locked_groups = LOCKED_GROUPS;
+                    }
+                    mode = next;
+                    continue;
+                }
+                Err(Undecided::Again(_)) => return Err(store::Error::Moved),
+                Err(Undecided::Failed(failure)) => failure,
             };
-            if !matches!(failure, store::Error::Moved) {
-                unsure = decided.or(unsure);
-            }
+            unsure = decided.or(unsure);
             jobs.iter().for_each(|job| self.cache.forget(job.space.id));
             match &failure {
-                // Under locks it can only be the cache that was stale, once.
-                store::Error::Moved if moved < 2 => {
-                    moved += 1;
-                    mode = Mode::Locked;
-                    self.locked_groups = LOCKED_GROUPS;
-                }
                 store::Error::Busy(_) => match waits.next() {
                     // Whoever was in the way needs time to finish.
                     Some(wait) => sleep(*wait).await,
@@ -160,9 +161,23 @@ impl Committer {
                     if lost > 1 {
                         return Err(failure);
                     }
+                    // With the answers of what may have been committed.
+                    mode = Mode::Locked;
                 }
                 _ => return Err(failure),
             }
+        }
+    }
+
+    /// The cheapest mode that may do.
+    fn first_mode(&mut self, jobs: &[Job]) -> Mode {
+        if self.locked_groups > 0 {
+            self.locked_groups -= 1;
+            Mode::Locked
+        } else if basis::is_known(&self.cache, jobs) {
+            Mode::Cached
+        } else {
+            Mode::Read
         }
     }
 
@@ -172,7 +187,7 @@ impl Committer {
         jobs: &[Job],
         mode: Mode,
         decided: &mut Option<Verdicts>,
-    ) -> Result<Verdicts, store::Error> {
+    ) -> Result<Verdicts, Undecided> {
         let writer = match self.writer.take() {
             Some(writer) => writer,
             None => timeout(CONNECT_TIMEOUT, Writer::connect(&self.store))
@@ -189,7 +204,7 @@ impl Committer {
             Err(_slow) => {
                 // The connection goes with the future: nobody gets it half-way.
                 self.writer = None;
-                return Err(store::Error::TimedOut("a transaction"));
+                return Err(store::Error::TimedOut("a transaction").into());
             }
         };
         for commit in &committed.commits {

@@ -99,6 +99,12 @@ impl SpaceState {
         self.records.values().filter_map(|slot| slot.current.as_ref())
     }
 
+    /// The last sequence of every device that was asked for, after what was
+    /// decided.
+    pub fn sequences(&self) -> impl Iterator<Item = (&DeviceId, Sequence)> {
+        self.sequences.iter().map(|(device, last)| (device, *last))
+    }
+
     /// What is to be stored.
     pub fn writes(&self) -> Writes {
         let changed = |stored| {

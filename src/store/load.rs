@@ -30,12 +30,18 @@ pub struct Wanted<'j> {
     pub answers_in_log: bool,
 }
 
+/// How far a space is, to the last thing that was stored in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    pub at: SpaceHead,
+    /// How often answers or sequences were stored.
+    pub answered: i64,
+}
+
 /// What was found.
 #[derive(Debug, Default)]
 pub struct Loaded {
-    pub heads: HashMap<SpaceId, SpaceHead>,
-    /// How often answers were stored in each space.
-    pub answered: HashMap<SpaceId, i64>,
+    pub standings: HashMap<SpaceId, Standing>,
     pub records: Vec<(SpaceId, Arc<Record>)>,
     pub answers: Vec<(SpaceId, MutationId, Answer)>,
     pub sequences: Vec<(SpaceId, DeviceId, Sequence)>,
@@ -122,8 +128,8 @@ impl Loaded {
     fn take(&mut self, row: &PgRow) -> Result<bool, Error> {
         let space = SpaceId(row.try_get(0)?);
         if let Some(answered) = row.try_get::<Option<i64>, _>(6)? {
-            self.heads.insert(space, SpaceHead::from_row(row, 1)?);
-            self.answered.insert(space, answered);
+            let at = SpaceHead::from_row(row, 1)?;
+            self.standings.insert(space, Standing { at, answered });
         }
         if row.try_get::<Option<i64>, _>(4)?.is_some() {
             let foreign_revision = row::revision(row, 4)?;

@@ -1,11 +1,11 @@
 //! Writing: a group of requests, on a connection that its committer keeps.
 //!
-//! Usually two round trips: one statement reads everything that the decisions
-//! need, at one instant; one statement writes everything, if and only if the
-//! heads are still those that were read, and commits by itself. Where that does
-//! not hold, because another replica wrote in between, or where the head alone
-//! would not show it, the same two run in a transaction that has locked the
-//! heads before.
+//! At most two round trips, usually: one statement reads everything that the
+//! decisions need, at one instant, unless the caller knows it from before; one
+//! statement writes everything, if and only if the heads are still those that
+//! the decisions are based on, and commits by itself. Where that does not hold,
+//! because another replica wrote in between, or where the head alone would not
+//! show it, the same two run in a transaction that has locked the heads before.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::heads::INSERT_SPACES;
-use super::{Error, Loaded, Store, Wanted, answers, load, row};
+use super::{Error, Loaded, SpaceHead, Standing, Store, Wanted, answers, load, row};
 use crate::domain::{DeviceId, Record, Revision, Space, SpaceId, Writes};
 
 /// A connection for writing. Owned by one task, and its futures are never
@@ -35,12 +35,13 @@ pub struct Locked<'w> {
 #[derive(Debug)]
 pub struct Decided {
     pub space: SpaceId,
-    /// The head that the decisions were based on.
-    pub before: Revision,
+    /// What the decisions were based on.
+    pub before: Standing,
     /// The head that they lead to.
     pub head: Revision,
-    /// How often answers had been stored in the space.
-    pub answered: i64,
+    /// Nobody looked whether the mutations were answered before: it shows when
+    /// they are written.
+    pub unread: bool,
     pub writes: Writes,
 }
 
@@ -60,6 +61,17 @@ impl Decided {
     fn stores_answers(&self) -> bool {
         !self.writes.answers.is_empty() || !self.writes.sequences.is_empty()
     }
+
+    /// Whether the space has answers that are to be looked at while writing.
+    fn checks_answers(&self) -> bool {
+        self.unread && self.before.answered > 0
+    }
+
+    /// Where the space is once this is stored.
+    pub fn after(&self) -> Standing {
+        let at = SpaceHead { head: self.head, ..self.before.at };
+        Standing { at, answered: self.before.answered + i64::from(self.stores_answers()) }
+    }
 }
 
 const LOCK_HEADS: &str = "select id from spaces where id = any($1) order by id for update";
@@ -71,11 +83,12 @@ const LOCK_HEADS: &str = "select id from spaces where id = any($1) order by id f
 /// Documents are unnested once, for the log; what the rest needs is unnested
 /// apart, because rows that several parts read are copied for it.
 ///
-/// The heads are moved from what was read to what was decided; if one of them,
-/// or the count of stored answers, is not what it was, the last line makes the
-/// whole statement fail.
+/// The heads are moved from what was known to what was decided; if one of them,
+/// its count of stored answers, or the epoch, is not what it was, the last line
+/// makes the whole statement fail. So does a row that is there already: a mutation that
+/// took effect before, or a record that was taken for new.
 macro_rules! write_changes {
-    ($($more:expr),*) => {
+    ($condition:expr $(, $more:expr)*) => {
         concat!(
             "with w as (
                  select * from unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[],
@@ -84,8 +97,9 @@ macro_rules! write_changes {
              ), moved as (
                  update spaces s set head = h.head, answered = s.answered + h.answers
                  from unnest($14::uuid[], $15::bigint[], $16::bigint[], $18::bigint[],
-                     $19::bigint[]) h (id, before, head, answered, answers)
+                     $19::bigint[], $21::uuid[]) h (id, before, head, answered, answers, epoch)
                  where s.id = h.id and s.head = h.before and s.answered = h.answered
+                     and s.epoch = h.epoch
                  returning 1
              ), logged as (
                  insert into changes (space_id, revision, collection, id, action, document,
@@ -100,8 +114,8 @@ macro_rules! write_changes {
                  from w where state = 1
              )",
             $($more,)*
-            " select case when count(*) = cardinality($14) then 0
-                  else 1 / (count(*) - count(*)) end
+            " select case when count(*) = cardinality($14) ", $condition, "
+                  then 0 else 1 / (count(*) - count(*)) end
               from moved"
         )
     };
@@ -109,7 +123,7 @@ macro_rules! write_changes {
 
 /// New records only: what most groups are. Each further part costs a group
 /// time, also when it has nothing to do.
-const WRITE_NEW: &str = write_changes!();
+const WRITE_NEW: &str = write_changes!("");
 
 /// What a group with known records has in addition.
 macro_rules! updated {
@@ -127,19 +141,24 @@ macro_rules! updated {
 }
 
 /// New and known records.
-const WRITE_CHANGES: &str = write_changes!(updated!());
+const WRITE_CHANGES: &str = write_changes!("", updated!());
 
-/// The same with answers that no change stands for, and with sequences.
+/// The same with answers that no change stands for, and with sequences; only
+/// if none of the mutations has such an answer already.
 const WRITE_ALL: &str = write_changes!(
+    "and not exists (
+         select from unnest($1::uuid[], $10::text[]) m (space_id, mutation_id)
+         join answers a on a.space_id = m.space_id and a.mutation_id = m.mutation_id
+     )",
     updated!(),
     ", answered as (
          insert into answers (space_id, mutation_id, fingerprint, outcome, record_revision,
              rejection, answered_at)
-         select *, $17 from unnest($21::uuid[], $22::text[], $23::bytea[], $24::smallint[],
-             $25::bigint[], $26::jsonb[])
+         select *, $17 from unnest($22::uuid[], $23::text[], $24::bytea[], $25::smallint[],
+             $26::bigint[], $27::jsonb[])
      ), sequenced as (
          insert into devices (space_id, device, sequence, updated_at)
-         select *, $17 from unnest($27::uuid[], $28::text[], $29::bigint[])
+         select *, $17 from unnest($28::uuid[], $29::text[], $30::bigint[])
          on conflict (space_id, device) do update
          set sequence = greatest(devices.sequence, excluded.sequence),
              updated_at = excluded.updated_at
@@ -215,8 +234,7 @@ async fn write(
 ) -> Result<(), Error> {
     let columns = Columns::of(decided);
     let written = || decided.iter().filter(|it| !it.is_empty());
-    let plain =
-        decided.iter().all(|it| it.writes.answers.is_empty() && it.writes.sequences.is_empty());
+    let plain = decided.iter().all(|it| !it.stores_answers() && !it.checks_answers());
     let new = decided.iter().all(|it| it.writes.updates.is_empty());
     let sql = match (plain, new) {
         (true, true) => WRITE_NEW,
@@ -238,12 +256,13 @@ async fn write(
         .bind(columns.foreign_revision)
         .bind(columns.state)
         .bind(written().map(|it| it.space.0).collect::<Vec<_>>())
-        .bind(written().map(|it| it.before.get()).collect::<Vec<_>>())
+        .bind(written().map(|it| it.before.at.head.get()).collect::<Vec<_>>())
         .bind(written().map(|it| it.head.get()).collect::<Vec<_>>())
         .bind(now)
-        .bind(written().map(|it| it.answered).collect::<Vec<_>>())
+        .bind(written().map(|it| it.before.answered).collect::<Vec<_>>())
         .bind(written().map(|it| i64::from(it.stores_answers())).collect::<Vec<_>>())
-        .bind(columns.bytes);
+        .bind(columns.bytes)
+        .bind(written().map(|it| it.before.at.epoch.0).collect::<Vec<_>>());
     let query = if plain {
         query
     } else {
