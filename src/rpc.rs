@@ -7,6 +7,7 @@ pub mod encoded;
 mod from_proto;
 pub mod health;
 mod incoming;
+mod live;
 mod outbox;
 mod outer;
 mod page;

@@ -16,17 +16,19 @@ use tonic_types::StatusExt;
 
 use super::auth::unauthenticated;
 use super::encoded::Encoded;
+use super::live::{Place, Round, View};
 use super::outbox::{Frames, Outbox, outbox};
 use super::proto::subscribe_request::Frame as Request;
 use super::proto::subscribe_response::Frame as Response;
 use super::service::Service;
 use super::status::{self, status};
-use super::subscription::{Phase, Step, Subscription, encode};
+use super::subscription::{Phase, Subscription, encode};
 use super::{from_proto, proto, to_proto};
 use crate::app::{App, Error};
 use crate::auth::{Principal, RefusalClass};
 use crate::clock::Clock;
 use crate::domain::{Filter, Space, Violation, limits};
+use crate::store;
 
 /// Shorter than the 15 s that are promised.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
@@ -160,36 +162,36 @@ impl Session {
         self.retry_at = self.retry_at.filter(|at| Instant::now() < *at);
         let app = Arc::clone(&self.app);
         let mut behind = false;
+        let mut live = Round::default();
         let mut ended = Vec::new();
         for index in 0..self.subscriptions.len() {
             let Some(subscription) = self.subscriptions.get_mut(index) else { break };
-            // The store is away for one: then only what is live goes on.
-            if self.retry_at.is_some() && subscription.phase == Phase::CatchUp {
-                continue;
-            }
             let stepped = match subscription.phase {
-                Phase::Live => Ok(subscription.live()),
+                Phase::Live => live.step(subscription).map(|moved| (moved, Vec::new())),
+                // The store is away for one: then only what is live goes on.
+                Phase::CatchUp if self.retry_at.is_some() => continue,
                 // Cancel: what waits for the store has changed nothing yet.
-                Phase::CatchUp => timeout(STEP_TIMEOUT, subscription.catch_up(&app)).await,
+                Phase::CatchUp => match timeout(STEP_TIMEOUT, subscription.catch_up(&app)).await {
+                    Ok(stepped) => stepped.map(|frames| (true, frames)),
+                    Err(_slow) => Err(store::Error::TimedOut("a page of changes").into()),
+                },
             };
             match stepped {
-                Ok(Ok(Step::Wait)) => {}
-                Ok(Ok(Step::Quiet)) => behind = true,
-                Ok(Ok(Step::Send(frames))) => {
-                    behind = true;
+                Ok((moved, frames)) => {
+                    behind |= moved;
                     for frame in frames {
                         self.send(frame).await?;
                     }
                 }
-                Ok(Err(Error::Store(failure))) if !failure.is_retryable() => {
-                    ended.push((index, Error::Store(failure)));
-                }
                 // The store comes back, and the cursor is still good.
-                Err(_) | Ok(Err(Error::Store(_))) => {
+                Err(Error::Store(failure)) if failure.is_retryable() => {
                     self.retry_at = Some(Instant::now() + STORE_RETRY);
                 }
-                Ok(Err(error)) => ended.push((index, error)),
+                Err(error) => ended.push((index, error)),
             }
+        }
+        for frame in live.frames() {
+            self.send(frame).await?;
         }
         for (index, error) in ended.into_iter().rev() {
             let id = self.subscriptions.swap_remove(index).id;
@@ -312,15 +314,17 @@ impl Session {
         };
         let subscription = Subscription {
             id: subscribed.subscription_id.clone(),
+            view: View {
+                space: space.id,
+                epoch: at.epoch,
+                filter: Filter { collections, not_by: device.filter(|_| !frame.echo) },
+                form,
+            },
             space,
-            filter: Filter { collections, not_by: device.filter(|_| !frame.echo) },
-            form,
-            epoch: at.epoch,
             watch,
             phase: Phase::CatchUp,
+            place: Place { read_to: cursor.revision, told_to: cursor.revision },
             since: cursor.revision,
-            read_to: cursor.revision,
-            told_to: cursor.revision,
         };
         Ok((subscription, subscribed))
     }

@@ -83,7 +83,12 @@ fn show(frame: Frame) -> String {
         Frame::Changes(it) => {
             let changes: String =
                 it.changes.iter().map(|change| format!("\n    {}", line(change))).collect();
-            format!("changes {} ({}, {}]{changes}", it.subscription_id, it.after, it.up_to)
+            format!(
+                "changes {} ({}, {}]{changes}",
+                it.subscription_ids.join("+"),
+                it.after,
+                it.up_to
+            )
         }
         Frame::CaughtUp(it) => format!("caught_up {} at {}", it.subscription_id, it.up_to),
         Frame::Progress(_) => panic!("left out"),
