@@ -49,9 +49,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// What made one group need locks is likely to come again: conflicts, replays,
 /// another replica that writes the same spaces.
 const LOCKED_GROUPS: u32 = 8;
-/// A group that knows nothing, or the wrong things, goes through every mode, and
-/// through each of the last two once more where a cache was stale.
-const MODES_MAX: u32 = 4;
 /// Waits between attempts when others were in the way.
 const BUSY_RETRIES: [Duration; 4] = [
     Duration::from_millis(2),
@@ -130,20 +127,20 @@ impl Committer {
     async fn decide(&mut self, jobs: &[Job]) -> Result<Verdicts, store::Error> {
         let mut unsure: Option<Verdicts> = None;
         let mut waits = BUSY_RETRIES.iter();
-        let (mut lost, mut again) = (0, 0);
+        let mut lost = 0;
         let mut mode = self.first_mode(jobs);
         loop {
             let mut decided = None;
             let failure = match self.attempt(jobs, mode, &mut decided).await {
                 Ok(verdicts) => return Ok(first_answers(verdicts, unsure.as_ref())),
-                Err(Undecided::Again(next)) if again < MODES_MAX => {
-                    again += 1;
-                    if next == Mode::Locked && mode != Mode::Locked {
+                Err(Undecided::Again(next)) if next > mode => {
+                    if next == Mode::Locked {
                         self.locked_groups = LOCKED_GROUPS;
                     }
                     mode = next;
                     continue;
                 }
+                // Under locks nobody can have been in the way.
                 Err(Undecided::Again(_)) => return Err(store::Error::Moved),
                 Err(Undecided::Failed(failure)) => failure,
             };

@@ -30,7 +30,8 @@ pub(super) struct Commit {
 }
 
 /// What a group is decided on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Each next one costs more and takes less for granted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Mode {
     /// What is cached, and the expectation that what is not is new; one round trip.
     Cached,
@@ -43,7 +44,7 @@ pub(super) enum Mode {
 /// Why a group was not decided.
 #[derive(Debug)]
 pub(super) enum Undecided {
-    /// Nothing happened; it must be decided in this mode.
+    /// Nothing happened; it must be decided in this mode, a later one.
     Again(Mode),
     Failed(store::Error),
 }
@@ -65,19 +66,20 @@ pub(super) async fn decide(
     now: OffsetDateTime,
     decided: &mut Option<Verdicts>,
 ) -> Result<Committed, Undecided> {
-    if mode == Mode::Locked {
-        let mut locked = writer.lock(&spaces(jobs)).await?;
-        let wanted = Wanted { answers_in_log: true, ..basis::wanted(cache, jobs) };
-        let loaded = locked.load(&wanted).await?;
-        let plan = Plan::new(cache, jobs, loaded, mode, now)?;
-        locked.write(&plan.decided, now).await.map_err(|error| again(error, mode))?;
-        *decided = Some(plan.verdicts.clone());
-        locked.commit().await?;
-        return Ok(plan.committed(cache));
-    }
     let loaded = match mode {
         Mode::Cached => basis::assumed(cache, jobs),
-        Mode::Read | Mode::Locked => writer.load(&basis::wanted(cache, jobs)).await?,
+        Mode::Read => {
+            let mut loaded = writer.load(&basis::wanted(cache, jobs)).await?;
+            if forget_stale(cache, &loaded) {
+                // What was taken for cached is read now.
+                loaded = writer.load(&basis::wanted(cache, jobs)).await?;
+                if forget_stale(cache, &loaded) {
+                    return Err(Undecided::Again(Mode::Locked));
+                }
+            }
+            loaded
+        }
+        Mode::Locked => return decide_locked(writer, cache, jobs, now, decided).await,
     };
     let plan = Plan::new(cache, jobs, loaded, mode, now)?;
     // An answer that no change stands for leaves no trace in the log, and a
@@ -91,6 +93,38 @@ pub(super) async fn decide(
         writer.write(&plan.decided, now).await.map_err(|error| again(error, mode))?;
     }
     Ok(plan.committed(cache))
+}
+
+/// The same under locks, where nobody can write in between.
+async fn decide_locked(
+    writer: &mut Writer,
+    cache: &mut Cache,
+    jobs: &[Job],
+    now: OffsetDateTime,
+    decided: &mut Option<Verdicts>,
+) -> Result<Committed, Undecided> {
+    let mut locked = writer.lock(&spaces(jobs)).await?;
+    let mut loaded = locked.load(&wanted_locked(cache, jobs)).await?;
+    if forget_stale(cache, &loaded) {
+        loaded = locked.load(&wanted_locked(cache, jobs)).await?;
+    }
+    let plan = Plan::new(cache, jobs, loaded, Mode::Locked, now)?;
+    locked.write(&plan.decided, now).await?;
+    *decided = Some(plan.verdicts.clone());
+    locked.commit().await?;
+    Ok(plan.committed(cache))
+}
+
+/// With all earlier answers.
+fn wanted_locked<'j>(cache: &Cache, jobs: &'j [Job]) -> Wanted<'j> {
+    Wanted { answers_in_log: true, ..basis::wanted(cache, jobs) }
+}
+
+/// Forgets what is cached of spaces that are elsewhere by now; whether anything
+/// was, so that it has to be read.
+fn forget_stale(cache: &mut Cache, loaded: &Loaded) -> bool {
+    let standings = loaded.standings.iter();
+    standings.fold(false, |stale, (space, at)| !cache.check(*space, at) || stale)
 }
 
 /// What a failed write means for the group. A space that was not as expected may
@@ -133,20 +167,12 @@ impl PlannedSpace {
 
 impl Plan {
     fn new(
-        cache: &mut Cache,
+        cache: &Cache,
         jobs: &[Job],
         loaded: Loaded,
         mode: Mode,
         now: OffsetDateTime,
     ) -> Result<Self, Undecided> {
-        let mut stale = false;
-        for (space, standing) in &loaded.standings {
-            stale |= !cache.check(*space, standing);
-        }
-        if stale {
-            // What was taken for cached is to be read now.
-            return Err(Undecided::Again(mode));
-        }
         // A space that does not exist yet is born when it is locked.
         let bases = basis::bases(cache, jobs, loaded).ok_or(Undecided::Again(Mode::Locked))?;
         let mut spaces: HashMap<_, _> = bases.into_iter().map(PlannedSpace::begin).collect();

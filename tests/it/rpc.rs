@@ -11,6 +11,7 @@ mod mutate;
 mod replay;
 mod sequence;
 mod status;
+mod together;
 
 use syncline::rpc::proto::mutation::Operation;
 use syncline::rpc::proto::{

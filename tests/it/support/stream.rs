@@ -55,13 +55,16 @@ impl Stream {
 
     /// The next frame that is not progress.
     pub async fn frame(&mut self) -> Frame {
-        loop {
-            match self.next().await.expect("the stream goes on") {
-                Some(Frame::Progress(_)) => {}
-                Some(frame) => return frame,
-                None => panic!("the stream ended"),
+        let next = async {
+            loop {
+                match self.next().await.expect("the stream goes on") {
+                    Some(Frame::Progress(_)) => {}
+                    Some(frame) => return frame,
+                    None => panic!("the stream ended"),
+                }
             }
-        }
+        };
+        timeout(Duration::from_secs(30), next).await.expect("a frame comes within 30 s")
     }
 }
 
