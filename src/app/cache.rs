@@ -11,6 +11,8 @@ use crate::store::Standing;
 /// Memory for one committer's records, both generations together.
 const CACHE_BYTES_MAX: usize = 16 << 20;
 
+/// What a space takes without its records and sequences.
+const SPACE_BYTES: usize = size_of::<(SpaceId, CachedSpace)>();
 /// After so many records in a row that were new, the next is expected to be.
 const NEWS_MIN: u32 = 16;
 
@@ -103,11 +105,14 @@ impl Cache {
         if let Some(old) = self.old.spaces.get_mut(&space) {
             old.standing = learned.after;
         }
-        let young = self.young.spaces.entry(space).or_insert_with(|| CachedSpace {
-            standing: learned.after,
-            news,
-            records: HashMap::new(),
-            sequences: HashMap::new(),
+        let young = self.young.spaces.entry(space).or_insert_with(|| {
+            self.young.bytes += SPACE_BYTES;
+            CachedSpace {
+                standing: learned.after,
+                news,
+                records: HashMap::new(),
+                sequences: HashMap::new(),
+            }
         });
         (young.standing, young.news) = (learned.after, news);
         for record in learned.state.records() {
@@ -132,7 +137,8 @@ impl Cache {
             let Some(gone) = generation.spaces.remove(&space) else { continue };
             let records: usize = gone.records.values().map(|record| record.size_bytes()).sum();
             let sequences: usize = gone.sequences.keys().map(sequence_bytes).sum();
-            generation.bytes = generation.bytes.saturating_sub(records + sequences);
+            let bytes = SPACE_BYTES + records + sequences;
+            generation.bytes = generation.bytes.saturating_sub(bytes);
         }
     }
 
@@ -207,6 +213,19 @@ mod tests {
         assert_eq!(cache.sequence(SPACE, &phone), Sequence::new(10_000));
         assert!(cache.check(SPACE, &at(10_000)) && !cache.check(SPACE, &at(10_001)));
         assert_eq!(cache.young.bytes + cache.old.bytes, 0, "what was forgotten is not counted");
+    }
+
+    #[test]
+    fn spaces_without_records_do_not_grow_for_ever() {
+        let mut cache = Cache::default();
+        let state = &SpaceState::new(Revision::ZERO, [], HashMap::new(), HashMap::new());
+        for number in 0..1_000_000 {
+            let (before, after) = (at(0), at(0));
+            let learned = Learned { before, after, state, news: Some(0) };
+            cache.keep(SpaceId(Uuid::from_u128(number)), &learned);
+        }
+        let spaces = cache.young.spaces.len() + cache.old.spaces.len();
+        assert!(spaces * SPACE_BYTES <= CACHE_BYTES_MAX + SPACE_BYTES, "{spaces}");
     }
 
     #[test]
