@@ -57,6 +57,14 @@ pub(super) fn is_known(cache: &Cache, jobs: &[Job]) -> bool {
     })
 }
 
+/// Whether something that the job names is cached.
+pub(super) fn relies_on(cache: &Cache, job: &Job) -> bool {
+    let space = job.space.id;
+    let mut contents = job.request.mutations.iter().filter_map(|it| it.content.as_ref().ok());
+    contents.any(|content| cache.record(space, &content.key).is_some())
+        || sequenced(job).is_some_and(|device| cache.sequence(space, device).is_some())
+}
+
 /// Whether the client seems to write the record for the first time.
 fn looks_new(content: &Content) -> bool {
     matches!(content.operation, Operation::Create(_) | Operation::Put(_))
@@ -71,8 +79,7 @@ fn sequenced(job: &Job) -> Option<&DeviceId> {
 
 /// What the decisions need and the cache may not have. Whether the cache holds
 /// shows only with the head, so a record is asked for unless it is cached at
-/// whatever head; in the rare case that it was the wrong one, the group is
-/// decided anew.
+/// whatever head; in the rare case that it was the wrong one, all is read anew.
 pub(super) fn wanted<'j>(cache: &Cache, jobs: &'j [Job]) -> Wanted<'j> {
     let mut wanted = Wanted::default();
     let (mut keys, mut devices) = (HashSet::new(), HashSet::new());
@@ -100,8 +107,8 @@ pub(super) fn assumed(cache: &Cache, jobs: &[Job]) -> Loaded {
     Loaded { standings: jobs.iter().filter_map(standing).collect(), ..Loaded::default() }
 }
 
-/// What is known of each space of the group, once it was read. None if one of
-/// them does not exist yet.
+/// What is known of each space of the group. None if one of them does not exist
+/// yet.
 pub(super) fn bases(
     cache: &Cache,
     jobs: &[Job],

@@ -39,13 +39,6 @@ struct CachedSpace {
     sequences: HashMap<DeviceId, Sequence>,
 }
 
-impl CachedSpace {
-    fn holds(&self, now: &Standing) -> bool {
-        let Standing { at, answered } = self.standing;
-        at.head == now.at.head && at.epoch == now.at.epoch && answered == now.answered
-    }
-}
-
 /// What a committed group has learned of a space.
 #[derive(Debug)]
 pub(super) struct Learned<'g> {
@@ -81,15 +74,10 @@ impl Cache {
         news.is_some_and(|news| news >= NEWS_MIN)
     }
 
-    /// Forgets the space unless what is cached of it is how it is now; whether
-    /// it was.
-    pub(super) fn check(&mut self, space: SpaceId, now: &Standing) -> bool {
-        let holds = |it: &Generation| it.spaces.get(&space).is_none_or(|cached| cached.holds(now));
-        let all = self.generations().all(holds);
-        if !all {
-            self.forget(space);
-        }
-        all
+    /// Whether what is cached of the space, if anything, is how it is now.
+    pub(super) fn holds(&self, space: SpaceId, now: &Standing) -> bool {
+        let mut cached = self.generations().filter_map(|it| it.spaces.get(&space));
+        cached.all(|cached| cached.standing.is_still(now))
     }
 
     /// Caches what a committed group knows of the space.
@@ -97,7 +85,9 @@ impl Cache {
         if self.young.bytes > CACHE_BYTES_MAX / 2 {
             self.old = std::mem::take(&mut self.young);
         }
-        self.check(space, &learned.before);
+        if !self.holds(space, &learned.before) {
+            self.forget(space);
+        }
         let known = self.generations().find_map(|it| it.spaces.get(&space)).map_or(0, |it| it.news);
         let news = learned.news.map_or(0, |more| known.saturating_add(more));
         // The old generation's records of the space are still right, unless
@@ -211,7 +201,8 @@ mod tests {
         assert!(cache.record(SPACE, &record("1", 1, 0).key).is_none());
         let phone = DeviceId::parse("phone").unwrap();
         assert_eq!(cache.sequence(SPACE, &phone), Sequence::new(10_000));
-        assert!(cache.check(SPACE, &at(10_000)) && !cache.check(SPACE, &at(10_001)));
+        assert!(cache.holds(SPACE, &at(10_000)) && !cache.holds(SPACE, &at(10_001)));
+        cache.forget(SPACE);
         assert_eq!(cache.young.bytes + cache.old.bytes, 0, "what was forgotten is not counted");
     }
 
@@ -247,9 +238,8 @@ mod tests {
             Standing { at: SpaceHead { epoch: Epoch(Uuid::nil()), ..at(1).at }, ..at(1) },
         ] {
             learn(&mut cache, 0, &record("a", 1, 10), Some(1));
-            assert_eq!(cache.standing(SPACE), Some(at(1)));
-            assert!(!cache.check(SPACE, &elsewhere));
-            assert_eq!(cache.standing(SPACE), None);
+            assert!(cache.standing(SPACE).unwrap().is_still(&at(1)));
+            assert!(!cache.holds(SPACE, &elsewhere));
         }
     }
 

@@ -49,6 +49,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// What made one group need locks is likely to come again: conflicts, replays,
 /// another replica that writes the same spaces.
 const LOCKED_GROUPS: u32 = 8;
+/// The same for what was cached and did not hold.
+const READ_GROUPS: u32 = 8;
 /// Waits between attempts when others were in the way.
 const BUSY_RETRIES: [Duration; 4] = [
     Duration::from_millis(2),
@@ -66,11 +68,22 @@ pub(super) struct Committer {
     writer: Option<Writer>,
     /// So many groups begin under locks: one before them had to.
     locked_groups: u32,
+    /// So many are read first: what was cached did not hold.
+    read_groups: u32,
 }
 
 impl Committer {
     pub(super) fn new(store: Store, clock: Clock, hub: Arc<Hub>, wakeup: Arc<Wakeup>) -> Self {
-        Self { store, clock, hub, wakeup, cache: Cache::default(), writer: None, locked_groups: 0 }
+        Self {
+            store,
+            clock,
+            hub,
+            wakeup,
+            cache: Cache::default(),
+            writer: None,
+            locked_groups: 0,
+            read_groups: 0,
+        }
     }
 
     /// Runs until `stop`, then decides what is in the queue and ends.
@@ -134,8 +147,9 @@ impl Committer {
             let failure = match self.attempt(jobs, mode, &mut decided).await {
                 Ok(verdicts) => return Ok(first_answers(verdicts, unsure.as_ref())),
                 Err(Undecided::Again(next)) if next > mode => {
-                    if next == Mode::Locked {
-                        self.locked_groups = LOCKED_GROUPS;
+                    match next {
+                        Mode::Locked => self.locked_groups = LOCKED_GROUPS,
+                        _ => self.read_groups = READ_GROUPS,
                     }
                     mode = next;
                     continue;
@@ -144,7 +158,10 @@ impl Committer {
                 Err(Undecided::Again(_)) => return Err(store::Error::Moved),
                 Err(Undecided::Failed(failure)) => failure,
             };
-            unsure = decided.or(unsure);
+            if !matches!(failure, store::Error::Busy(_)) {
+                unsure = decided.or(unsure);
+            }
+            mode = mode.max(Mode::Read);
             jobs.iter().for_each(|job| self.cache.forget(job.space.id));
             match &failure {
                 store::Error::Busy(_) => match waits.next() {
@@ -171,6 +188,9 @@ impl Committer {
         if self.locked_groups > 0 {
             self.locked_groups -= 1;
             Mode::Locked
+        } else if self.read_groups > 0 {
+            self.read_groups -= 1;
+            Mode::Read
         } else if basis::is_known(&self.cache, jobs) {
             Mode::Cached
         } else {

@@ -35,6 +35,13 @@ pub enum Error {
     Panicked(#[source] tokio::task::JoinError),
 }
 
+impl Error {
+    /// Whether the store failed in a way that may pass.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Store(failure) if failure.is_retryable())
+    }
+}
+
 impl From<store::Error> for Error {
     fn from(error: store::Error) -> Self {
         Self::Store(Arc::new(error))

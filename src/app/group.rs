@@ -29,8 +29,7 @@ pub(super) struct Commit {
     pub(super) changes: Vec<Arc<Change>>,
 }
 
-/// What a group is decided on.
-/// Each next one costs more and takes less for granted.
+/// What a group is decided on. Each next one costs more and takes less for granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Mode {
     /// What is cached, and the expectation that what is not is new; one round trip.
@@ -70,10 +69,10 @@ pub(super) async fn decide(
         Mode::Cached => basis::assumed(cache, jobs),
         Mode::Read => {
             let mut loaded = writer.load(&basis::wanted(cache, jobs)).await?;
-            if forget_stale(cache, &loaded) {
+            if forget_stale(cache, jobs, &loaded) {
                 // What was taken for cached is read now.
                 loaded = writer.load(&basis::wanted(cache, jobs)).await?;
-                if forget_stale(cache, &loaded) {
+                if forget_stale(cache, jobs, &loaded) {
                     return Err(Undecided::Again(Mode::Locked));
                 }
             }
@@ -84,9 +83,10 @@ pub(super) async fn decide(
     let plan = Plan::new(cache, jobs, loaded, mode, now)?;
     // An answer that no change stands for leaves no trace in the log, and a
     // refused request none at all: those are decided under locks, with all
-    // earlier answers at hand.
+    // earlier answers at hand. What was only assumed is read first.
     if !plan.verdicts.iter().all(all_applied_or_replayed) {
-        return Err(Undecided::Again(Mode::Locked));
+        let next = if mode == Mode::Cached { Mode::Read } else { Mode::Locked };
+        return Err(Undecided::Again(next));
     }
     if !plan.decided.iter().all(Decided::is_empty) {
         *decided = Some(plan.verdicts.clone());
@@ -105,11 +105,16 @@ async fn decide_locked(
 ) -> Result<Committed, Undecided> {
     let mut locked = writer.lock(&spaces(jobs)).await?;
     let mut loaded = locked.load(&wanted_locked(cache, jobs)).await?;
-    if forget_stale(cache, &loaded) {
+    if forget_stale(cache, jobs, &loaded) {
         loaded = locked.load(&wanted_locked(cache, jobs)).await?;
     }
     let plan = Plan::new(cache, jobs, loaded, Mode::Locked, now)?;
-    locked.write(&plan.decided, now).await?;
+    locked.write(&plan.decided, now).await.map_err(|error| match error {
+        store::Error::Moved | store::Error::Repeated => {
+            store::Error::Corrupt("a space that is not as it was read under its lock".into())
+        }
+        other => other,
+    })?;
     *decided = Some(plan.verdicts.clone());
     locked.commit().await?;
     Ok(plan.committed(cache))
@@ -120,22 +125,28 @@ fn wanted_locked<'j>(cache: &Cache, jobs: &'j [Job]) -> Wanted<'j> {
     Wanted { answers_in_log: true, ..basis::wanted(cache, jobs) }
 }
 
-/// Forgets what is cached of spaces that are elsewhere by now; whether anything
-/// was, so that it has to be read.
-fn forget_stale(cache: &mut Cache, loaded: &Loaded) -> bool {
-    let standings = loaded.standings.iter();
-    standings.fold(false, |stale, (space, at)| !cache.check(*space, at) || stale)
+/// Forgets what is cached of spaces that are elsewhere by now; whether some of it
+/// was taken for known, so that it has to be read.
+fn forget_stale(cache: &mut Cache, jobs: &[Job], loaded: &Loaded) -> bool {
+    let mut relied_on = false;
+    for (space, standing) in &loaded.standings {
+        if !cache.holds(*space, standing) {
+            let mut jobs = jobs.iter().filter(|job| job.space.id == *space);
+            relied_on |= jobs.any(|job| basis::relies_on(cache, job));
+            cache.forget(*space);
+        }
+    }
+    relied_on
 }
 
-/// What a failed write means for the group. A space that was not as expected may
-/// have been written elsewhere, or a mutation may have taken effect before; the
-/// more is read the next time.
+/// What a failed write means for the group: more is read the next time.
 fn again(error: store::Error, mode: Mode) -> Undecided {
-    match (error, mode) {
-        (store::Error::Moved, Mode::Cached) => Undecided::Again(Mode::Read),
-        (store::Error::Moved, Mode::Read) => Undecided::Again(Mode::Locked),
-        // Under locks nobody can have written in between.
-        (error, _) => Undecided::Failed(error),
+    match error {
+        // Its answer is looked for under locks.
+        store::Error::Repeated => Undecided::Again(Mode::Locked),
+        store::Error::Moved if mode == Mode::Cached => Undecided::Again(Mode::Read),
+        store::Error::Moved => Undecided::Again(Mode::Locked),
+        other => Undecided::Failed(other),
     }
 }
 

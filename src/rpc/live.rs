@@ -1,32 +1,15 @@
-//! One round of a stream's live subscriptions. Those that follow the same space
-//! in the same way, and are at the same place, go on together: what the first of
+//! How live subscriptions go on. Those of a stream that follow the same space in
+//! the same way, and are at the same place, do it together: what the first of
 //! them is given is read and encoded once, and one frame names them all.
+
+use std::collections::HashMap;
 
 use super::encoded::Encoded;
 use super::page::PageBuilder;
 use super::subscription::{Phase, Subscription};
 use super::{proto, to_proto};
-use crate::app::Error;
-use crate::domain::{Change, CursorFault, DocumentForm, Epoch, Filter, Revision, SpaceId, limits};
+use crate::domain::{Change, DocumentForm, Epoch, Filter, Revision, SpaceId, limits};
 use crate::hub::Ahead;
-
-/// What subscriptions have gone through so far in this round.
-#[derive(Debug, Default)]
-pub(super) struct Round {
-    strides: Vec<Stride>,
-}
-
-/// One way that some of them went.
-#[derive(Debug)]
-struct Stride {
-    view: View,
-    before: Place,
-    after: Place,
-    phase: Phase,
-    changes: PageBuilder,
-    /// Who went it.
-    ids: Vec<String>,
-}
 
 /// What a subscription follows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,7 +21,7 @@ pub(super) struct View {
 }
 
 /// Where a subscription is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Place {
     /// Everything up to here was looked at.
     pub(super) read_to: Revision,
@@ -47,70 +30,65 @@ pub(super) struct Place {
     pub(super) told_to: Revision,
 }
 
-impl Round {
-    /// Lets a live subscription go one frame of the hub further. False if it
-    /// stays where it is, until its space moves. An error ends it.
-    pub(super) fn step(&mut self, subscription: &mut Subscription) -> Result<bool, Error> {
-        let (view, at) = (&subscription.view, subscription.place);
-        let gone = self.strides.iter().position(|it| it.before == at && it.view == *view);
-        let index = match gone {
-            Some(index) => index,
-            None => {
-                self.strides.push(Stride::of(subscription)?);
-                self.strides.len() - 1
-            }
-        };
-        let Some(stride) = self.strides.get_mut(index) else { return Ok(false) };
-        if !stride.changes.is_empty() {
-            stride.ids.push(subscription.id.clone());
-        }
-        subscription.go_on(stride.phase, stride.after);
-        Ok(stride.phase == Phase::CatchUp || stride.after != at)
-    }
-
-    /// The frames of all that have changes to tell.
-    pub(super) fn frames(self) -> impl Iterator<Item = Encoded> {
-        let tells = |stride: &Stride| !stride.changes.is_empty();
-        self.strides.into_iter().filter(tells).map(|stride| {
-            let Stride { before, after, changes, ids, .. } = stride;
-            changes_frame(ids, before.told_to, after.told_to, changes)
-        })
-    }
+/// What a step comes to.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// Nothing is ahead, until the space moves.
+    Stay,
+    /// It went on, perhaps without having anything to tell.
+    Go(Option<Encoded>),
+    /// The space has another epoch by now, and this head.
+    Replaced(Epoch, Revision),
 }
 
-impl Stride {
-    fn of(subscription: &Subscription) -> Result<Self, Error> {
-        let Subscription { view, place: before, .. } = subscription;
-        let mut stride = Self {
-            view: view.clone(),
-            before: *before,
-            after: *before,
-            phase: Phase::Live,
-            changes: PageBuilder::default(),
-            ids: Vec::new(),
-        };
-        let bytes_max = limits::FRAME_CHANGE_BYTES_MAX;
-        match subscription.watch.ahead(view.epoch, before.read_to, bytes_max) {
-            Ahead::Nothing => {}
-            Ahead::InStore => stride.phase = Phase::CatchUp,
-            Ahead::Replaced(epoch, head) => {
-                let (fault, floor) = (CursorFault::EpochChanged, Revision::ZERO);
-                return Err(Error::Cursor { fault, epoch, head, floor });
-            }
-            Ahead::Entries(entries, up_to) => {
-                let encode = |change: &Change| to_proto::change_entry(change, view.form);
-                for entry in entries.iter().filter(|entry| view.filter.passes(&entry.change)) {
-                    // Always fits: the ring gives much less than a message holds.
-                    stride.changes.push(entry.encoded(view.form, encode));
-                }
-                stride.after.read_to = up_to;
-                if !stride.changes.is_empty() {
-                    stride.after.told_to = up_to;
-                }
-            }
+/// The live subscriptions that go together, by their indices.
+pub(super) fn parties(subscriptions: &[Subscription]) -> Vec<Vec<usize>> {
+    let mut parties: Vec<Vec<usize>> = Vec::new();
+    let mut known = HashMap::new();
+    for (index, it) in subscriptions.iter().enumerate().filter(|(_, it)| it.phase == Phase::Live) {
+        let number = *known.entry((it.view_number, it.place)).or_insert(parties.len());
+        match parties.get_mut(number) {
+            Some(party) => party.push(index),
+            None => parties.push(vec![index]),
         }
-        Ok(stride)
     }
+    parties
+}
+
+/// Lets a party go one frame of the hub further.
+pub(super) fn step(subscriptions: &mut [Subscription], party: &[usize]) -> Step {
+    let Some(first) = party.first().and_then(|index| subscriptions.get(*index)) else {
+        return Step::Stay;
+    };
+    let Subscription { view, place: before, .. } = first;
+    let (before, mut after, mut phase) = (*before, *before, Phase::Live);
+    let mut changes = PageBuilder::default();
+    match first.watch.ahead(view.epoch, before.read_to, limits::FRAME_CHANGE_BYTES_MAX) {
+        Ahead::Nothing => return Step::Stay,
+        Ahead::InStore => phase = Phase::CatchUp,
+        Ahead::Replaced(epoch, head) => return Step::Replaced(epoch, head),
+        Ahead::Entries(entries, up_to) => {
+            let encode = |change: &Change| to_proto::change_entry(change, view.form);
+            for entry in entries.iter().filter(|entry| view.filter.passes(&entry.change)) {
+                // Always fits, also with a thousand names: the ring gives much
+                // less than a message holds.
+                changes.push(entry.encoded(view.form, encode));
+            }
+            after.read_to = up_to;
+        }
+    }
+    let tells = !changes.is_empty();
+    if tells {
+        after.told_to = after.read_to;
+    }
+    let mut ids = Vec::new();
+    for index in party {
+        if let Some(subscription) = subscriptions.get_mut(*index) {
+            subscription.go_on(phase, after);
+            ids.extend(tells.then(|| subscription.id.clone()));
+        }
+    }
+    Step::Go(tells.then(|| changes_frame(ids, before.told_to, after.told_to, changes)))
 }
 
 /// A frame with the changes of a range.

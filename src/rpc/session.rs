@@ -12,23 +12,21 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep, interval_at, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming};
-use tonic_types::StatusExt;
 
 use super::auth::unauthenticated;
 use super::encoded::Encoded;
-use super::live::{Place, Round, View};
+use super::live::{self, Place, Step, View};
 use super::outbox::{Frames, Outbox, outbox};
 use super::proto::subscribe_request::Frame as Request;
 use super::proto::subscribe_response::Frame as Response;
 use super::service::Service;
 use super::status::{self, status};
-use super::subscription::{Phase, Subscription, encode};
+use super::subscription::{Phase, Subscription, closed, encode, ending};
 use super::{from_proto, proto, to_proto};
 use crate::app::{App, Error};
 use crate::auth::{Principal, RefusalClass};
 use crate::clock::Clock;
-use crate::domain::{Filter, Space, Violation, limits};
-use crate::store;
+use crate::domain::{CursorFault, Filter, Revision, Space, Violation, limits};
 
 /// Shorter than the 15 s that are promised.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
@@ -64,6 +62,7 @@ pub(super) fn open(
         wake: Arc::new(Notify::new()),
         progress,
         subscriptions: Vec::new(),
+        views: 0,
         retry_at: None,
     };
     let task = async move {
@@ -88,9 +87,14 @@ struct Session {
     wake: Arc<Notify>,
     progress: Interval,
     subscriptions: Vec<Subscription>,
+    /// So many views had a number so far, or could have had.
+    views: usize,
     /// The store was away; read it again then.
     retry_at: Option<Instant>,
 }
+
+/// Subscriptions that a round ended, by their indices, and why.
+type Ended = Vec<(usize, Error)>;
 
 /// What woke a session.
 enum Event {
@@ -159,43 +163,62 @@ impl Session {
 
     /// Lets every subscription go one step. True if some may go on at once.
     async fn round(&mut self) -> Result<bool, Status> {
+        let mut ended = Vec::new();
+        let caught_up = self.round_of_catch_up(&mut ended).await?;
+        let went_live = self.round_of_live(&mut ended).await?;
+        ended.sort_by_key(|(index, _)| *index);
+        for (index, error) in ended.into_iter().rev() {
+            let id = self.subscriptions.swap_remove(index).id;
+            self.send(ending(id, error)).await?;
+        }
+        Ok(caught_up || went_live)
+    }
+
+    async fn round_of_catch_up(&mut self, ended: &mut Ended) -> Result<bool, Status> {
         self.retry_at = self.retry_at.filter(|at| Instant::now() < *at);
         let app = Arc::clone(&self.app);
         let mut behind = false;
-        let mut live = Round::default();
-        let mut ended = Vec::new();
         for index in 0..self.subscriptions.len() {
+            // The store is away for one: then only what is live goes on.
+            if self.retry_at.is_some() {
+                break;
+            }
             let Some(subscription) = self.subscriptions.get_mut(index) else { break };
-            let stepped = match subscription.phase {
-                Phase::Live => live.step(subscription).map(|moved| (moved, Vec::new())),
-                // The store is away for one: then only what is live goes on.
-                Phase::CatchUp if self.retry_at.is_some() => continue,
-                // Cancel: what waits for the store has changed nothing yet.
-                Phase::CatchUp => match timeout(STEP_TIMEOUT, subscription.catch_up(&app)).await {
-                    Ok(stepped) => stepped.map(|frames| (true, frames)),
-                    Err(_slow) => Err(store::Error::TimedOut("a page of changes").into()),
-                },
-            };
-            match stepped {
-                Ok((moved, frames)) => {
-                    behind |= moved;
+            if subscription.phase == Phase::Live {
+                continue;
+            }
+            // Cancel: what waits for the store has changed nothing yet.
+            match timeout(STEP_TIMEOUT, subscription.catch_up(&app)).await {
+                Ok(Ok(frames)) => {
+                    behind = true;
                     for frame in frames {
                         self.send(frame).await?;
                     }
                 }
+                Ok(Err(error)) if !error.is_retryable() => ended.push((index, error)),
                 // The store comes back, and the cursor is still good.
-                Err(Error::Store(failure)) if failure.is_retryable() => {
-                    self.retry_at = Some(Instant::now() + STORE_RETRY);
-                }
-                Err(error) => ended.push((index, error)),
+                Err(_) | Ok(Err(_)) => self.retry_at = Some(Instant::now() + STORE_RETRY),
             }
         }
-        for frame in live.frames() {
-            self.send(frame).await?;
-        }
-        for (index, error) in ended.into_iter().rev() {
-            let id = self.subscriptions.swap_remove(index).id;
-            self.send(ending(id, error)).await?;
+        Ok(behind)
+    }
+
+    async fn round_of_live(&mut self, ended: &mut Ended) -> Result<bool, Status> {
+        let mut behind = false;
+        for party in live::parties(&self.subscriptions) {
+            match live::step(&mut self.subscriptions, &party) {
+                Step::Stay => {}
+                Step::Go(frame) => {
+                    behind = true;
+                    if let Some(frame) = frame {
+                        self.send(frame).await?;
+                    }
+                }
+                Step::Replaced(epoch, head) => ended.extend(party.into_iter().map(|index| {
+                    let (fault, floor) = (CursorFault::EpochChanged, Revision::ZERO);
+                    (index, Error::Cursor { fault, epoch, head, floor })
+                })),
+            }
         }
         Ok(behind)
     }
@@ -268,6 +291,7 @@ impl Session {
         }
         match self.begin(frame).await {
             Ok((subscription, subscribed)) => {
+                self.views += 1;
                 self.subscriptions.push(subscription);
                 self.send(encode(Response::Subscribed(subscribed))).await
             }
@@ -312,14 +336,18 @@ impl Session {
             head: at.head.get(),
             floor: at.floor.get(),
         };
+        let view = View {
+            space: space.id,
+            epoch: at.epoch,
+            filter: Filter { collections, not_by: device.filter(|_| !frame.echo) },
+            form,
+        };
+        let alike = self.subscriptions.iter().find(|it| it.view == view);
+        let view_number = alike.map_or(self.views, |it| it.view_number);
         let subscription = Subscription {
             id: subscribed.subscription_id.clone(),
-            view: View {
-                space: space.id,
-                epoch: at.epoch,
-                filter: Filter { collections, not_by: device.filter(|_| !frame.echo) },
-                form,
-            },
+            view,
+            view_number,
             space,
             watch,
             phase: Phase::CatchUp,
@@ -345,36 +373,4 @@ fn heard_no_more(fault: &Status) -> Result<(), Status> {
         }
         _ => Err(invalid("frame", "cannot be decoded")),
     }
-}
-
-/// The last frame of a subscription that an error ended.
-fn ending(subscription_id: String, error: Error) -> Encoded {
-    match error {
-        Error::Cursor { fault, epoch, head, floor } => {
-            encode(Response::ResyncRequired(proto::ResyncRequiredFrame {
-                subscription_id,
-                reason: to_proto::resync_reason(fault).into(),
-                epoch: epoch.to_string(),
-                head: head.get(),
-                floor: floor.get(),
-            }))
-        }
-        other => closed(subscription_id, &other.into()),
-    }
-}
-
-fn closed(subscription_id: String, status: &Status) -> Encoded {
-    let details = status.get_error_details();
-    let violations = details.bad_request().into_iter().flat_map(|it| &it.field_violations);
-    let violations = violations.map(|it| proto::FieldViolation {
-        field: it.field.clone(),
-        description: it.description.clone(),
-    });
-    encode(Response::Closed(proto::ClosedFrame {
-        subscription_id,
-        code: status.code().into(),
-        reason: details.error_info().map_or_else(String::new, |info| info.reason.clone()),
-        message: status.message().to_owned(),
-        violations: violations.collect(),
-    }))
 }

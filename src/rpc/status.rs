@@ -120,6 +120,7 @@ impl From<Error> for Status {
                 store::Error::Unavailable(_)
                 | store::Error::TimedOut(_)
                 | store::Error::Moved
+                | store::Error::Repeated
                 | store::Error::Busy(_) => retryable(
                     Code::Unavailable,
                     "SYNC_FAILED",

@@ -2,9 +2,13 @@
 //! catch-up (pages of the store), then live (the hub), and back whenever it has
 //! fallen off the ring. The cursor is all its state.
 
+use tonic::Status;
+use tonic_types::StatusExt;
+
 use super::encoded::Encoded;
 use super::live::{Place, View, changes_frame};
 use super::page::PageBuilder;
+use super::proto::subscribe_response::Frame as Response;
 use super::{proto, to_proto};
 use crate::app::{App, Error};
 use crate::domain::{Cursor, Revision, Space, limits};
@@ -16,6 +20,8 @@ pub(super) struct Subscription {
     pub(super) id: String,
     pub(super) space: Space,
     pub(super) view: View,
+    /// Equal for those of the stream that have equal views.
+    pub(super) view_number: usize,
     pub(super) watch: Watch,
     pub(super) phase: Phase,
     pub(super) place: Place,
@@ -31,7 +37,7 @@ pub(super) enum Phase {
 }
 
 impl Subscription {
-    /// Goes one page of the store further, and sends these. An error ends the subscription,
+    /// Goes one page of the store further; the frames to send. An error ends the subscription,
     /// except that of a store that is away.
     pub(super) async fn catch_up(&mut self, app: &App) -> Result<Vec<Encoded>, Error> {
         let cursor = Cursor { epoch: Some(self.view.epoch), revision: self.place.read_to };
@@ -77,7 +83,7 @@ impl Subscription {
     fn caught_up(&self) -> Encoded {
         let up_to = self.place.read_to.get();
         let frame = proto::CaughtUpFrame { subscription_id: self.id.clone(), up_to };
-        encode(proto::subscribe_response::Frame::CaughtUp(frame))
+        encode(Response::CaughtUp(frame))
     }
 
     /// Where it is. Everything up to there has been sent before.
@@ -93,6 +99,39 @@ impl Subscription {
 }
 
 /// A frame, encoded.
-pub(super) fn encode(frame: proto::subscribe_response::Frame) -> Encoded {
+pub(super) fn encode(frame: Response) -> Encoded {
     Encoded::from_message(&proto::SubscribeResponse { frame: Some(frame) })
+}
+
+/// The last frame of a subscription that an error ended.
+pub(super) fn ending(subscription_id: String, error: Error) -> Encoded {
+    match error {
+        Error::Cursor { fault, epoch, head, floor } => {
+            encode(Response::ResyncRequired(proto::ResyncRequiredFrame {
+                subscription_id,
+                reason: to_proto::resync_reason(fault).into(),
+                epoch: epoch.to_string(),
+                head: head.get(),
+                floor: floor.get(),
+            }))
+        }
+        other => closed(subscription_id, &other.into()),
+    }
+}
+
+/// The last frame of a subscription that ended for another reason.
+pub(super) fn closed(subscription_id: String, status: &Status) -> Encoded {
+    let details = status.get_error_details();
+    let violations = details.bad_request().into_iter().flat_map(|it| &it.field_violations);
+    let violations = violations.map(|it| proto::FieldViolation {
+        field: it.field.clone(),
+        description: it.description.clone(),
+    });
+    encode(Response::Closed(proto::ClosedFrame {
+        subscription_id,
+        code: status.code().into(),
+        reason: details.error_info().map_or_else(String::new, |info| info.reason.clone()),
+        message: status.message().to_owned(),
+        violations: violations.collect(),
+    }))
 }

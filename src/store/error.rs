@@ -12,9 +12,12 @@ pub enum Error {
     /// Others were in the way, and nothing happened: try again.
     #[error("the database is busy")]
     Busy(#[source] sqlx::Error),
-    /// Another replica wrote in between, and nothing happened: decide anew.
-    #[error("another replica has written in between")]
+    /// Something is not as it was known, and nothing happened: decide anew.
+    #[error("the database is not as it was known")]
     Moved,
+    /// A mutation took effect before, and nothing happened: find its answer.
+    #[error("a mutation took effect before")]
+    Repeated,
     /// It refused a statement: the same statement will be refused again.
     #[error("the database refused a statement")]
     Refused(#[source] sqlx::Error),
@@ -35,16 +38,21 @@ pub enum Error {
 impl Error {
     /// Whether trying again later may help.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Unavailable(_) | Self::TimedOut(_) | Self::Busy(_) | Self::Moved)
+        matches!(
+            self,
+            Self::Unavailable(_) | Self::TimedOut(_) | Self::Busy(_) | Self::Moved | Self::Repeated
+        )
     }
 
-    /// What a failed write means: a head that is not what it was shows as a
-    /// division by zero, or, when the other replica committed meanwhile, as a
-    /// row that is there already.
+    /// What a failed write means: what is not as it was known shows as a division
+    /// by zero, or as a row that is there already.
     pub(super) fn of_write(error: sqlx::Error) -> Self {
-        let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
-        match code.as_deref() {
-            Some("22012" | "23505") => Self::Moved,
+        let database = error.as_database_error();
+        let code = database.and_then(sqlx::error::DatabaseError::code);
+        let constraint = database.and_then(sqlx::error::DatabaseError::constraint);
+        match (code.as_deref(), constraint) {
+            (Some("23505"), Some("changes_by_mutation")) => Self::Repeated,
+            (Some("22012" | "23505"), _) => Self::Moved,
             _ => error.into(),
         }
     }
@@ -58,6 +66,7 @@ impl Error {
             }
             Self::Url(_) => Some("write it as postgres://user:password@host:5432/database"),
             Self::Moved
+            | Self::Repeated
             | Self::Busy(_)
             | Self::Refused(_)
             | Self::Corrupt(_)

@@ -31,11 +31,19 @@ pub struct Wanted<'j> {
 }
 
 /// How far a space is, to the last thing that was stored in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct Standing {
     pub at: SpaceHead,
     /// How often answers or sequences were stored.
     pub answered: i64,
+}
+
+impl Standing {
+    /// Whether nothing was stored between the two. Raising the floor is no news.
+    pub fn is_still(&self, other: &Self) -> bool {
+        let Self { at: SpaceHead { epoch, head, floor: _ }, answered } = *self;
+        (epoch, head, answered) == (other.at.epoch, other.at.head, other.answered)
+    }
 }
 
 /// What was found.

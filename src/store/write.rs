@@ -176,9 +176,9 @@ impl Writer {
         load::load(&mut self.connection, wanted).await
     }
 
-    /// Writes and commits, unless a head is not what it was: then nothing is
-    /// written, and the error is `Moved`. After other errors the outcome may be
-    /// unknown. Not cancel safe.
+    /// Writes and commits, unless something is not as it was known: then nothing
+    /// is written, and the error is `Moved` or `Repeated`. After other errors
+    /// the outcome may be unknown. Not cancel safe.
     pub async fn write(&mut self, decided: &[Decided], now: OffsetDateTime) -> Result<(), Error> {
         write(&mut self.connection, decided, now).await
     }

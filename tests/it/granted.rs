@@ -3,6 +3,8 @@
 //! Every test makes one of these wrong, and expects the answer of a server that
 //! had looked.
 
+use syncline::clock::Clock;
+use syncline::config::ServerConfig;
 use syncline::rpc::proto::{BatchMutateRequest, Mutation, MutationOutcome, MutationResult};
 use tonic::Status;
 use tonic_types::StatusExt;
@@ -17,9 +19,12 @@ fn many(name: &str) -> Vec<Mutation> {
 }
 
 /// A server that expects new records in alice's space, and her client.
-async fn trusting(database: &Database) -> (TestServer, Client) {
-    let server = TestServer::start(database).await;
+async fn trusting(database: &Database, head: i64) -> (TestServer, Client) {
+    let one = |it: &mut ServerConfig| it.committers = 1;
+    let server = TestServer::start_with(database, Clock::system(), one).await;
     let client = server.client("alice").await;
+    // Birth needs locks, and some groups after it have them as well.
+    assert_eq!(client.head().await, head);
     client.batch(many("warm"), false).await.unwrap();
     (server, client)
 }
@@ -55,8 +60,9 @@ async fn a_record_that_is_not_new_after_all_is_updated() {
     applied(&other.client("alice").await.mutate(first).await.unwrap(), 1);
     other.stop().await;
 
-    let (server, client) = trusting(&database).await;
+    let (server, client) = trusting(&database, 1).await;
     let neighbour = server.client("bob").await;
+    assert_eq!(neighbour.head().await, 0);
     neighbour.batch(many("warm"), false).await.unwrap();
     let (ours, theirs) = tokio::join!(
         client.mutate(put("second", "old", r#"{"is":"newer"}"#)),
@@ -76,7 +82,7 @@ async fn a_record_that_is_not_new_after_all_is_updated() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_took_effect_before_is_replayed() {
     let database = Database::create().await;
-    let (server, client) = trusting(&database).await;
+    let (server, client) = trusting(&database, 0).await;
     let again = client.mutate(put("warm-3", "warm-3", "{}")).await.unwrap();
     assert!(again.replayed);
     assert_eq!(again.revision, 4);
@@ -100,7 +106,7 @@ async fn a_stored_conflict_is_replayed() {
     other.stop().await;
 
     // To this server the record looks new, and its base would fit.
-    let (server, client) = trusting(&database).await;
+    let (server, client) = trusting(&database, 1).await;
     let again = client.mutate(stale).await.unwrap();
     assert!(again.replayed);
     assert_eq!(again.record, conflict.record);
@@ -115,7 +121,7 @@ async fn a_stored_conflict_is_replayed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_space_that_was_written_elsewhere_is_looked_at() {
     let database = Database::create().await;
-    let (server, client) = trusting(&database).await;
+    let (server, client) = trusting(&database, 0).await;
     let other = TestServer::start(&database).await;
     let elsewhere = other.client("alice").await;
     applied(&elsewhere.mutate(put("theirs", "warm-7", r#"{"n":2}"#)).await.unwrap(), 21);
@@ -152,7 +158,7 @@ async fn send_numbered(
 #[tokio::test(flavor = "multi_thread")]
 async fn sequences_are_known_without_being_read_and_still_checked() {
     let database = Database::create().await;
-    let (server, client) = trusting(&database).await;
+    let (server, client) = trusting(&database, 0).await;
     for number in 1..=5 {
         applied(&numbered(&client, number).await.unwrap(), 20 + number);
     }
@@ -178,4 +184,22 @@ async fn sequences_are_known_without_being_read_and_still_checked() {
     check(&database, 37).await;
     server.stop().await;
     other.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_history_that_was_replaced_is_not_taken_for_the_old_one() {
+    let database = Database::create().await;
+    let (server, client) = trusting(&database, 0).await;
+    // As far as the old one was, but with another record.
+    let mut connection = database.connect().await;
+    for sql in
+        ["update spaces set epoch = gen_random_uuid()", "delete from latest where id = 'warm-3'"]
+    {
+        sqlx::query(sql).execute(&mut connection).await.unwrap();
+    }
+    applied(&client.mutate(put("anew", "warm-3", "{}")).await.unwrap(), 21);
+    let sql = "select action from changes where mutation_id = 'anew'";
+    let action: i16 = sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap();
+    assert_eq!(action, 1, "created");
+    server.stop().await;
 }

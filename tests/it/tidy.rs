@@ -50,7 +50,8 @@ const EDGES: &[(&str, &[&str])] = &[
 
 /// Single files that may name one more module, and what of it.
 const FILE_EDGES: &[(&str, &str, &[&str])] = &[
-    ("src/rpc/subscription.rs", "hub", &["Ahead", "Watch"]),
+    ("src/rpc/live.rs", "hub", &["Ahead"]),
+    ("src/rpc/subscription.rs", "hub", &["Watch"]),
     ("src/cli/health.rs", "rpc", &["health"]),
     ("src/rpc/status.rs", "store", &["self"]),
 ];

@@ -35,6 +35,17 @@ impl Many {
         self.seen.insert(id, seen);
     }
 
+    /// Ends a subscription, if it is open, and takes in what comes before its end.
+    async fn unsubscribe(&mut self, id: String) {
+        if !self.seen.contains_key(&id) {
+            return;
+        }
+        self.stream.unsubscribe(&id).await;
+        while self.seen.contains_key(&id) {
+            self.next().await;
+        }
+    }
+
     /// Takes a frame in; the subscriptions that it was for.
     async fn next(&mut self) -> Vec<String> {
         let frame = self.stream.frame().await;
@@ -42,6 +53,10 @@ impl Many {
             Frame::Subscribed(it) => vec![it.subscription_id.clone()],
             Frame::CaughtUp(it) => vec![it.subscription_id.clone()],
             Frame::Changes(it) => it.subscription_ids.clone(),
+            Frame::Closed(it) => {
+                self.seen.remove(&it.subscription_id).unwrap();
+                return Vec::new();
+            }
             other => panic!("{other:?}"),
         };
         self.shared += usize::from(ids.len() > 1);
@@ -139,6 +154,9 @@ async fn many_that_come_and_go_each_miss_nothing() {
         many.subscribe(number.to_string(), seen, DocumentForm::Json).await;
         for _ in 0..random.below(8) {
             many.next().await;
+        }
+        if number % 5 == 4 {
+            many.unsubscribe(random.below(number + 1).to_string()).await;
         }
     }
     many.catch_up().await;
