@@ -4,6 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use futures_util::future::join_all;
+use sqlx::PgConnection;
 use syncline::clock::Clock;
 use syncline::rpc::proto::{
     DocumentForm, MutateRequest, Mutation, MutationOutcome, MutationResult, document::Form,
@@ -17,6 +18,7 @@ use crate::support::load::Load;
 use crate::support::seen::{Seen, View};
 use crate::support::{
     Client, Database, Random, ServerProcess, Stream, TestServer, mint, put, scale, seed, signed,
+    wait_for,
 };
 
 /// Two replicas, and some clients of a user on each.
@@ -335,4 +337,47 @@ async fn servers_that_start_at_once_on_an_empty_database_both_serve() {
         let stopping = tokio::task::spawn_blocking(|| server.unwrap().stop());
         assert_eq!(stopping.await.unwrap(), Some(0));
     }
+}
+
+/// When the statement began that waits for a lock, if one does.
+async fn waiting_since(connection: &mut PgConnection) -> Option<time::OffsetDateTime> {
+    let sql = "select query_start from pg_stat_activity
+         where datname = current_database() and wait_event_type = 'Lock'";
+    sqlx::query_scalar(sql).fetch_optional(connection).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mutation_that_another_replica_decided_meanwhile_is_a_replay() {
+    let database = Database::create().await;
+    let server = TestServer::start(&database).await;
+    let (alice, bob) = (server.client("alice").await, server.client("bob").await);
+    assert_eq!(alice.head().await, 0);
+    // What the other replica is going to write for alice.
+    bob.mutate(put("m", "1", "{}")).await.unwrap();
+    let mut watching = database.connect().await;
+    let mut other = database.connect().await;
+    for sql in ["begin", "select from spaces where name = 'users/alice' for update"] {
+        sqlx::query(sql).execute(&mut other).await.unwrap();
+    }
+    let mut call = JoinSet::new();
+    call.spawn(async move { alice.mutate(put("m", "1", "{}")).await });
+    let first = wait_for("a lock", async || waiting_since(&mut watching).await).await;
+    // The first attempt gives up, and has surely written nothing.
+    let second = async || waiting_since(&mut watching).await.filter(|since| *since > first);
+    wait_for("a second attempt", second).await;
+    for sql in [
+        "insert into changes select a.id, c.revision, c.collection, c.id, c.action, c.document,
+             c.previous_revision, c.author, c.device, c.mutation_id, c.fingerprint, c.committed_at
+         from changes c, spaces a where a.name = 'users/alice'",
+        "insert into latest select a.id, l.collection, l.id, l.revision, l.foreign_revision,
+             l.deleted, l.bytes from latest l, spaces a where a.name = 'users/alice'",
+        "update spaces set head = 1 where name = 'users/alice'",
+        "commit",
+    ] {
+        sqlx::query(sql).execute(&mut other).await.unwrap();
+    }
+    let result = call.join_next().await.unwrap().unwrap().unwrap();
+    assert_eq!((result.revision, result.replayed), (1, true));
+    Log::read(&mut watching, "alice").await.check().unwrap();
+    server.stop().await;
 }
