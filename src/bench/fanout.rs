@@ -1,6 +1,8 @@
-//! 1,000 subscribers of one space, on 10 streams of 100 subscriptions. First
-//! alone, with 100 writes a second; then while 64 writers in other spaces write
-//! as fast as they can, which shows what being followed costs the writers.
+//! 1,000 subscribers of one space, on 10 streams of 100 subscriptions, which all
+//! follow alike and so share the frames of their stream. First alone, with 100
+//! writes a second; then while 64 writers in other spaces write as fast as they
+//! can. These writers are measured before and afterwards as well, which shows
+//! what being followed costs them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
