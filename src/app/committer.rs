@@ -46,11 +46,9 @@ pub(super) type Verdicts = Vec<Verdict>;
 /// A transaction that takes longer is given up, with its connection.
 const GROUP_TIMEOUT: Duration = Duration::from_secs(15);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// What made one group need locks is likely to come again: conflicts, replays,
-/// another replica that writes the same spaces.
-const LOCKED_GROUPS: u32 = 8;
-/// The same for what was cached and did not hold.
-const READ_GROUPS: u32 = 8;
+/// What made one group need a later mode is likely to come again: conflicts,
+/// replays, another replica that writes the same spaces.
+const CAREFUL_GROUPS: u32 = 8;
 /// Waits between attempts when others were in the way.
 const BUSY_RETRIES: [Duration; 4] = [
     Duration::from_millis(2),
@@ -66,10 +64,9 @@ pub(super) struct Committer {
     wakeup: Arc<Wakeup>,
     cache: Cache,
     writer: Option<Writer>,
-    /// So many groups begin under locks: one before them had to.
-    locked_groups: u32,
-    /// So many are read first: what was cached did not hold.
-    read_groups: u32,
+    /// So many groups begin in this mode: one before them needed it.
+    careful_groups: u32,
+    careful_mode: Mode,
 }
 
 impl Committer {
@@ -81,8 +78,8 @@ impl Committer {
             wakeup,
             cache: Cache::default(),
             writer: None,
-            locked_groups: 0,
-            read_groups: 0,
+            careful_groups: 0,
+            careful_mode: Mode::Read,
         }
     }
 
@@ -147,10 +144,7 @@ impl Committer {
             let failure = match self.attempt(jobs, mode, &mut decided).await {
                 Ok(verdicts) => return Ok(first_answers(verdicts, unsure.as_ref())),
                 Err(Undecided::Again(next)) if next > mode => {
-                    match next {
-                        Mode::Locked => self.locked_groups = LOCKED_GROUPS,
-                        _ => self.read_groups = READ_GROUPS,
-                    }
+                    (self.careful_groups, self.careful_mode) = (CAREFUL_GROUPS, next);
                     mode = next;
                     continue;
                 }
@@ -158,9 +152,11 @@ impl Committer {
                 Err(Undecided::Again(_)) => return Err(store::Error::Moved),
                 Err(Undecided::Failed(failure)) => failure,
             };
+            // Whoever was too busy has surely written nothing.
             if !matches!(failure, store::Error::Busy(_)) {
                 unsure = decided.or(unsure);
             }
+            // The cache is empty now, so there is nothing to rely on.
             mode = mode.max(Mode::Read);
             jobs.iter().for_each(|job| self.cache.forget(job.space.id));
             match &failure {
@@ -185,12 +181,9 @@ impl Committer {
 
     /// The cheapest mode that may do.
     fn first_mode(&mut self, jobs: &[Job]) -> Mode {
-        if self.locked_groups > 0 {
-            self.locked_groups -= 1;
-            Mode::Locked
-        } else if self.read_groups > 0 {
-            self.read_groups -= 1;
-            Mode::Read
+        if self.careful_groups > 0 {
+            self.careful_groups -= 1;
+            self.careful_mode
         } else if basis::is_known(&self.cache, jobs) {
             Mode::Cached
         } else {

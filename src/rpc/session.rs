@@ -62,7 +62,7 @@ pub(super) fn open(
         wake: Arc::new(Notify::new()),
         progress,
         subscriptions: Vec::new(),
-        views: 0,
+        next_view: 0,
         retry_at: None,
     };
     let task = async move {
@@ -87,8 +87,8 @@ struct Session {
     wake: Arc<Notify>,
     progress: Interval,
     subscriptions: Vec<Subscription>,
-    /// So many views had a number so far, or could have had.
-    views: usize,
+    /// The number of the next view that is not like another.
+    next_view: usize,
     /// The store was away; read it again then.
     retry_at: Option<Instant>,
 }
@@ -291,7 +291,7 @@ impl Session {
         }
         match self.begin(frame).await {
             Ok((subscription, subscribed)) => {
-                self.views += 1;
+                self.next_view += 1;
                 self.subscriptions.push(subscription);
                 self.send(encode(Response::Subscribed(subscribed))).await
             }
@@ -343,7 +343,7 @@ impl Session {
             form,
         };
         let alike = self.subscriptions.iter().find(|it| it.view == view);
-        let view_number = alike.map_or(self.views, |it| it.view_number);
+        let view_number = alike.map_or(self.next_view, |it| it.view_number);
         let subscription = Subscription {
             id: subscribed.subscription_id.clone(),
             view,

@@ -84,9 +84,9 @@ const LOCK_HEADS: &str = "select id from spaces where id = any($1) order by id f
 /// apart, because rows that several parts read are copied for it.
 ///
 /// The heads are moved from what was known to what was decided; if one of them,
-/// its count of stored answers, or the epoch, is not what it was, the last line
-/// makes the whole statement fail. So does a row that is there already: a mutation that
-/// took effect before, or a record that was taken for new.
+/// its count of stored answers, or its epoch is not what it was, the last line
+/// makes the whole statement fail. So does a row that is there already: of a
+/// mutation that took effect before, or of a record that was taken for new.
 macro_rules! write_changes {
     ($condition:expr $(, $more:expr)*) => {
         concat!(
