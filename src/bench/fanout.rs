@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use anyhow::Context;
 use hdrhistogram::Histogram;
 use http::uri::PathAndQuery;
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::IntoStreamingRequest;
@@ -44,7 +45,8 @@ struct Followed {
 struct State {
     /// When each write was sent, by its number.
     sent: Mutex<Vec<Instant>>,
-    caught_up: AtomicU64,
+    /// How many subscriptions have.
+    caught_up: watch::Sender<u64>,
     delivered: AtomicU64,
     latency: Mutex<Option<Histogram<u64>>>,
 }
@@ -61,12 +63,10 @@ impl Followed {
             running.spawn(follow(connection, Arc::clone(&state), stop.clone()));
         }
         let expected = (STREAMS * SUBSCRIPTIONS) as u64;
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while state.caught_up.load(Ordering::Relaxed) < expected {
-            anyhow::ensure!(Instant::now() < deadline, "the subscribers did not catch up");
-            // Between two looks at the condition.
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        let mut caught_up = state.caught_up.subscribe();
+        let all = caught_up.wait_for(|caught_up| *caught_up == expected);
+        let waited = timeout(Duration::from_secs(30), all).await;
+        waited.context("the subscribers did not catch up")??;
         let stub = bench.target.stub_of(&user).await?;
         running.spawn(write(stub, Arc::clone(&state), stop.clone()));
         Ok(Self { state, stop, running })
@@ -145,7 +145,7 @@ async fn follow(
         let Some(frame) = message else { anyhow::bail!("the stream ended") };
         anyhow::ensure!(frame.closed.is_none() && frame.resync.is_none(), "ended: {frame:?}");
         if frame.caught_up.is_some() {
-            state.caught_up.fetch_add(1, Ordering::Relaxed);
+            state.caught_up.send_modify(|caught_up| *caught_up += 1);
         }
         let LeanChanges { changes, subscription_ids } = frame.changes.unwrap_or_default();
         // Each subscription is told of each change, if in one frame with others.
@@ -208,7 +208,7 @@ pub(super) async fn round(bench: &mut Bench) -> anyhow::Result<()> {
     let followed = Followed::start(bench).await?;
     let begin = followed.begin();
     // The time that is measured.
-    tokio::time::sleep(Duration::from_secs(seconds)).await;
+    sleep(Duration::from_secs(seconds)).await;
     let alone = followed.measured(begin)?;
     let begin = followed.begin();
     let with = closed_loop(Writer::clients(bench, WRITERS, false).await?, seconds).await?;
