@@ -10,15 +10,14 @@ use syncline::rpc::proto::{
     DocumentForm, MutateRequest, Mutation, MutationOutcome, MutationResult, document::Form,
 };
 use tokio::task::JoinSet;
-use tonic::{Code, Status};
-use tonic_types::StatusExt;
+use tonic::Code;
 
 use crate::support::history::Log;
 use crate::support::load::Load;
 use crate::support::seen::{Seen, View};
 use crate::support::{
-    Client, Database, Random, ServerProcess, Stream, TestServer, mint, put, scale, seed, signed,
-    wait_for,
+    Client, Database, Random, ServerProcess, Stream, TestServer, error_reason, mint, put, scale,
+    seed, signed, wait_for,
 };
 
 /// Two replicas, and some clients of a user on each.
@@ -28,10 +27,6 @@ async fn two_replicas(user: &str, clients: usize) -> (Database, [TestServer; 2],
     let connecting = (0..clients).map(|number| servers[number % 2].client(user));
     let clients = join_all(connecting).await;
     (database, servers, clients)
-}
-
-fn reason(status: &Status) -> String {
-    status.get_details_error_info().map(|info| info.reason).unwrap_or_default()
 }
 
 fn as_first(mut results: Vec<MutationResult>) -> Vec<MutationResult> {
@@ -119,7 +114,7 @@ async fn of_different_contents_under_one_id_one_wins_and_the_others_are_told() {
                 Err(status) => {
                     assert!(!winners.contains(by));
                     assert_eq!(status.code(), Code::FailedPrecondition);
-                    assert_eq!(reason(status), "MUTATION_ID_REUSED");
+                    assert_eq!(error_reason(status), "MUTATION_ID_REUSED");
                     refused += 1;
                 }
             }

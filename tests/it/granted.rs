@@ -7,10 +7,9 @@ use syncline::clock::Clock;
 use syncline::config::ServerConfig;
 use syncline::rpc::proto::{BatchMutateRequest, Mutation, MutationOutcome, MutationResult};
 use tonic::Status;
-use tonic_types::StatusExt;
 
 use crate::support::history::Log;
-use crate::support::{Client, Database, TestServer, put};
+use crate::support::{Client, Database, TestServer, error_reason, put};
 
 /// Puts of new records: enough of them to expect more.
 fn many(name: &str) -> Vec<Mutation> {
@@ -43,8 +42,11 @@ async fn calm_down(client: &Client) {
     }
 }
 
-fn reason(status: &Status) -> String {
-    status.get_details_error_info().map(|info| info.reason).unwrap_or_default()
+/// Told that an id was used before, by a server that does not expect it.
+async fn is_reused(client: &Client, mutation: Mutation) {
+    calm_down(client).await;
+    let status = client.mutate(mutation).await.unwrap_err();
+    assert_eq!(error_reason(&status), "MUTATION_ID_REUSED");
 }
 
 fn applied(result: &MutationResult, revision: i64) {
@@ -87,9 +89,7 @@ async fn what_took_effect_before_is_replayed() {
     assert!(again.replayed);
     assert_eq!(again.revision, 4);
     // Known by its id, also when its record looks new.
-    calm_down(&client).await;
-    let reused = client.mutate(put("warm-3", "other", "{}")).await.unwrap_err();
-    assert_eq!(reason(&reused), "MUTATION_ID_REUSED");
+    is_reused(&client, put("warm-3", "other", "{}")).await;
     check(&database, 30).await;
     server.stop().await;
 }
@@ -111,9 +111,7 @@ async fn a_stored_conflict_is_replayed() {
     assert!(again.replayed);
     assert_eq!(again.record, conflict.record);
     // Now the record is known, and nothing of it shows that the id was used.
-    calm_down(&client).await;
-    let reused = client.mutate(put("stale", "contested", "{}")).await.unwrap_err();
-    assert_eq!(reason(&reused), "MUTATION_ID_REUSED");
+    is_reused(&client, put("stale", "contested", "{}")).await;
     check(&database, 31).await;
     server.stop().await;
 }
@@ -163,7 +161,7 @@ async fn sequences_are_known_without_being_read_and_still_checked() {
         applied(&numbered(&client, number).await.unwrap(), 20 + number);
     }
     let gap = numbered(&client, 7).await.unwrap_err();
-    assert_eq!(reason(&gap), "SEQUENCE_GAP");
+    assert_eq!(error_reason(&gap), "SEQUENCE_GAP");
     let used = numbered(&client, 5).await.unwrap();
     assert_eq!(used.outcome(), MutationOutcome::Rejected, "{used:?}");
 

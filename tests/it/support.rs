@@ -22,7 +22,7 @@ pub use database::{Database, store_at};
 pub use process::ServerProcess;
 pub use server::{AUDIENCE, ISSUER, SECRET, TestServer, mint, mint_for};
 pub use stream::{Follower, Stream, subscribe_frame};
-pub use words::{describe, first, show, text};
+pub use words::{describe, error_reason, first, show, text};
 
 /// How much larger than the default the fault, load and random tests run.
 pub fn scale() -> u64 {

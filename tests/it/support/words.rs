@@ -49,6 +49,11 @@ pub fn show(result: &MutationResult) -> String {
     }
 }
 
+/// Why a call failed, for programs; empty if the status does not say.
+pub fn error_reason(status: &Status) -> String {
+    status.get_details_error_info().map(|info| info.reason).unwrap_or_default()
+}
+
 fn reason(reason: RejectionReason) -> &'static str {
     reason.as_str_name().trim_start_matches("REJECTION_REASON_")
 }
