@@ -8,26 +8,32 @@ mod committer;
 mod error;
 mod feeder;
 mod group;
+mod policies;
 mod wakeup;
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use uuid::Uuid;
 
 use crate::clock::Clock;
 use crate::domain::{
-    CollectionName, Cursor, DeviceId, Filter, MutationResult, Record, RecordId, RecordKey, Request,
-    Sequence, Space, UserId, limits,
+    CollectionName, Conflict, Cursor, DeviceId, Filter, MutationId, MutationResult, Record,
+    RecordId, RecordKey, Request, Sequence, Space, UserId, limits,
 };
-use crate::hub::{Hub, Watch};
-use crate::store::{self, ChangesPage, ChangesQuery, RecordsPage, SpaceHead, Store};
+use crate::hub::{Hint, Hub, Watch};
+use crate::store::{
+    self, ChangesPage, ChangesQuery, ConflictsPage, MovedQuery, RecordsPage, Store,
+};
 use crate::tasks::Tasks;
-use committer::{Committer, Job};
+use committer::{Committer, Job, Parts};
 use feeder::Feeder;
+use policies::Policies;
 use wakeup::Wakeup;
 
+pub use crate::store::{ConflictPlace, ConflictQuery, SpaceHead};
 pub use error::Error;
 
 /// How to run the service.
@@ -39,6 +45,8 @@ pub struct Settings {
     pub ring_bytes_max: usize,
     /// Memory that waiting requests share.
     pub queue_bytes_max: usize,
+    /// How far a client's clock may be ahead of ours.
+    pub clock_skew: Duration,
 }
 
 /// The service behind the wire.
@@ -64,16 +72,20 @@ impl App {
     ) -> io::Result<Arc<Self>> {
         let hub = Arc::new(Hub::new(settings.ring_bytes_max));
         let wakeup = Arc::new(Wakeup::new(Uuid::new_v4()));
+        let policies = Arc::new(Policies::default());
         let feeder = Arc::new(Feeder::new(store.clone(), Arc::clone(&hub)));
+        let parts = Parts {
+            store: store.clone(),
+            clock: clock.clone(),
+            hub: Arc::clone(&hub),
+            wakeup: Arc::clone(&wakeup),
+            policies: Arc::clone(&policies),
+            clock_skew: settings.clock_skew,
+        };
         let committers = (0..settings.committers.max(1))
             .map(|_| {
                 let (sender, queue) = mpsc::channel(limits::COMMITTER_QUEUE_REQUESTS_MAX);
-                let committer = Committer::new(
-                    store.clone(),
-                    clock.clone(),
-                    Arc::clone(&hub),
-                    Arc::clone(&wakeup),
-                );
+                let committer = Committer::new(parts.clone());
                 tasks.spawn_thread("committer", committer.run(queue, tasks.token()))?;
                 Ok(sender)
             })
@@ -178,7 +190,7 @@ impl App {
             }
         });
         let page = page.await?;
-        let SpaceHead { epoch, head, floor } = page.space;
+        let SpaceHead { epoch, head, floor, conflicts: _ } = page.space;
         match cursor.check(epoch, floor, head) {
             Ok(()) => Ok(page),
             Err(fault) => Err(Error::Cursor { fault, epoch, head, floor }),
@@ -204,8 +216,59 @@ impl App {
     ) -> Result<(Watch, SpaceHead), Error> {
         let watch = self.hub.watch(space.id, waker);
         let (status, _sequence) = self.status(space, None).await?;
-        watch.begin(status.epoch, status.head);
+        let SpaceHead { epoch, head, floor: _, conflicts } = status;
+        watch.begin(epoch, Hint { head, conflicts });
         Ok((watch, status))
+    }
+
+    /// A page of conflicts, the latest first.
+    pub async fn conflicts(
+        &self,
+        space: Space,
+        query: ConflictQuery,
+    ) -> Result<ConflictsPage, Error> {
+        let store = self.store.clone();
+        self.detached(async move { store.conflicts(space.id, &query).await }).await
+    }
+
+    /// A page of the conflicts that were opened or closed after a place, up to
+    /// the one of a number.
+    pub async fn moved_conflicts(
+        &self,
+        space: Space,
+        after: ConflictPlace,
+        number_max: i64,
+        collections: Vec<CollectionName>,
+        open_only: bool,
+    ) -> Result<ConflictsPage, Error> {
+        let store = self.store.clone();
+        self.detached(async move {
+            let (space, collections) = (space.id, collections.as_slice());
+            let query = MovedQuery { space, after, number_max, collections, open_only };
+            store.moved_conflicts(query).await
+        })
+        .await
+    }
+
+    /// One conflict, and its record as it is now.
+    pub async fn conflict(
+        &self,
+        space: Space,
+        id: MutationId,
+    ) -> Result<(Conflict, Option<Arc<Record>>), Error> {
+        let store = self.store.clone();
+        let found = self.detached(async move {
+            let Some(conflict) = store.conflict(space.id, &id).await? else { return Ok(None) };
+            let record = store.record(space.id, &conflict.key).await?;
+            Ok(Some((conflict, record)))
+        });
+        found.await?.ok_or(Error::ConflictNotFound)
+    }
+
+    /// How many conflicts of the space wait for a decision.
+    pub async fn open_conflicts(&self, space: Space) -> Result<i64, Error> {
+        let store = self.store.clone();
+        self.detached(async move { store.open_conflicts(space.id).await }).await
     }
 
     /// Whether the store has answered lately.

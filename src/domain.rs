@@ -2,30 +2,57 @@
 //! randomness, no async; it cannot fail except by value, and it knows nobody.
 
 mod change;
+mod conflict;
 mod cursor;
 mod decide;
 mod document;
 mod filter;
 mod fingerprint;
+mod history;
 mod id;
 pub mod limits;
 mod mutation;
+mod number;
+mod past;
 mod patch;
+mod pattern;
 mod pointer;
+mod policy;
+mod resolve;
 mod revision;
+mod schema;
 mod space;
+mod transform;
+mod version;
 
-pub use change::{Change, ChangeAction, Record};
+pub use change::{Change, ChangeAction, Record, Settlement};
+pub use conflict::{
+    Base, Closing, ClosingKind, Conflict, ConflictState, OpenConflict, Relation, Side, Verdict,
+};
 pub use cursor::{Cursor, CursorFault, Epoch};
-pub use decide::{Decision, decide};
+
+pub use decide::{Asking, Decision, Knowing, NewState, decide};
 pub use document::{Document, DocumentFault, DocumentForm, JsonObject};
 pub use filter::Filter;
 pub use fingerprint::Fingerprint;
+pub use history::{History, HistoryEntry, Seen};
 pub use id::{CollectionName, DeviceId, MutationId, RecordId, RecordKey, Space, SpaceId, UserId};
 pub use mutation::{
-    Content, Mutation, MutationResult, Operation, Outcome, Patch, Rejection, RejectionReason,
-    Request, Violation,
+    Choice, Content, Mutation, MutationResult, Operation, Outcome, Patch, Rejection,
+    RejectionReason, Request, Resolve, Violation,
 };
+pub use past::PastLog;
+pub use pattern::Pattern;
 pub use pointer::Pointer;
+pub use policy::{
+    DeleteRule, Fallback, FieldRule, FieldRuleKind, OTHERS, Policy, PolicyMode, PolicySet,
+    SetPolicy, Strategy,
+};
+pub use resolve::{Concurrency, Resolution, Resolved, Step, accept, resolve};
 pub use revision::{Revision, Sequence};
-pub use space::{Answer, Refusal, SpaceState, Writes};
+pub use schema::Schema;
+pub use space::{
+    Answer, ClosedConflict, Known, Lack, LoggedConflict, Refusal, Rules, SpaceState, Writes,
+};
+pub use transform::{Transform, TransformKind, transform};
+pub use version::{Parents, Version};

@@ -61,16 +61,22 @@ impl Hub {
     }
 
     /// Takes the changes of a commit on this replica. `after` is the head that
-    /// they follow. Never waits.
-    pub fn publish(&self, space: SpaceId, after: Revision, changes: &[Arc<Change>]) {
+    /// they follow, `conflicts` the space's last conflict by now. Never waits.
+    pub fn publish(
+        &self,
+        space: SpaceId,
+        after: Revision,
+        changes: &[Arc<Change>],
+        conflicts: i64,
+    ) {
         let Some(feed) = self.feed(space) else { return };
-        self.note(&feed, feed.append(after, changes, self.share()));
+        self.note(&feed, feed.append(after, changes, conflicts, self.share()));
     }
 
-    /// Hears that a space has this head, wherever it was written.
-    pub fn hint(&self, space: SpaceId, head: Revision) {
+    /// Hears that a space is there by now, wherever it was written.
+    pub fn hint(&self, space: SpaceId, hint: Hint) {
         let Some(feed) = self.feed(space) else { return };
-        self.note(&feed, feed.hint(head));
+        self.note(&feed, feed.hint(hint));
     }
 
     /// Takes what was read from the store: where the space is now, and the
@@ -145,11 +151,19 @@ struct Effect {
     lacks: bool,
 }
 
+/// How far a space is: a counter that is behind the one known says nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hint {
+    pub head: Revision,
+    /// The number of the last conflict that was opened or closed.
+    pub conflicts: i64,
+}
+
 /// What the store says of a space.
 #[derive(Clone, Debug)]
 pub struct Refresh {
     pub epoch: Epoch,
-    pub head: Revision,
+    pub at: Hint,
     /// Changes after a revision; None if there are too many to hold, so that
     /// readers shall take them from the store.
     pub changes: Option<(Revision, Vec<Arc<Change>>)>,
@@ -179,14 +193,22 @@ pub enum Ahead {
 
 impl Watch {
     /// Begins the feed at a head that was read after [`Hub::watch`].
-    pub fn begin(&self, epoch: Epoch, head: Revision) {
-        let read = Refresh { epoch, head, changes: None };
+    pub fn begin(&self, epoch: Epoch, at: Hint) {
+        let read = Refresh { epoch, at, changes: None };
         self.hub.note(&self.feed, self.feed.begin(&read));
     }
 
-    /// What comes after `cursor` in this epoch, at most about `bytes_max` of it.
-    pub fn ahead(&self, epoch: Epoch, cursor: Revision, bytes_max: usize) -> Ahead {
-        self.feed.ahead(epoch, cursor, bytes_max)
+    /// What comes after `cursor` in this epoch, at most about `bytes_max` of it. If
+    /// conflicts were opened or closed after the one of this number, it is the
+    /// store that has them, and what comes with them.
+    pub fn ahead(
+        &self,
+        epoch: Epoch,
+        cursor: Revision,
+        conflicts: Option<i64>,
+        bytes_max: usize,
+    ) -> Ahead {
+        self.feed.ahead(epoch, cursor, conflicts, bytes_max)
     }
 
     /// The last revision of the space that this replica knows of.

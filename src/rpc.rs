@@ -3,6 +3,7 @@
 //! statuses.
 
 pub mod auth;
+mod conflict_service;
 pub mod encoded;
 mod from_proto;
 pub mod health;

@@ -50,6 +50,7 @@ impl Server {
             committers: config.committers,
             ring_bytes_max: config.ring_bytes,
             queue_bytes_max: QUEUE_BYTES_MAX,
+            clock_skew: config.clock_skew,
         };
         let app = App::start(store.clone(), settings, &clock, tasks.clone())?;
         let parts = rpc::Parts {

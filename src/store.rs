@@ -6,6 +6,7 @@
 //! tasks of their own (`App::detached`, the committers, the feeder).
 
 mod answers;
+mod conflicts;
 mod connect;
 mod error;
 mod heads;
@@ -13,18 +14,21 @@ mod load;
 mod migrate;
 mod notify;
 mod pages;
+mod past;
 mod row;
 mod write;
 
 use sqlx::PgPool;
 use sqlx::postgres::PgConnectOptions;
 
+pub use conflicts::{ConflictPlace, ConflictQuery, ConflictsPage, MovedQuery};
 pub use connect::Settings;
 pub use error::Error;
 pub use heads::SpaceHead;
-pub use load::{Loaded, Standing, Wanted};
+pub use load::{Found, Loaded, Standing, Wanted};
 pub use notify::{Heard, Listener, Notifier};
-pub use pages::{ChangesPage, ChangesQuery, PageEntry, RecordsPage};
+pub use pages::{ChangesPage, ChangesQuery, RecordsPage};
+pub use past::{FoundPast, WantedPast};
 pub use write::{Decided, Locked, Writer};
 
 /// The database. Cheap to clone.

@@ -6,38 +6,28 @@ use std::sync::Arc;
 
 use super::cache::Cache;
 use super::committer::Job;
-use crate::domain::{
-    Answer, Content, DeviceId, MutationId, Operation, Record, Revision, Sequence, SpaceId,
-    SpaceState,
-};
-use crate::store::{Loaded, Standing, Wanted};
+use crate::domain::{Content, DeviceId, Known, Operation, Rules, Seen, SpaceId, SpaceState};
+use crate::store::{Found, Loaded, SpaceHead, Standing, Wanted};
 
 /// What is known of one space.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Basis {
     pub(super) standing: Standing,
     /// How many records looked new, were not cached, and are new indeed; None if
     /// one of them was there.
     pub(super) news: Option<u32>,
-    records: Vec<Arc<Record>>,
-    answers: HashMap<MutationId, Answer>,
-    sequences: HashMap<DeviceId, Sequence>,
+    known: Known,
 }
 
 impl Basis {
     fn at(standing: Standing) -> Self {
-        Self {
-            standing,
-            news: Some(0),
-            records: Vec::new(),
-            answers: HashMap::new(),
-            sequences: HashMap::new(),
-        }
+        let SpaceHead { head, conflicts, .. } = standing.at;
+        Self { standing, news: Some(0), known: Known { head, conflicts, ..Known::default() } }
     }
 
     /// The state that decisions begin with.
-    pub(super) fn into_state(self) -> SpaceState {
-        SpaceState::new(self.standing.at.head, self.records, self.answers, self.sequences)
+    pub(super) fn state(&self, rules: &Rules) -> SpaceState {
+        SpaceState::new(self.known.clone(), rules.clone())
     }
 }
 
@@ -68,7 +58,7 @@ pub(super) fn relies_on(cache: &Cache, job: &Job) -> bool {
 /// Whether the client seems to write the record for the first time.
 fn looks_new(content: &Content) -> bool {
     matches!(content.operation, Operation::Create(_) | Operation::Put(_))
-        && content.base.is_none_or(|base| base == Revision::ZERO)
+        && content.base.as_ref().is_none_or(Seen::is_nothing)
 }
 
 /// The device whose sequence the job moves.
@@ -121,20 +111,20 @@ pub(super) fn bases(
     let mut found = HashSet::new();
     for (space, record) in records {
         found.insert((space, record.key.clone()));
-        bases.get_mut(&space)?.records.push(record);
+        bases.get_mut(&space)?.known.records.push(record);
     }
     for (space, id, answer) in answers {
-        bases.get_mut(&space)?.answers.insert(id, answer);
+        bases.get_mut(&space)?.known.answers.insert(id, answer);
     }
     for (space, device, sequence) in sequences {
-        bases.get_mut(&space)?.sequences.insert(device, sequence);
+        bases.get_mut(&space)?.known.sequences.insert(device, sequence);
     }
     for job in jobs {
         let space = job.space.id;
         let basis = bases.get_mut(&space)?;
         for content in job.request.mutations.iter().filter_map(|it| it.content.as_ref().ok()) {
             if let Some(record) = cache.record(space, &content.key) {
-                basis.records.push(Arc::clone(record));
+                basis.known.records.push(Arc::clone(record));
             } else if looks_new(content) {
                 let is_new = found.is_empty() || !found.contains(&(space, content.key.clone()));
                 basis.news = basis.news.filter(|_| is_new).map(|count| count + 1);
@@ -143,8 +133,37 @@ pub(super) fn bases(
         if let Some(device) = sequenced(job)
             && let Some(sequence) = cache.sequence(space, device)
         {
-            basis.sequences.insert(device.clone(), sequence);
+            basis.known.sequences.insert(device.clone(), sequence);
         }
     }
     Some(bases)
+}
+
+/// Adds what decisions turned out to need.
+pub(super) fn extend(bases: &mut HashMap<SpaceId, Basis>, found: Found) {
+    for (wanted, past) in found.pasts {
+        if let Some(basis) = bases.get_mut(&wanted.space) {
+            let log = basis.known.pasts.entry(wanted.key).or_default();
+            log.extend(wanted.from, past.base, past.changes);
+        }
+    }
+    for (space, key, open) in found.open {
+        if let Some(basis) = bases.get_mut(&space) {
+            basis.known.open.insert(key, open);
+        }
+    }
+    for (space, conflict) in found.named {
+        if let Some(basis) = bases.get_mut(&space) {
+            basis.known.named.insert(conflict.id.clone(), Arc::new(conflict));
+        }
+    }
+}
+
+/// Adds answers that were found in the log.
+pub(super) fn extend_answers(bases: &mut HashMap<SpaceId, Basis>, loaded: Loaded) {
+    for (space, id, answer) in loaded.answers {
+        if let Some(basis) = bases.get_mut(&space) {
+            basis.known.answers.insert(id, answer);
+        }
+    }
 }

@@ -148,31 +148,43 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::domain::{CollectionName, Document, Epoch, RecordId, Revision, UserId};
+    use crate::domain::{
+        Change, ChangeAction, CollectionName, Document, Epoch, History, Known, MutationId, Parents,
+        RecordId, Revision, Rules, UserId,
+    };
     use crate::store::SpaceHead;
 
     const SPACE: SpaceId = SpaceId(Uuid::from_u128(1));
 
     fn at(head: i64) -> Standing {
         let (epoch, floor) = (Epoch(Uuid::from_u128(2)), Revision::ZERO);
-        let at = SpaceHead { epoch, head: Revision::new(head).unwrap(), floor };
+        let head = Revision::new(head).unwrap();
+        let at = SpaceHead { epoch, head, floor, conflicts: 0 };
         Standing { at, answered: 0 }
     }
 
     fn record(id: &str, revision: i64, bytes: usize) -> Arc<Record> {
         let text = format!("{{\"text\":\"{}\"}}", "x".repeat(bytes));
-        Arc::new(Record {
+        let change = Change {
+            revision: Revision::new(revision).unwrap(),
             key: RecordKey {
                 collection: CollectionName::parse("task").unwrap(),
                 id: RecordId::parse(id).unwrap(),
             },
-            revision: Revision::new(revision).unwrap(),
+            action: ChangeAction::Created,
             document: Some(Document::from_canonical(text)),
+            previous_revision: Revision::ZERO,
             author: UserId::parse("alice").unwrap(),
             device: None,
-            updated_at: OffsetDateTime::UNIX_EPOCH,
-            foreign_revision: Revision::ZERO,
-        })
+            sequence: 0,
+            mutation_id: MutationId::parse("m").unwrap(),
+            committed_at: OffsetDateTime::UNIX_EPOCH,
+            micros: 0,
+            parents: Parents::default(),
+            others: History::default(),
+            settlement: None,
+        };
+        Arc::new(Record { change: Arc::new(change), open_conflicts: 0 })
     }
 
     fn learn(cache: &mut Cache, before: i64, record: &Arc<Record>, news: Option<u32>) {
@@ -180,7 +192,9 @@ mod tests {
         let records = [Arc::clone(record)];
         let device = (DeviceId::parse("phone").unwrap(), Sequence::new(before.at.head.get() + 1));
         let sequences = device.1.map(|sequence| (device.0, sequence)).into_iter().collect();
-        let state = &SpaceState::new(after.at.head, records, HashMap::new(), sequences);
+        let (head, records) = (after.at.head, records.into());
+        let known = Known { head, records, sequences, ..Known::default() };
+        let state = &SpaceState::new(known, Rules::default());
         cache.keep(SPACE, &Learned { before, after, state, news });
     }
 
@@ -209,7 +223,7 @@ mod tests {
     #[test]
     fn spaces_without_records_do_not_grow_for_ever() {
         let mut cache = Cache::default();
-        let state = &SpaceState::new(Revision::ZERO, [], HashMap::new(), HashMap::new());
+        let state = &SpaceState::new(Known::default(), Rules::default());
         for number in 0..1_000_000 {
             let (before, after) = (at(0), at(0));
             let learned = Learned { before, after, state, news: Some(0) };

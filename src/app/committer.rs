@@ -16,14 +16,15 @@ use tracing::{error, warn};
 use super::Error;
 use super::basis;
 use super::cache::Cache;
-use super::group::{self, Mode, Undecided};
+use super::group::{self, Commit, Group, Mode, Undecided};
+use super::policies::Policies;
 use super::wakeup::Wakeup;
 use crate::chain::Chain;
 use crate::clock::Clock;
 use crate::domain::{
-    Content, Mutation, MutationResult, Operation, Refusal, Request, Space, limits,
+    Content, Mutation, MutationResult, Operation, Refusal, Request, Rules, Space, limits,
 };
-use crate::hub::Hub;
+use crate::hub::{Hint, Hub};
 use crate::store::{self, Store, Writer};
 
 /// A request that waits for its answer.
@@ -57,11 +58,24 @@ const BUSY_RETRIES: [Duration; 4] = [
     Duration::from_millis(200),
 ];
 
+/// What all committers share.
+#[derive(Clone)]
+pub(super) struct Parts {
+    pub(super) store: Store,
+    pub(super) clock: Clock,
+    pub(super) hub: Arc<Hub>,
+    pub(super) wakeup: Arc<Wakeup>,
+    pub(super) policies: Arc<Policies>,
+    pub(super) clock_skew: Duration,
+}
+
 pub(super) struct Committer {
     store: Store,
     clock: Clock,
     hub: Arc<Hub>,
     wakeup: Arc<Wakeup>,
+    policies: Arc<Policies>,
+    skew_micros: i64,
     cache: Cache,
     writer: Option<Writer>,
     /// So many groups begin in this mode: one before them needed it.
@@ -70,12 +84,15 @@ pub(super) struct Committer {
 }
 
 impl Committer {
-    pub(super) fn new(store: Store, clock: Clock, hub: Arc<Hub>, wakeup: Arc<Wakeup>) -> Self {
+    pub(super) fn new(parts: Parts) -> Self {
+        let Parts { store, clock, hub, wakeup, policies, clock_skew } = parts;
         Self {
             store,
             clock,
             hub,
             wakeup,
+            policies,
+            skew_micros: i64::try_from(clock_skew.as_micros()).unwrap_or(i64::MAX),
             cache: Cache::default(),
             writer: None,
             careful_groups: 0,
@@ -208,7 +225,9 @@ impl Committer {
         // As exact as PostgreSQL keeps it: what is told now is told for ever.
         let now = self.clock.now();
         let now = now.replace_microsecond(now.microsecond()).unwrap_or(now);
-        let deciding = group::decide(writer, mode, &mut self.cache, jobs, now, decided);
+        let rules = Rules { policies: self.policies.current(), skew_micros: self.skew_micros };
+        let group = Group { jobs, rules: &rules, now };
+        let deciding = group::decide(writer, mode, &mut self.cache, &group, decided);
         let committed = match timeout(GROUP_TIMEOUT, deciding).await {
             Ok(result) => result?,
             Err(_slow) => {
@@ -218,11 +237,12 @@ impl Committer {
             }
         };
         for commit in &committed.commits {
-            self.hub.publish(commit.space, commit.after, &commit.changes);
-            self.wakeup.moved(commit.space, commit.head);
+            let Commit { space, after, to, changes } = commit;
+            self.hub.publish(*space, *after, changes, to.conflicts);
+            self.wakeup.moved(*space, Hint { head: to.head, conflicts: to.conflicts });
         }
         for (space, head) in &committed.heads {
-            self.hub.hint(*space, *head);
+            self.hub.hint(*space, Hint { head: *head, conflicts: 0 });
         }
         Ok(committed.verdicts)
     }

@@ -15,6 +15,9 @@ pub enum Error {
     /// The record never was, or was deleted at a revision.
     #[error("the record does not exist")]
     RecordNotFound { deleted_at: Option<Revision> },
+    /// There is no such conflict, or it is no longer kept.
+    #[error("the conflict does not exist")]
+    ConflictNotFound,
     /// The whole request was refused; nothing of it was decided.
     #[error("the request was refused: {0:?}")]
     Refused(Refusal),

@@ -11,9 +11,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::chain::Chain;
-use crate::domain::{Revision, SpaceId, limits};
-use crate::hub::{Hub, Refresh};
-use crate::store::{ChangesQuery, Error, Store};
+use crate::domain::{Change, Revision, SpaceId, limits};
+use crate::hub::{Hint, Hub, Refresh};
+use crate::store::{ChangesQuery, Error, SpaceHead, Store};
 
 /// With every notification lost, a change is this late.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
@@ -42,9 +42,9 @@ impl Feeder {
         self.poll.notify_one();
     }
 
-    /// Hears of a head.
-    pub(super) fn hint(&self, space: SpaceId, head: Revision) {
-        self.hub.hint(space, head);
+    /// Hears where a space is.
+    pub(super) fn hint(&self, space: SpaceId, hint: Hint) {
+        self.hub.hint(space, hint);
     }
 
     /// Whether the store has answered lately.
@@ -100,8 +100,7 @@ impl Feeder {
             *self.last_answer.lock() = Some(Instant::now());
             for (space, at) in heads {
                 // Also tells of a new epoch; the head alone would not.
-                let read = Some((at.head, Vec::new()));
-                self.hub.refresh(space, Refresh { epoch: at.epoch, head: at.head, changes: read });
+                self.hub.refresh(space, refresh(at, Some((at.head, Vec::new()))));
             }
         }
         // One space that cannot be read must not hold up the others.
@@ -128,13 +127,16 @@ impl Feeder {
             let Some(page) = self.store.changes(query).await? else { return Ok(()) };
             let at = page.space;
             let far = at.head.since(end) > FILL_REVISIONS_MAX;
-            let changes = page.entries.into_iter().map(|entry| entry.change).collect();
-            let read = (!far).then_some((end, changes));
-            self.hub.refresh(space, Refresh { epoch: at.epoch, head: at.head, changes: read });
+            self.hub.refresh(space, refresh(at, (!far).then_some((end, page.changes))));
             if far || page.up_to >= at.head {
                 return Ok(());
             }
             end = page.up_to;
         }
     }
+}
+
+fn refresh(at: SpaceHead, changes: Option<(Revision, Vec<Arc<Change>>)>) -> Refresh {
+    let SpaceHead { epoch, head, floor: _, conflicts } = at;
+    Refresh { epoch, at: Hint { head, conflicts }, changes }
 }

@@ -8,8 +8,8 @@ use time::OffsetDateTime;
 use super::basis::{self, Basis};
 use super::cache::{Cache, Learned};
 use super::committer::{Job, Verdict, Verdicts};
-use crate::domain::{Change, MutationResult, Outcome, Revision, Space, SpaceId, SpaceState};
-use crate::store::{self, Decided, Loaded, Standing, Wanted, Writer};
+use crate::domain::{Change, Lack, MutationResult, Revision, Rules, Space, SpaceId, SpaceState};
+use crate::store::{self, Decided, Loaded, SpaceHead, Standing, Wanted, Writer};
 
 /// A group that is durable.
 #[derive(Debug)]
@@ -25,8 +25,23 @@ pub(super) struct Committed {
 pub(super) struct Commit {
     pub(super) space: SpaceId,
     pub(super) after: Revision,
-    pub(super) head: Revision,
+    pub(super) to: SpaceHead,
     pub(super) changes: Vec<Arc<Change>>,
+}
+
+/// What is to be decided together.
+#[derive(Debug)]
+pub(super) struct Group<'j> {
+    pub(super) jobs: &'j [Job],
+    pub(super) rules: &'j Rules,
+    pub(super) now: OffsetDateTime,
+}
+
+impl Group<'_> {
+    fn bases(&self, cache: &Cache, loaded: Loaded) -> Result<HashMap<SpaceId, Basis>, Undecided> {
+        // A space that does not exist yet is born when it is locked.
+        basis::bases(cache, self.jobs, loaded).ok_or(Undecided::Again(Mode::Locked))
+    }
 }
 
 /// What a group is decided on. Each next one costs more and takes less for granted.
@@ -61,12 +76,20 @@ pub(super) async fn decide(
     writer: &mut Writer,
     mode: Mode,
     cache: &mut Cache,
-    jobs: &[Job],
-    now: OffsetDateTime,
+    group: &Group<'_>,
     decided: &mut Option<Verdicts>,
 ) -> Result<Committed, Undecided> {
-    let loaded = match mode {
-        Mode::Cached => basis::assumed(cache, jobs),
+    let jobs = group.jobs;
+    match mode {
+        Mode::Cached => {
+            let bases = group.bases(cache, basis::assumed(cache, jobs))?;
+            let plan = Plan::new(&bases, group, mode);
+            // What was only assumed is read first, if it matters.
+            if !plan.lacks().is_empty() || !plan.verdicts.iter().all(took_effect_or_replayed) {
+                return Err(Undecided::Again(Mode::Read));
+            }
+            plan.write(writer, cache, group, decided).await
+        }
         Mode::Read => {
             let mut loaded = writer.load(&basis::wanted(cache, jobs)).await?;
             if forget_stale(cache, jobs, &loaded) {
@@ -76,40 +99,58 @@ pub(super) async fn decide(
                     return Err(Undecided::Again(Mode::Locked));
                 }
             }
-            loaded
+            let mut bases = group.bases(cache, loaded)?;
+            let mut plan = Plan::new(&bases, group, mode);
+            let mut searched = false;
+            loop {
+                let lacks = plan.lacks();
+                if !lacks.is_empty() {
+                    basis::extend(&mut bases, writer.find(&lacks).await?);
+                } else if !searched && !plan.verdicts.iter().all(took_effect_or_replayed) {
+                    // What took effect before must not be answered otherwise now. For
+                    // what takes effect the log itself sees to that.
+                    let wanted = basis::wanted(cache, jobs);
+                    basis::extend_answers(&mut bases, writer.applied(&wanted).await?);
+                    searched = true;
+                } else {
+                    break;
+                }
+                plan = Plan::new(&bases, group, mode);
+            }
+            // A refused request leaves no trace at all that a write could check.
+            if plan.verdicts.iter().any(Result::is_err) {
+                return Err(Undecided::Again(Mode::Locked));
+            }
+            plan.write(writer, cache, group, decided).await
         }
-        Mode::Locked => return decide_locked(writer, cache, jobs, now, decided).await,
-    };
-    let plan = Plan::new(cache, jobs, loaded, mode, now)?;
-    // An answer that no change stands for leaves no trace in the log, and a
-    // refused request none at all: those are decided under locks, with all
-    // earlier answers at hand. What was only assumed is read first.
-    if !plan.verdicts.iter().all(all_applied_or_replayed) {
-        let next = if mode == Mode::Cached { Mode::Read } else { Mode::Locked };
-        return Err(Undecided::Again(next));
+        Mode::Locked => decide_locked(writer, cache, group, decided).await,
     }
-    if !plan.decided.iter().all(Decided::is_empty) {
-        *decided = Some(plan.verdicts.clone());
-        writer.write(&plan.decided, now).await.map_err(|error| again(error, mode))?;
-    }
-    Ok(plan.committed(cache))
 }
 
 /// The same under locks, where nobody can write in between.
 async fn decide_locked(
     writer: &mut Writer,
     cache: &mut Cache,
-    jobs: &[Job],
-    now: OffsetDateTime,
+    group: &Group<'_>,
     decided: &mut Option<Verdicts>,
 ) -> Result<Committed, Undecided> {
+    let jobs = group.jobs;
     let mut locked = writer.lock(&spaces(jobs)).await?;
     let mut loaded = locked.load(&wanted_locked(cache, jobs)).await?;
     if forget_stale(cache, jobs, &loaded) {
         loaded = locked.load(&wanted_locked(cache, jobs)).await?;
     }
-    let plan = Plan::new(cache, jobs, loaded, Mode::Locked, now)?;
-    locked.write(&plan.decided, now).await.map_err(|error| match error {
+    let mut bases = group.bases(cache, loaded)?;
+    let mut plan = Plan::new(&bases, group, Mode::Locked);
+    loop {
+        let lacks = plan.lacks();
+        if lacks.is_empty() {
+            break;
+        }
+        basis::extend(&mut bases, locked.find(&lacks).await?);
+        plan = Plan::new(&bases, group, Mode::Locked);
+    }
+    locked.write(&plan.decided, group.now).await.map_err(|error| match error {
         store::Error::Moved | store::Error::Repeated => {
             store::Error::Corrupt("a space that is not as it was read under its lock".into())
         }
@@ -150,13 +191,14 @@ fn again(error: store::Error, mode: Mode) -> Undecided {
     }
 }
 
-fn all_applied_or_replayed(verdict: &Verdict) -> bool {
-    let fine = |it: &MutationResult| it.replayed || matches!(it.outcome, Outcome::Applied(_));
+fn took_effect_or_replayed(verdict: &Verdict) -> bool {
+    let fine = |it: &MutationResult| it.replayed || it.outcome.took_effect();
     verdict.as_ref().is_ok_and(|results| results.iter().all(fine))
 }
 
 /// A group's decisions, before they are durable.
 struct Plan {
+    mode: Mode,
     spaces: HashMap<SpaceId, PlannedSpace>,
     verdicts: Verdicts,
     /// In the order of the spaces' ids, in which they are locked.
@@ -169,28 +211,18 @@ struct PlannedSpace {
     state: SpaceState,
 }
 
-impl PlannedSpace {
-    fn begin((id, basis): (SpaceId, Basis)) -> (SpaceId, Self) {
-        let (before, news) = (basis.standing, basis.news);
-        (id, Self { before, news, state: basis.into_state() })
-    }
-}
-
 impl Plan {
-    fn new(
-        cache: &Cache,
-        jobs: &[Job],
-        loaded: Loaded,
-        mode: Mode,
-        now: OffsetDateTime,
-    ) -> Result<Self, Undecided> {
-        // A space that does not exist yet is born when it is locked.
-        let bases = basis::bases(cache, jobs, loaded).ok_or(Undecided::Again(Mode::Locked))?;
-        let mut spaces: HashMap<_, _> = bases.into_iter().map(PlannedSpace::begin).collect();
-        let verdicts = jobs
+    fn new(bases: &HashMap<SpaceId, Basis>, group: &Group<'_>, mode: Mode) -> Self {
+        let begin = |(id, basis): (&SpaceId, &Basis)| {
+            let (before, news) = (basis.standing, basis.news);
+            (*id, PlannedSpace { before, news, state: basis.state(group.rules) })
+        };
+        let mut spaces: HashMap<_, _> = bases.iter().map(begin).collect();
+        let verdicts = group
+            .jobs
             .iter()
             .map(|job| match spaces.get_mut(&job.space.id) {
-                Some(space) => space.state.decide(&job.request, now),
+                Some(space) => space.state.decide(&job.request, group.now),
                 None => Ok(Vec::new()),
             })
             .collect();
@@ -198,12 +230,38 @@ impl Plan {
             space: *id,
             before: space.before,
             head: space.state.head(),
+            conflicts: space.state.conflict_number(),
             unread: mode == Mode::Cached,
             writes: space.state.writes(),
         };
         let mut decided: Vec<_> = spaces.iter().map(decided).collect();
         decided.sort_by_key(|it| it.space);
-        Ok(Self { spaces, verdicts, decided })
+        Self { mode, spaces, verdicts, decided }
+    }
+
+    /// What is missing: then the plan is of no use.
+    fn lacks(&self) -> Vec<(SpaceId, Lack)> {
+        let lacks = |(id, space): (&SpaceId, &PlannedSpace)| {
+            let id = *id;
+            space.state.lacks().iter().map(move |lack| (id, lack.clone())).collect::<Vec<_>>()
+        };
+        self.spaces.iter().flat_map(lacks).collect()
+    }
+
+    /// Writes without locks, if nothing has changed.
+    async fn write(
+        self,
+        writer: &mut Writer,
+        cache: &mut Cache,
+        group: &Group<'_>,
+        decided: &mut Option<Verdicts>,
+    ) -> Result<Committed, Undecided> {
+        if !self.decided.iter().all(Decided::is_empty) {
+            *decided = Some(self.verdicts.clone());
+            let written = writer.write(&self.decided, group.now).await;
+            written.map_err(|error| again(error, self.mode))?;
+        }
+        Ok(self.committed(cache))
     }
 
     fn committed(self, cache: &mut Cache) -> Committed {
@@ -214,10 +272,11 @@ impl Plan {
                 cache.keep(decided.space, &Learned { before, after, state, news });
             }
         }
-        let commits = self.decided.into_iter().filter(Decided::moves_head).map(|it| Commit {
+        let moved = |it: &Decided| it.moves_head() || it.moves_conflicts();
+        let commits = self.decided.into_iter().filter(moved).map(|it| Commit {
             space: it.space,
             after: it.before.at.head,
-            head: it.head,
+            to: it.after().at,
             changes: it.writes.changes.into_iter().map(|(change, _)| change).collect(),
         });
         Committed { verdicts: self.verdicts, commits: commits.collect(), heads }

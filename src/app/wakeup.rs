@@ -15,6 +15,7 @@ use uuid::Uuid;
 use super::feeder::Feeder;
 use crate::chain::Chain;
 use crate::domain::{Revision, SpaceId};
+use crate::hub::Hint;
 use crate::store::{Error, Heard, Listener, Notifier, Store};
 
 /// What moves within this time goes out in one notification.
@@ -31,7 +32,7 @@ const LISTEN_MAX: Duration = Duration::from_secs(60);
 pub(super) struct Wakeup {
     /// Tells our own notifications from those of others.
     replica: Uuid,
-    moved: Mutex<HashMap<SpaceId, Revision>>,
+    moved: Mutex<HashMap<SpaceId, Hint>>,
     wake: Notify,
 }
 
@@ -40,9 +41,9 @@ impl Wakeup {
         Self { replica, moved: Mutex::default(), wake: Notify::new() }
     }
 
-    /// A space has a new head. Never waits.
-    pub(super) fn moved(&self, space: SpaceId, head: Revision) {
-        self.moved.lock().insert(space, head);
+    /// A space has moved. Never waits.
+    pub(super) fn moved(&self, space: SpaceId, to: Hint) {
+        self.moved.lock().insert(space, to);
         self.wake.notify_one();
     }
 
@@ -59,7 +60,8 @@ impl Wakeup {
             }
             // Many commits, one notification.
             sleep(GATHER).await;
-            let heads: Vec<_> = std::mem::take(&mut *self.moved.lock()).into_iter().collect();
+            let moved = std::mem::take(&mut *self.moved.lock()).into_iter();
+            let heads: Vec<_> = moved.map(|(space, it)| (space, it.head, it.conflicts)).collect();
             // Cancel: the connection goes with the future.
             let sent = timeout(SILENCE_MAX, self.send(&store, &mut notifier, &heads)).await;
             if let Err(error) = sent.unwrap_or(Err(Error::TimedOut("a notification"))) {
@@ -80,7 +82,7 @@ impl Wakeup {
         &self,
         store: &Store,
         notifier: &mut Option<Notifier>,
-        heads: &[(SpaceId, Revision)],
+        heads: &[(SpaceId, Revision, i64)],
     ) -> Result<(), Error> {
         let mut connected = match notifier.take() {
             Some(connected) => connected,
@@ -132,7 +134,9 @@ impl Wakeup {
             };
             match heard? {
                 Heard::Heads(heads) => {
-                    heads.into_iter().for_each(|(space, head)| feeder.hint(space, head));
+                    for (space, head, conflicts) in heads {
+                        feeder.hint(space, Hint { head, conflicts });
+                    }
                 }
                 Heard::Nothing => {}
                 Heard::Gap => feeder.poll_now(),

@@ -192,7 +192,6 @@ pub(super) fn put(record: String, number: u64) -> Mutation {
         operation: Some(Operation::Put(PutOperation {
             document: Some(Document { form: Some(json) }),
         })),
-        base: None,
-        device_sequence: None,
+        ..Mutation::default()
     }
 }

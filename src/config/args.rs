@@ -73,6 +73,10 @@ pub struct ServerConfig {
     #[arg(long, value_name = "N", default_value = "10000")]
     #[arg(value_parser = count::<usize>(1_000_000))]
     pub max_connections: usize,
+    /// How far a device's clock may be ahead of the server's; a write that claims more counts as
+    /// that much ahead.
+    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = duration)]
+    pub clock_skew: Duration,
     /// Memory for recent changes, all spaces together.
     #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = ring_size)]
     pub ring_bytes: usize,

@@ -1,8 +1,14 @@
 //! A record's state, and what happened to it at one revision.
 
+use std::ops::Deref;
+use std::sync::Arc;
+
 use time::OffsetDateTime;
 
-use super::{DeviceId, Document, MutationId, RecordKey, Revision, UserId};
+use super::{
+    DeviceId, Document, History, HistoryEntry, MutationId, Parents, Pointer, RecordKey, Revision,
+    Seen, UserId, Version,
+};
 
 /// What a change did to its record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,32 +32,99 @@ pub struct Change {
     pub previous_revision: Revision,
     pub author: UserId,
     pub device: Option<DeviceId>,
+    /// The place in the device's queue; 0 if it was not part of one.
+    pub sequence: i64,
     pub mutation_id: MutationId,
     pub committed_at: OffsetDateTime,
+    /// The time of its version.
+    pub micros: i64,
+    pub parents: Parents,
+    /// The last writes of all other devices.
+    pub others: History,
+    /// What was settled, if it was concurrent with other writes.
+    pub settlement: Option<Arc<Settlement>>,
+}
+
+/// How a write that was concurrent with others took effect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settlement {
+    /// The record became something of both sides.
+    pub merged: bool,
+    /// The time of the version that the write had claimed.
+    pub claimed_micros: i64,
+    /// The paths that it set, if the documents do not show them.
+    pub claims: Option<Vec<Pointer>>,
 }
 
 impl Change {
+    /// The record's version after it.
+    pub fn version(&self) -> Version {
+        self.version_at(self.micros)
+    }
+
+    /// The version that the write claimed for itself.
+    pub fn claimed(&self) -> Version {
+        let claimed = self.settlement.as_ref().map_or(self.micros, |it| it.claimed_micros);
+        self.version_at(claimed)
+    }
+
+    fn version_at(&self, micros: i64) -> Version {
+        Version { micros, device: self.device.clone(), sequence: self.sequence }
+    }
+
+    /// The last write of each device, this one included.
+    pub fn history(&self) -> impl Iterator<Item = HistoryEntry> {
+        self.others.entries().iter().cloned().chain([self.entry()])
+    }
+
+    /// This write.
+    pub fn entry(&self) -> HistoryEntry {
+        let (sequence, revision) = (self.sequence, self.revision);
+        HistoryEntry { device: self.device.clone(), sequence, revision }
+    }
+
+    /// The last revision that another device than its own gave the record.
+    pub fn foreign_revision(&self) -> Revision {
+        self.others.revision()
+    }
+
+    /// Whether any other device has written what `seen` does not cover: what a
+    /// device queued behind its own writes does not conflict with them.
+    pub fn is_unseen(&self, seen: &Seen, device: Option<&DeviceId>) -> bool {
+        // A revision needs no look at each device: the last write of others counts.
+        if let Seen::Revision(revision) = seen {
+            let own = device.is_some() && device == self.device.as_ref();
+            let last = if own { self.foreign_revision() } else { self.revision };
+            return last > *revision;
+        }
+        self.writers_but(device).any(|write| !seen.covers(&write))
+    }
+
+    /// The last writes of all devices but this one; of all if there is none.
+    pub(super) fn writers_but(
+        &self,
+        device: Option<&DeviceId>,
+    ) -> impl Iterator<Item = HistoryEntry> {
+        self.history().filter(move |it| device.is_none() || it.device.as_ref() != device)
+    }
+
     /// Memory that the change holds, about.
     pub fn size_bytes(&self) -> usize {
         size_of::<Self>()
             + self.document.as_ref().map_or(0, |document| document.as_str().len())
             + self.key.id.as_str().len()
             + self.mutation_id.as_str().len()
+            + self.parents.as_str().len()
+            + size_of_val(self.others.entries())
     }
 }
 
-/// A record, as its last change left it.
+/// A record: what its last change left, and what waits for a decision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    pub key: RecordKey,
-    pub revision: Revision,
-    /// None = a tombstone.
-    pub document: Option<Document>,
-    pub author: UserId,
-    pub device: Option<DeviceId>,
-    pub updated_at: OffsetDateTime,
-    /// The last revision that another device than `device` gave the record.
-    pub foreign_revision: Revision,
+    pub change: Arc<Change>,
+    /// Conflicts that are open.
+    pub open_conflicts: i32,
 }
 
 impl Record {
@@ -59,19 +132,12 @@ impl Record {
     pub fn lives(&self) -> bool {
         self.document.is_some()
     }
+}
 
-    /// The last revision that this device did not write itself: what a device
-    /// queued behind its own writes does not conflict with them.
-    pub fn revision_not_by(&self, device: Option<&DeviceId>) -> Revision {
-        if device.is_some() && device == self.device.as_ref() {
-            self.foreign_revision
-        } else {
-            self.revision
-        }
-    }
+impl Deref for Record {
+    type Target = Change;
 
-    /// Memory that the record holds, about.
-    pub fn size_bytes(&self) -> usize {
-        size_of::<Self>() + self.document.as_ref().map_or(0, |document| document.as_str().len())
+    fn deref(&self) -> &Change {
+        &self.change
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
+use sha2::{Digest, Sha256};
 
 use super::limits;
 use super::pointer::escape;
@@ -70,8 +71,7 @@ impl Document {
     pub fn from_fields(fields: JsonObject) -> Result<Self, DocumentFault> {
         let mut value = Value::Object(fields);
         Checker { values: 0 }.check(&mut value, &mut Vec::new())?;
-        let mut text = String::new();
-        write_canonical(&mut text, &value);
+        let text = canonical(&value);
         if text.len() > limits::DOCUMENT_BYTES_MAX {
             return Err(too_large(text.len()));
         }
@@ -86,6 +86,11 @@ impl Document {
     /// The canonical JSON text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// SHA-256 of the canonical text.
+    pub fn checksum(&self) -> [u8; 32] {
+        Sha256::digest(self.0.as_bytes()).into()
     }
 
     /// The fields. Empty for text that is not an object, which no constructor
@@ -179,7 +184,7 @@ impl DocumentFault {
 
 /// Doubles that are integers become integers: 1.0, 1 and a Struct's 1 are equal.
 #[expect(clippy::cast_possible_truncation, reason = "checked to be an integer below 2^53")]
-fn normalise(number: &mut Number) {
+pub(super) fn normalise(number: &mut Number) {
     const EXACT: f64 = 9_007_199_254_740_992.0;
     if let Some(double) = number.as_f64().filter(|_| number.is_f64())
         && double.fract() == 0.0
@@ -189,7 +194,14 @@ fn normalise(number: &mut Number) {
     }
 }
 
-fn write_canonical(out: &mut String, value: &Value) {
+/// The canonical text of one value: equal text means equal content.
+pub(super) fn canonical(value: &Value) -> String {
+    let mut text = String::new();
+    write_canonical(&mut text, value);
+    text
+}
+
+pub(super) fn write_canonical(out: &mut String, value: &Value) {
     match value {
         Value::Null => out.push_str("null"),
         Value::Bool(true) => out.push_str("true"),

@@ -19,14 +19,9 @@ impl Filter {
 
     /// Does this change pass, where it may stand for earlier ones of its record
     /// that the reader has not seen? An own change does if it hides one of
-    /// another device after `since`: `foreign_revision` is the last of those.
-    pub fn passes_coalesced(
-        &self,
-        change: &Change,
-        foreign_revision: Revision,
-        since: Revision,
-    ) -> bool {
-        self.wants(change) && (!self.is_own(change) || foreign_revision > since)
+    /// another device after `since`.
+    pub fn passes_coalesced(&self, change: &Change, since: Revision) -> bool {
+        self.wants(change) && (!self.is_own(change) || change.foreign_revision() > since)
     }
 
     fn wants(&self, change: &Change) -> bool {

@@ -1,9 +1,12 @@
 //! What a mutation asks for, as 32 bytes: tells a mutation that is sent again
 //! from another one under the same id. Stored, so its form never changes.
 
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::{Content, DeviceId, Operation, Sequence};
+use super::{
+    Choice, Content, DeviceId, Operation, Resolve, Seen, Sequence, Transform, TransformKind,
+};
 
 /// SHA-256 over a mutation's content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +21,11 @@ impl Fingerprint {
         parts.add(content.key.id.as_str().as_bytes());
         parts.add(device.map_or("", DeviceId::as_str).as_bytes());
         parts.number(sequence.map(Sequence::get));
-        parts.number(content.base.map(super::Revision::get));
+        let base = match &content.base {
+            Some(Seen::Revision(revision)) => Some(revision.get()),
+            Some(Seen::Vector(_)) | None => None,
+        };
+        parts.number(base);
         match &content.operation {
             Operation::Create(document) => {
                 parts.add(b"create");
@@ -34,9 +41,14 @@ impl Fingerprint {
                 for path in &patch.unset {
                     parts.add(path.to_string().as_bytes());
                 }
+                for transform in &patch.transforms {
+                    parts.transform(transform);
+                }
             }
             Operation::Delete => parts.add(b"delete"),
+            Operation::Resolve(resolve) => parts.resolve(resolve),
         }
+        parts.extras(content);
         parts.finish()
     }
 
@@ -62,6 +74,56 @@ impl Parts {
         match number {
             None => self.add(b""),
             Some(number) => self.add(&number.to_le_bytes()),
+        }
+    }
+
+    /// What is only there if it was asked for: without, the parts are those that
+    /// they always were. No part before can be one of the names.
+    fn extras(&mut self, content: &Content) {
+        if let Some(Seen::Vector(history)) = &content.base {
+            self.add(b"base_history");
+            for entry in history.entries() {
+                self.add(entry.device.as_ref().map_or("", DeviceId::as_str).as_bytes());
+                self.number(Some(entry.sequence));
+                self.number(Some(entry.revision.get()));
+            }
+        }
+        if let Some(micros) = content.client_micros {
+            self.add(b"client_time");
+            self.number(Some(micros));
+        }
+    }
+
+    fn transform(&mut self, transform: &Transform) {
+        let values = |values: &[Value]| serde_json::to_string(values).unwrap_or_default();
+        let (kind, operand) = match &transform.kind {
+            TransformKind::Increment(number) => ("increment", number.to_string()),
+            TransformKind::Max(number) => ("max", number.to_string()),
+            TransformKind::Min(number) => ("min", number.to_string()),
+            TransformKind::AppendMissing(list) => ("append_missing", values(list)),
+            TransformKind::RemoveAll(list) => ("remove_all", values(list)),
+            TransformKind::ServerTime => ("server_time", String::new()),
+        };
+        self.add(kind.as_bytes());
+        self.add(transform.path.to_string().as_bytes());
+        self.add(operand.as_bytes());
+    }
+
+    fn resolve(&mut self, resolve: &Resolve) {
+        self.add(b"resolve");
+        self.add(resolve.conflict.as_str().as_bytes());
+        self.number(Some(resolve.seen.get()));
+        match &resolve.choice {
+            Choice::Client => self.add(b"client"),
+            Choice::Server => self.add(b"server"),
+            Choice::Document(document) => {
+                self.add(b"document");
+                self.add(document.as_str().as_bytes());
+            }
+            Choice::Strategy(strategy) => {
+                self.add(b"strategy");
+                self.add(serde_json::to_string(strategy).unwrap_or_default().as_bytes());
+            }
         }
     }
 

@@ -60,3 +60,27 @@ pub const REJECTION_VIOLATIONS_MAX: usize = 4;
 pub const VIOLATION_FIELD_BYTES_MAX: usize = 120;
 /// The text of a violation.
 pub const VIOLATION_BYTES_MAX: usize = 240;
+/// Paths that a conflict names.
+pub const CONFLICT_PATHS_MAX: usize = 100;
+/// Paths that a merged change claims; with more, the difference has to do.
+pub const CLAIMED_PATHS_MAX: usize = 1_000;
+/// Rules in a policy: each overlap is held against all of them.
+pub const POLICY_FIELDS_MAX: usize = 100;
+/// A JSON Schema as text.
+pub const SCHEMA_BYTES_MAX: usize = 64 << 10;
+/// Transforms in one patch.
+pub const PATCH_TRANSFORMS_MAX: usize = 100;
+/// Words and gaps, or lines, of a text that is merged: the time that it takes
+/// grows with their square.
+pub const TEXT_PIECES_MAX: usize = 2_000;
+/// Devices in a record's history; those that wrote longest ago are forgotten.
+pub const HISTORY_DEVICES_MAX: usize = 64;
+/// Changes of a record that are read to find what others wrote; of a longer way
+/// only the ends count.
+pub const PAST_CHANGES_MAX: usize = 64;
+/// Documents of those changes.
+pub const PAST_BYTES_MAX: usize = 1 << 20;
+/// Changes of a record that are looked through to find what a base had seen.
+pub const PAST_DEPTH_MAX: usize = 2_000;
+/// Violations that a rejection by a schema names.
+pub const SCHEMA_VIOLATIONS_MAX: usize = 100;

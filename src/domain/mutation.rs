@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    DeviceId, Document, Fingerprint, MutationId, Pointer, Record, RecordKey, Revision, Sequence,
-    UserId, limits,
+    Conflict, DeviceId, Document, Fingerprint, MutationId, Pointer, Record, RecordKey, Revision,
+    Seen, Sequence, Strategy, Transform, UserId, limits,
 };
 
 /// One call: mutations of one space, in order.
@@ -27,13 +27,22 @@ pub struct Mutation {
     pub content: Result<Content, Rejection>,
 }
 
+impl Mutation {
+    /// Its place in its device's queue; 0 if it has none.
+    pub fn sequence(&self) -> i64 {
+        self.device_sequence.map_or(0, Sequence::get)
+    }
+}
+
 /// What a valid mutation asks for.
 #[derive(Clone, Debug)]
 pub struct Content {
     pub key: RecordKey,
     pub operation: Operation,
     /// What the client had seen; None = write unconditionally.
-    pub base: Option<Revision>,
+    pub base: Option<Seen>,
+    /// When the user made the edit, in microseconds since 1970.
+    pub client_micros: Option<i64>,
 }
 
 /// What to do with the record.
@@ -43,6 +52,26 @@ pub enum Operation {
     Put(Document),
     Patch(Patch),
     Delete,
+    Resolve(Resolve),
+}
+
+/// Resolves an open conflict of the record.
+#[derive(Clone, Debug)]
+pub struct Resolve {
+    /// By its name.
+    pub conflict: MutationId,
+    /// The record's revision that the resolver saw.
+    pub seen: Revision,
+    pub choice: Choice,
+}
+
+/// What the record is to become.
+#[derive(Clone, Debug)]
+pub enum Choice {
+    Client,
+    Server,
+    Document(Document),
+    Strategy(Strategy),
 }
 
 /// Parts of a document to change.
@@ -51,6 +80,8 @@ pub struct Patch {
     /// Merged recursively; an empty object sets nothing.
     pub set: Document,
     pub unset: Vec<Pointer>,
+    /// Applied last, to whatever is there then.
+    pub transforms: Vec<Transform>,
 }
 
 /// The answer to one mutation.
@@ -62,15 +93,38 @@ pub struct MutationResult {
     pub replayed: bool,
 }
 
-/// What became of a mutation.
+/// What became of a mutation. If it was concurrent with another write, there is
+/// a conflict, unless that is no longer kept, or was never.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// It took effect at this revision.
-    Applied(Revision),
-    /// Its base was stale; here is the record that stood in the way.
-    Conflict(Arc<Record>),
+    Applied(Revision, Option<Arc<Conflict>>),
+    /// The record became this, something of both sides.
+    Merged(Arc<Record>, Option<Arc<Conflict>>),
+    /// The record stayed this; the policy says so.
+    Superseded(Arc<Record>, Option<Arc<Conflict>>),
+    /// The record stayed this until somebody decides.
+    Conflict(Arc<Record>, Option<Arc<Conflict>>),
     /// It can never take effect as it is.
     Rejected(Rejection),
+}
+
+impl Outcome {
+    /// Whether a change stands for it.
+    pub fn took_effect(&self) -> bool {
+        matches!(self, Self::Applied(..) | Self::Merged(..))
+    }
+
+    /// The conflict that it speaks of.
+    pub fn conflict(&self) -> Option<&Arc<Conflict>> {
+        match self {
+            Self::Applied(_, conflict)
+            | Self::Merged(_, conflict)
+            | Self::Superseded(_, conflict)
+            | Self::Conflict(_, conflict) => conflict.as_ref(),
+            Self::Rejected(_) => None,
+        }
+    }
 }
 
 /// Why a mutation can never take effect.
@@ -94,6 +148,12 @@ impl Rejection {
         let message = "the mutation's content is invalid; see violations".into();
         Self { reason: RejectionReason::Invalid, message, violations }
     }
+
+    /// A document that breaks the schema of its collection, at all these places.
+    pub fn schema(violations: Vec<Violation>) -> Self {
+        let message = "the document breaks the schema of its collection; see violations".into();
+        Self { reason: RejectionReason::Schema, message, violations }
+    }
 }
 
 /// Why, for programs.
@@ -104,6 +164,9 @@ pub enum RejectionReason {
     NotFound,
     BatchAborted,
     SequenceUsed,
+    Schema,
+    ConflictClosed,
+    RecordChanged,
 }
 
 /// One field that breaks a rule.

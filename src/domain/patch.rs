@@ -1,20 +1,39 @@
 //! Applies a patch to a document.
 
 use serde_json::Value;
+use time::OffsetDateTime;
 
 use super::document::JsonObject;
-use super::{Document, DocumentFault, Patch};
+use super::{Document, Patch, Violation, transform};
 
 impl Patch {
-    /// The patched document, or why the result would not be one.
-    pub fn apply(&self, document: &Document) -> Result<Document, DocumentFault> {
+    /// The patched document, or why there can be none.
+    pub fn apply(&self, document: &Document, now: OffsetDateTime) -> Result<Document, Violation> {
         let mut fields = document.fields();
-        for path in &self.unset {
-            unset(&mut fields, path.keys());
-        }
-        merge(&mut fields, self.set.fields());
-        Document::from_fields(fields)
+        self.edit(&mut fields);
+        transform(&mut fields, &self.transforms, now)?;
+        patched(fields)
     }
+
+    /// Whether all that it does is relative to what is there.
+    pub fn is_relative(&self) -> bool {
+        !self.transforms.is_empty() && self.unset.is_empty() && self.set.as_str() == "{}"
+    }
+
+    /// Applies what is not relative.
+    pub(super) fn edit(&self, fields: &mut JsonObject) {
+        for path in &self.unset {
+            unset(fields, path.keys());
+        }
+        merge(fields, self.set.fields());
+    }
+}
+
+/// The document that a patch has led to.
+pub(super) fn patched(fields: JsonObject) -> Result<Document, Violation> {
+    Document::from_fields(fields).map_err(|fault| {
+        Violation::new("mutation.patch", format!("the patched document would be invalid: {fault}"))
+    })
 }
 
 fn merge(into: &mut JsonObject, from: JsonObject) {
@@ -47,7 +66,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::domain::Pointer;
+    use crate::domain::{Pointer, Transform, TransformKind};
+
+    const EPOCH: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
 
     fn document(text: &str) -> Document {
         Document::from_json(text.as_bytes()).unwrap()
@@ -55,7 +76,7 @@ mod tests {
 
     fn patch(set: &str, unset: &[&str]) -> Patch {
         let unset = unset.iter().map(|path| Pointer::parse(path).unwrap()).collect();
-        Patch { set: document(set), unset }
+        Patch { set: document(set), unset, transforms: Vec::new() }
     }
 
     #[test]
@@ -70,7 +91,7 @@ mod tests {
             (r#"{"a":[1]}"#, "{}", &["/a/0"], r#"{"a":[1]}"#),
             (r#"{"a":{"b":1}}"#, r#"{"a":{"c":2}}"#, &["/a"], r#"{"a":{"c":2}}"#),
         ] {
-            let patched = patch(set, unset).apply(&document(before)).unwrap();
+            let patched = patch(set, unset).apply(&document(before), EPOCH).unwrap();
             assert_eq!(patched.as_str(), after, "{before} + {set} - {unset:?}");
         }
     }
@@ -79,7 +100,26 @@ mod tests {
     fn a_patch_cannot_outgrow_the_limits() {
         let half = format!("{{\"{{}}\":\"{}\"}}", "x".repeat(200 << 10));
         let (a, b) = (half.replace("{}", "a"), half.replace("{}", "b"));
-        assert!(patch(&a, &[]).apply(&document(&b)).unwrap_err().rule.contains("at most"));
+        assert!(
+            patch(&a, &[]).apply(&document(&b), EPOCH).unwrap_err().description.contains("at most")
+        );
+    }
+
+    #[test]
+    fn transforms_come_last() {
+        let mut patch = patch(r#"{"n":5}"#, &["/m"]);
+        assert!(!patch.is_relative());
+        for path in ["/n", "/m"] {
+            let path = Pointer::parse(path).unwrap();
+            patch.transforms.push(Transform { path, kind: TransformKind::Increment(1.into()) });
+        }
+        let patched = patch.apply(&document(r#"{"m":7,"n":1}"#), EPOCH).unwrap();
+        assert_eq!(patched.as_str(), r#"{"m":1,"n":6}"#);
+        assert!(!patch.is_relative());
+        (patch.set, patch.unset) = (document("{}"), Vec::new());
+        assert!(patch.is_relative());
+        let violation = patch.apply(&document(r#"{"m":[]}"#), EPOCH).unwrap_err();
+        assert_eq!(violation.field, "mutation.patch.transforms[1]");
     }
 
     proptest! {
@@ -93,9 +133,9 @@ mod tests {
                 Document::from_fields(fields.into_iter().map(|(k, v)| (k, v.into())).collect()).unwrap()
             };
             let unset = gone.iter().map(|path| Pointer::parse(path).unwrap()).collect();
-            let patch = Patch { set: object(set), unset };
-            let once = patch.apply(&object(before)).unwrap();
-            let twice = patch.apply(&once).unwrap();
+            let patch = Patch { set: object(set), unset, transforms: Vec::new() };
+            let once = patch.apply(&object(before), EPOCH).unwrap();
+            let twice = patch.apply(&once, EPOCH).unwrap();
             prop_assert_eq!(twice.as_str(), once.as_str());
         }
     }

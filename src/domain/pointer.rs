@@ -2,10 +2,13 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use super::limits;
 
 /// A path to a value below the top of a document.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Pointer(Vec<String>);
 
 impl Pointer {
@@ -21,9 +24,28 @@ impl Pointer {
         Ok(Self(keys))
     }
 
+    /// A pointer to a value below the top; None for the top itself.
+    pub fn from_keys(keys: Vec<String>) -> Option<Self> {
+        (!keys.is_empty()).then_some(Self(keys))
+    }
+
     /// The keys from the top down; never empty.
     pub fn keys(&self) -> &[String] {
         &self.0
+    }
+}
+
+impl TryFrom<String> for Pointer {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        Self::parse(&text)
+    }
+}
+
+impl From<Pointer> for String {
+    fn from(pointer: Pointer) -> Self {
+        pointer.to_string()
     }
 }
 

@@ -10,6 +10,9 @@ impl Revision {
     /// Before the first change.
     pub const ZERO: Self = Self(0);
 
+    /// Above all others.
+    pub const MAX: Self = Self(i64::MAX);
+
     /// None if negative.
     pub const fn new(value: i64) -> Option<Self> {
         if value < 0 { None } else { Some(Self(value)) }

@@ -1,16 +1,21 @@
-//! Decides whole requests against one space, in order and in memory. Holds what
-//! was loaded of the space at one head, and gathers what is to be written.
+//! One space while a group of requests is decided: what was loaded of it at one
+//! head, what was decided since, and what is to be written.
+
+mod request;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use time::OffsetDateTime;
 
+use super::decide::{Asking, Decision, Knowing, NewState, decide};
 use super::{
-    Change, Content, Decision, DeviceId, Fingerprint, Mutation, MutationId, MutationResult,
-    Operation, Outcome, Record, RecordKey, Rejection, RejectionReason, Request, Revision, Sequence,
-    Violation, decide, limits,
+    Change, Closing, ClosingKind, Conflict, ConflictState, Content, DeviceId, Fingerprint,
+    HistoryEntry, Mutation, MutationId, OpenConflict, Operation, Outcome, PastLog, PolicySet,
+    Record, RecordKey, Rejection, Request, Revision, Sequence, Violation,
 };
+
+pub use request::Refusal;
 
 /// The answer that a mutation got, and what it had asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,35 +24,88 @@ pub struct Answer {
     pub outcome: Outcome,
 }
 
-/// Why a whole request was refused. Nothing of it was decided.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// An id that was used with other content, or outside this atomic batch.
-    MutationIdReused { index: usize, id: MutationId },
-    /// Mutations of the device are missing before this one.
-    SequenceGap { expected: Sequence, got: Sequence },
-    /// The documents that it would produce are too many to hold at once.
-    TooLarge { bytes: usize },
+/// What holds for all spaces.
+#[derive(Clone, Debug, Default)]
+pub struct Rules {
+    pub policies: Arc<PolicySet>,
+    /// How far a client's clock may be ahead of ours.
+    pub skew_micros: i64,
+}
+
+/// What the requests to come need of a space: every record that they name and
+/// that was ever written, every answer that one of their ids got before, the
+/// last sequence of each of their devices. What only some need is asked for
+/// when it is missing: see [`Lack`].
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    pub head: Revision,
+    /// The number of the last conflict that was opened or closed.
+    pub conflicts: i64,
+    pub records: Vec<Arc<Record>>,
+    pub answers: HashMap<MutationId, Answer>,
+    pub sequences: HashMap<DeviceId, Sequence>,
+    pub pasts: HashMap<RecordKey, PastLog>,
+    /// Of records that have some.
+    pub open: HashMap<RecordKey, Vec<OpenConflict>>,
+    pub named: HashMap<MutationId, Arc<Conflict>>,
+}
+
+/// Something that was not known, and without which a request is not decided.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Lack {
+    /// The record's changes from a revision up to another one that is its last.
+    Past { key: RecordKey, at: Revision, from: Revision },
+    /// The record's open conflicts.
+    Open(RecordKey),
+    /// A conflict that is open.
+    Conflict(MutationId),
 }
 
 /// What a group knows of one space while it decides.
 #[derive(Debug)]
 pub struct SpaceState {
+    rules: Rules,
     head: Revision,
+    conflict_number: i64,
     records: HashMap<RecordKey, Slot>,
     answers: HashMap<MutationId, Answer>,
     sequences: HashMap<DeviceId, Sequence>,
+    pasts: HashMap<RecordKey, PastLog>,
+    named: HashMap<MutationId, Arc<Conflict>>,
     changes: Vec<(Arc<Change>, Fingerprint)>,
+    conflicts: Vec<LoggedConflict>,
+    closed: Vec<ClosedConflict>,
     new_answers: Vec<(MutationId, Answer)>,
     new_sequences: HashMap<DeviceId, Sequence>,
+    lacks: Vec<Lack>,
 }
 
 /// One record: as it was loaded, and as it is after what was decided so far.
 #[derive(Clone, Debug, Default)]
 struct Slot {
-    stored: bool,
-    changed: bool,
+    stored: Option<Arc<Record>>,
     current: Option<Arc<Record>>,
+    /// None if they are not known, while there are some.
+    open: Option<Vec<OpenConflict>>,
+}
+
+/// A conflict for the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoggedConflict {
+    /// Rises with each conflict of the space that is opened or closed.
+    pub number: i64,
+    pub conflict: Arc<Conflict>,
+    /// When it may be forgotten, once it is closed.
+    pub expires_at: Option<OffsetDateTime>,
+}
+
+/// The end of a conflict that is in the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClosedConflict {
+    pub id: MutationId,
+    pub number: i64,
+    pub closing: Closing,
+    pub expires_at: Option<OffsetDateTime>,
 }
 
 /// What the decisions ask to be stored, all in one transaction.
@@ -59,6 +117,10 @@ pub struct Writes {
     pub inserts: Vec<Arc<Record>>,
     /// Final states of records that had one.
     pub updates: Vec<Arc<Record>>,
+    /// Records that did not change, but whose open conflicts did.
+    pub touched: Vec<Arc<Record>>,
+    pub conflicts: Vec<LoggedConflict>,
+    pub closed: Vec<ClosedConflict>,
     /// Answers that no change stands for.
     pub answers: Vec<(MutationId, Answer)>,
     /// The last sequence of each device that moved.
@@ -66,32 +128,45 @@ pub struct Writes {
 }
 
 impl SpaceState {
-    /// A space at `head`, with what the requests to come need of it: every
-    /// record that they name and that has a row, every answer that one of
-    /// their ids got before, the last sequence of each of their devices.
-    pub fn new(
-        head: Revision,
-        records: impl IntoIterator<Item = Arc<Record>>,
-        answers: HashMap<MutationId, Answer>,
-        sequences: HashMap<DeviceId, Sequence>,
-    ) -> Self {
+    /// A space of which this is known.
+    pub fn new(known: Known, rules: Rules) -> Self {
+        let mut open = known.open;
         let slot = |record: Arc<Record>| {
-            (record.key.clone(), Slot { stored: true, changed: false, current: Some(record) })
+            let open = open.remove(&record.key).or_else(|| no_conflicts(&record));
+            let (stored, current) = (Some(Arc::clone(&record)), Some(Arc::clone(&record)));
+            (record.key.clone(), Slot { stored, current, open })
         };
         Self {
-            head,
-            records: records.into_iter().map(slot).collect(),
-            answers,
-            sequences,
+            records: known.records.into_iter().map(slot).collect(),
+            rules,
+            head: known.head,
+            conflict_number: known.conflicts,
+            answers: known.answers,
+            sequences: known.sequences,
+            pasts: known.pasts,
+            named: known.named,
             changes: Vec::new(),
+            conflicts: Vec::new(),
+            closed: Vec::new(),
             new_answers: Vec::new(),
             new_sequences: HashMap::new(),
+            lacks: Vec::new(),
         }
     }
 
     /// The last revision, with everything decided so far.
     pub fn head(&self) -> Revision {
         self.head
+    }
+
+    /// The number of the last conflict that was opened or closed.
+    pub fn conflict_number(&self) -> i64 {
+        self.conflict_number
+    }
+
+    /// What was missing: then nothing that was decided counts.
+    pub fn lacks(&self) -> &[Lack] {
+        &self.lacks
     }
 
     /// Every record as it is after what was decided.
@@ -107,245 +182,254 @@ impl SpaceState {
 
     /// What is to be stored.
     pub fn writes(&self) -> Writes {
-        let changed = |stored| {
-            let slots = self.records.values();
-            slots
-                .filter(move |slot| slot.changed && slot.stored == stored)
-                .filter_map(|slot| slot.current.clone())
-                .collect()
-        };
-        let sequences = self.new_sequences.iter().map(|(device, last)| (device.clone(), *last));
-        Writes {
+        let mut writes = Writes {
             changes: self.changes.clone(),
-            inserts: changed(false),
-            updates: changed(true),
             answers: self.new_answers.clone(),
-            sequences: sequences.collect(),
-        }
-    }
-
-    /// Decides a request: one result for each mutation, or nothing at all.
-    pub fn decide(
-        &mut self,
-        request: &Request,
-        now: OffsetDateTime,
-    ) -> Result<Vec<MutationResult>, Refusal> {
-        self.admit(request)?;
-        let replays = self.replays(request);
-        let outcomes = if request.atomic && replays == 0 {
-            self.decide_all_or_none(request, now)
-        } else {
-            request.mutations.iter().map(|it| self.decide_each(request, it, now)).collect()
+            ..Writes::default()
         };
-        let result = |(mutation, (outcome, replayed)): (&Mutation, _)| MutationResult {
-            mutation_id: mutation.id.clone(),
-            outcome,
-            replayed,
-        };
-        Ok(request.mutations.iter().zip(outcomes).map(result).collect())
-    }
-
-    fn replays(&self, request: &Request) -> usize {
-        request.mutations.iter().filter(|it| self.answers.contains_key(&it.id)).count()
-    }
-
-    /// Refuses what must not be decided even in part.
-    fn admit(&self, request: &Request) -> Result<(), Refusal> {
-        let torn = request.atomic && (1..request.mutations.len()).contains(&self.replays(request));
-        for (index, mutation) in request.mutations.iter().enumerate() {
-            if let Some(answer) = self.answers.get(&mutation.id)
-                && (torn || answer.fingerprint != mutation.fingerprint)
-            {
-                return Err(Refusal::MutationIdReused { index, id: mutation.id.clone() });
+        for slot in self.records.values() {
+            let Some(current) = &slot.current else { continue };
+            match &slot.stored {
+                None => writes.inserts.push(Arc::clone(current)),
+                Some(stored) if stored.revision != current.revision => {
+                    writes.updates.push(Arc::clone(current));
+                }
+                Some(stored) if stored.open_conflicts != current.open_conflicts => {
+                    writes.touched.push(Arc::clone(current));
+                }
+                Some(_) => {}
             }
         }
-        let bytes = self.documents_bytes(request);
-        if bytes > limits::REQUEST_DOCUMENT_BYTES_MAX {
-            return Err(Refusal::TooLarge { bytes });
-        }
-        // A request's sequences rise by one, so only the first can leave a gap.
-        let first = request.mutations.iter().find(|it| !self.answers.contains_key(&it.id));
-        if let Some(got) = first.and_then(|it| it.device_sequence) {
-            let expected = self.last_sequence(request).next();
-            if got > expected {
-                return Err(Refusal::SequenceGap { expected, got });
+        let sequences = self.new_sequences.iter();
+        writes.sequences = sequences.map(|(device, last)| (device.clone(), *last)).collect();
+        // What was opened and closed in the same group is written once.
+        writes.conflicts.clone_from(&self.conflicts);
+        for closed in &self.closed {
+            let mut opened = writes.conflicts.iter_mut();
+            match opened.find(|it| it.conflict.id == closed.id) {
+                None => writes.closed.push(closed.clone()),
+                Some(opened) => {
+                    let closing = Some(closed.closing.clone());
+                    let conflict = Conflict { closing, ..opened.conflict.as_ref().clone() };
+                    *opened = LoggedConflict {
+                        number: closed.number,
+                        conflict: Arc::new(conflict),
+                        expires_at: closed.expires_at,
+                    };
+                }
             }
         }
-        Ok(())
-    }
-
-    /// At most what the documents that the request produces have together.
-    fn documents_bytes(&self, request: &Request) -> usize {
-        let mut sizes: HashMap<&RecordKey, usize> = HashMap::new();
-        let mut total = 0;
-        for content in request.mutations.iter().filter_map(|it| it.content.as_ref().ok()) {
-            let size = sizes.entry(&content.key).or_insert_with(|| {
-                let current = self.records.get(&content.key).and_then(|it| it.current.as_ref());
-                current.map_or(0, |record| record.size_bytes())
-            });
-            *size = match &content.operation {
-                Operation::Create(document) | Operation::Put(document) => document.as_str().len(),
-                Operation::Patch(patch) => *size + patch.set.as_str().len(),
-                Operation::Delete => 0,
-            };
-            *size = (*size).min(limits::DOCUMENT_BYTES_MAX);
-            total += *size;
-        }
-        total
-    }
-
-    fn last_sequence(&self, request: &Request) -> Sequence {
-        let last = request.device.as_ref().and_then(|device| self.sequences.get(device));
-        last.copied().unwrap_or_default()
-    }
-
-    /// Decides a mutation for itself, or finds its first answer.
-    fn decide_each(
-        &mut self,
-        request: &Request,
-        mutation: &Mutation,
-        now: OffsetDateTime,
-    ) -> (Outcome, bool) {
-        if let Some(answer) = self.answers.get(&mutation.id) {
-            return (answer.outcome.clone(), true);
-        }
-        let outcome = self.attempt(request, mutation, now);
-        self.keep(request, mutation, &outcome);
-        (outcome, false)
-    }
-
-    /// Decides all mutations; unless every one takes effect, none does.
-    fn decide_all_or_none(
-        &mut self,
-        request: &Request,
-        now: OffsetDateTime,
-    ) -> Vec<(Outcome, bool)> {
-        let (head, changes) = (self.head, self.changes.len());
-        let mut undo = Vec::new();
-        let mut outcomes = Vec::new();
-        for mutation in &request.mutations {
-            if let Ok(content) = &mutation.content {
-                let slot = self.records.get(&content.key).cloned().unwrap_or_default();
-                undo.push((content.key.clone(), slot));
-            }
-            let outcome = self.attempt(request, mutation, now);
-            let applied = matches!(outcome, Outcome::Applied(_));
-            outcomes.push(outcome);
-            if !applied {
-                self.records.extend(undo.into_iter().rev());
-                self.changes.truncate(changes);
-                self.head = head;
-                outcomes = abort(request, outcomes, head);
-                break;
-            }
-        }
-        for (mutation, outcome) in request.mutations.iter().zip(&outcomes) {
-            self.keep(request, mutation, outcome);
-        }
-        outcomes.into_iter().map(|outcome| (outcome, false)).collect()
+        writes
     }
 
     /// Decides one mutation and takes its effect into the state, but does not
     /// keep its answer yet.
     fn attempt(&mut self, request: &Request, mutation: &Mutation, now: OffsetDateTime) -> Outcome {
+        let content = match self.admitted(request, mutation) {
+            Ok(content) => content,
+            Err(rejection) => return Outcome::Rejected(rejection),
+        };
+        let slot = self.records.get(&content.key).cloned().unwrap_or_default();
+        let current = slot.current.as_deref();
+        if slot.open.is_none() && current.is_some_and(|record| record.open_conflicts > 0) {
+            return self.lack(Lack::Open(content.key.clone()));
+        }
+        let policies = Arc::clone(&self.rules.policies);
+        let asking = Asking {
+            author: &request.author,
+            device: request.device.as_ref(),
+            mutation,
+            policy: policies.of(&content.key.collection).map(AsRef::as_ref),
+            now,
+            skew_micros: self.rules.skew_micros,
+        };
+        let past = self.past(content, &slot);
+        let named = self.named_by(&content.operation, &slot);
+        let knowing =
+            Knowing { current, past: &past, conflict: named.as_ref().map(|it| it.as_deref()) };
+        match (decide(content, &asking, &knowing), slot.current) {
+            (Decision::Change(state), _) => self.change(&asking, content, *state),
+            (Decision::Stay(conflict), Some(record)) => self.stay(&asking, record, *conflict),
+            // Only what is there can stay.
+            (Decision::Stay(_), None) => Outcome::Rejected(Rejection::invalid(Vec::new())),
+            (Decision::Reject(rejection), _) => Outcome::Rejected(rejection),
+            (Decision::NeedsPast(from), _) => {
+                let (key, at) = (content.key.clone(), slot.stored.map(|it| it.revision));
+                self.lack(Lack::Past { key, at: at.unwrap_or_default(), from })
+            }
+            (Decision::NeedsConflict, _) => match &content.operation {
+                Operation::Resolve(resolve) => self.lack(Lack::Conflict(resolve.conflict.clone())),
+                _ => Outcome::Rejected(Rejection::invalid(Vec::new())),
+            },
+        }
+    }
+
+    /// The content of a mutation, unless it is refused before its record counts.
+    fn admitted<'m>(
+        &self,
+        request: &Request,
+        mutation: &'m Mutation,
+    ) -> Result<&'m Content, Rejection> {
         let last = self.last_sequence(request);
         if let Some(sequence) = mutation.device_sequence.filter(|sequence| *sequence <= last) {
-            return Outcome::Rejected(Rejection::new(
-                RejectionReason::SequenceUsed,
+            return Err(Rejection::new(
+                super::RejectionReason::SequenceUsed,
                 format!("device sequence {sequence} was used before; the last one is {last}"),
             ));
         }
-        let content = match &mutation.content {
-            Ok(content) => content,
-            Err(rejection) => return Outcome::Rejected(rejection.clone()),
-        };
-        if let Some(base) = content.base.filter(|base| *base > self.head) {
+        let content = mutation.content.as_ref().map_err(Clone::clone)?;
+        let base = content.base.as_ref().map(super::Seen::revision);
+        if let Some(base) = base.filter(|base| *base > self.head) {
             let rule = format!("is {base}, ahead of the space's head {}", self.head);
-            let violations = vec![Violation::new("mutation.base", rule)];
-            return Outcome::Rejected(Rejection::invalid(violations));
+            return Err(Rejection::invalid(vec![Violation::new("mutation.base", rule)]));
         }
-        let slot = self.records.get(&content.key);
-        let current = slot.and_then(|slot| slot.current.clone());
-        match (decide(current.as_deref(), content, request.device.as_ref()), current) {
-            (Decision::Apply(action, document), current) => {
-                let change = Change {
-                    revision: self.head.next(),
-                    key: content.key.clone(),
-                    action,
-                    document,
-                    previous_revision: current.as_ref().map_or(Revision::ZERO, |it| it.revision),
-                    author: request.author.clone(),
-                    device: request.device.clone(),
-                    mutation_id: mutation.id.clone(),
-                    committed_at: now,
-                };
-                Outcome::Applied(self.apply(change, mutation.fingerprint, content))
-            }
-            (Decision::Conflict, Some(record)) => Outcome::Conflict(record),
-            // A conflict needs a record to be in conflict with.
-            (Decision::Conflict, None) => Outcome::Rejected(Rejection::invalid(Vec::new())),
-            (Decision::Reject(rejection), _) => Outcome::Rejected(rejection),
-        }
+        Ok(content)
     }
 
-    fn apply(&mut self, change: Change, fingerprint: Fingerprint, content: &Content) -> Revision {
+    fn lack(&mut self, lack: Lack) -> Outcome {
+        if !self.lacks.contains(&lack) {
+            self.lacks.push(lack);
+        }
+        // Nobody is told: the request is decided again.
+        Outcome::Rejected(Rejection::invalid(Vec::new()))
+    }
+
+    /// What is known of the record's past, with what this group did.
+    fn past(&self, content: &Content, slot: &Slot) -> PastLog {
+        let mut past = PastLog::default();
+        if content.base.is_none() {
+            return past;
+        }
+        if let Some(known) = self.pasts.get(&content.key) {
+            past = known.clone();
+        }
+        past.extend_known(slot.stored.iter().map(|record| &record.change));
+        let moved = slot.stored.as_ref().map(|it| it.revision)
+            != slot.current.as_ref().map(|it| it.revision);
+        let changes = self.changes.iter().map(|(change, _)| change);
+        past.extend_known(changes.filter(|change| moved && change.key == content.key));
+        past
+    }
+
+    /// The conflict that a resolution names: Some(None) if it is not open.
+    fn named_by(&self, operation: &Operation, slot: &Slot) -> Option<Option<Arc<Conflict>>> {
+        let Operation::Resolve(resolve) = operation else { return None };
+        let id = &resolve.conflict;
+        if !slot.open.iter().flatten().any(|open| open.id == *id) {
+            return Some(None);
+        }
+        let mut ours = self.conflicts.iter().map(|logged| &logged.conflict);
+        let found = ours.find(|conflict| conflict.id == *id).or_else(|| self.named.get(id));
+        found.map(|conflict| Some(Arc::clone(conflict)))
+    }
+
+    /// The record changes.
+    fn change(&mut self, asking: &Asking<'_>, content: &Content, state: NewState) -> Outcome {
+        let revision = self.head.next();
+        let before = self.records.get(&content.key).and_then(|slot| slot.current.clone());
+        let merged = state.settlement.as_ref().is_some_and(|settlement| settlement.merged);
+        let others = before.as_ref().map(|it| it.others.after(it.entry(), asking.device));
+        let change = Arc::new(Change {
+            revision,
+            key: content.key.clone(),
+            action: state.action,
+            document: state.document,
+            previous_revision: before.as_ref().map_or(Revision::ZERO, |it| it.revision),
+            author: asking.author.clone(),
+            device: asking.device.cloned(),
+            sequence: asking.mutation.sequence(),
+            mutation_id: asking.mutation.id.clone(),
+            committed_at: asking.now,
+            micros: state.micros,
+            parents: state.parents,
+            others: others.unwrap_or_default(),
+            settlement: state.settlement.map(Arc::new),
+        });
+        self.head = revision;
+        self.changes.push((Arc::clone(&change), asking.mutation.fingerprint));
+        self.close(asking, content, revision);
         let slot = self.records.entry(content.key.clone()).or_default();
-        let before = slot.current.as_ref();
-        slot.current = Some(Arc::new(Record {
-            key: change.key.clone(),
-            revision: change.revision,
-            document: change.document.clone(),
-            author: change.author.clone(),
-            device: change.device.clone(),
-            updated_at: change.committed_at,
-            foreign_revision: before
-                .map_or(Revision::ZERO, |record| record.revision_not_by(change.device.as_ref())),
-        }));
-        slot.changed = true;
-        self.head = change.revision;
-        self.changes.push((Arc::new(change), fingerprint));
-        self.head
+        let open = slot.open.get_or_insert_default();
+        let open_conflicts = i32::try_from(open.len()).unwrap_or(i32::MAX);
+        let record = Arc::new(Record { change, open_conflicts });
+        slot.current = Some(Arc::clone(&record));
+        let conflict = state.conflict.map(|conflict| {
+            self.log(asking, Conflict { result_revision: revision, revision, ..conflict })
+        });
+        if merged {
+            Outcome::Merged(record, conflict)
+        } else {
+            Outcome::Applied(revision, conflict)
+        }
     }
 
-    /// Keeps an answer: later requests of the group find it, and it is stored
-    /// unless a change stands for it.
-    fn keep(&mut self, request: &Request, mutation: &Mutation, outcome: &Outcome) {
-        let answer = Answer { fingerprint: mutation.fingerprint, outcome: outcome.clone() };
-        if !matches!(outcome, Outcome::Applied(_)) {
-            self.new_answers.push((mutation.id.clone(), answer.clone()));
+    /// The record stays.
+    fn stay(&mut self, asking: &Asking<'_>, record: Arc<Record>, conflict: Conflict) -> Outcome {
+        let conflict = self.log(asking, Conflict { revision: self.head, ..conflict });
+        if conflict.state() != ConflictState::Open {
+            return Outcome::Superseded(record, Some(conflict));
         }
-        self.answers.insert(mutation.id.clone(), answer);
-        if let (Some(device), Some(sequence)) = (&request.device, mutation.device_sequence)
-            && sequence > self.last_sequence(request)
-        {
-            self.sequences.insert(device.clone(), sequence);
-            self.new_sequences.insert(device.clone(), sequence);
+        if let Some(slot) = self.records.get_mut(&record.key) {
+            let open = slot.open.get_or_insert_default();
+            let (device, sequence) = (conflict.client.device.clone(), asking.mutation.sequence());
+            open.push(OpenConflict {
+                id: conflict.id.clone(),
+                client: HistoryEntry { device, sequence, revision: Revision::ZERO },
+                server_revision: conflict.server.revision,
+            });
+            let open_conflicts = i32::try_from(open.len()).unwrap_or(i32::MAX);
+            let change = Arc::clone(&record.change);
+            slot.current = Some(Arc::new(Record { change, open_conflicts }));
+        }
+        Outcome::Conflict(record, Some(conflict))
+    }
+
+    fn log(&mut self, asking: &Asking<'_>, conflict: Conflict) -> Arc<Conflict> {
+        self.conflict_number += 1;
+        let open = conflict.state() == ConflictState::Open;
+        let expires_at = if open { None } else { expiry(asking) };
+        let conflict = Arc::new(conflict);
+        let (number, logged) = (self.conflict_number, Arc::clone(&conflict));
+        self.conflicts.push(LoggedConflict { number, conflict: logged, expires_at });
+        conflict
+    }
+
+    /// Closes the open conflicts that a change resolves, or whose sides it knew.
+    fn close(&mut self, asking: &Asking<'_>, content: &Content, revision: Revision) {
+        let Some(slot) = self.records.get_mut(&content.key) else { return };
+        let open = slot.open.get_or_insert_default();
+        let ended = |open: &OpenConflict| match &content.operation {
+            Operation::Resolve(resolve) => resolve.conflict == open.id,
+            _ => content.base.as_ref().is_some_and(|it| open.is_superseded(it, asking.device)),
+        };
+        for gone in open.extract_if(.., |it| ended(it)) {
+            self.conflict_number += 1;
+            self.closed.push(ClosedConflict {
+                id: gone.id,
+                number: self.conflict_number,
+                closing: Closing {
+                    kind: ClosingKind::of(&content.operation),
+                    author: asking.author.clone(),
+                    device: asking.device.cloned(),
+                    mutation_id: asking.mutation.id.clone(),
+                    revision,
+                    at: asking.now,
+                },
+                expires_at: expiry(asking),
+            });
         }
     }
 }
 
-/// The outcomes of an atomic batch whose last attempt did not take effect.
-fn abort(request: &Request, mut attempts: Vec<Outcome>, head: Revision) -> Vec<Outcome> {
-    let guilty = attempts.len().saturating_sub(1);
-    let cause = match attempts.pop() {
-        // It conflicts with a write of its own batch, which never happened.
-        Some(Outcome::Conflict(record)) if record.revision > head => {
-            let rule = "an earlier mutation of this batch writes the same record";
-            Outcome::Rejected(Rejection::invalid(vec![Violation::new("mutation.base", rule)]))
-        }
-        Some(other) => other,
-        None => return Vec::new(),
-    };
-    let id = request.mutations.get(guilty).map_or("", |mutation| mutation.id.as_str());
-    let bystander = Outcome::Rejected(Rejection::new(
-        RejectionReason::BatchAborted,
-        format!("mutation {id} of the same atomic batch did not take effect"),
-    ));
-    let mut outcomes = vec![bystander; request.mutations.len()];
-    if let Some(slot) = outcomes.get_mut(guilty) {
-        *slot = cause;
-    }
-    outcomes
+/// The open conflicts of a record that has none.
+fn no_conflicts(record: &Record) -> Option<Vec<OpenConflict>> {
+    (record.open_conflicts == 0).then(Vec::new)
+}
+
+/// When what is closed now may be forgotten.
+fn expiry(asking: &Asking<'_>) -> Option<OffsetDateTime> {
+    let kept = asking.policy?.policy.conflict_retention_seconds?;
+    asking.now.checked_add(time::Duration::seconds(i64::try_from(kept).ok()?))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::ring::Ring;
-use super::{Ahead, Effect, Refresh};
+use super::{Ahead, Effect, Hint, Refresh};
 use crate::domain::{Change, Epoch, Revision, SpaceId};
 
 /// One watched space.
@@ -24,6 +24,8 @@ struct State {
     epoch: Option<Epoch>,
     /// The highest head heard of; the ring may still lack some of it.
     head: Revision,
+    /// The number of the last conflict that was opened or closed.
+    conflicts: i64,
     watchers: HashMap<u64, Arc<Notify>>,
     /// The hub was asked to wake the watchers and has not done so yet.
     waking: bool,
@@ -34,8 +36,18 @@ impl State {
         self.ring.as_ref().map(Ring::end)
     }
 
-    fn effect(&mut self, end_before: Option<Revision>) -> Effect {
-        let moved = self.end() != end_before && !self.waking;
+    /// What readers can see.
+    fn sight(&self) -> (Option<Revision>, i64) {
+        (self.end(), self.conflicts)
+    }
+
+    fn hear(&mut self, hint: Hint) {
+        self.head = self.head.max(hint.head);
+        self.conflicts = self.conflicts.max(hint.conflicts);
+    }
+
+    fn effect(&mut self, before: (Option<Revision>, i64)) -> Effect {
+        let moved = self.sight() != before && !self.waking;
         self.waking |= moved;
         Effect { moved, lacks: self.end().is_some_and(|end| end < self.head) }
     }
@@ -59,10 +71,10 @@ impl Feed {
 
     pub(super) fn begin(&self, read: &Refresh) -> Effect {
         let mut state = self.state.lock();
-        let before = state.end();
+        let before = state.sight();
         state.epoch = Some(read.epoch);
-        state.head = state.head.max(read.head);
-        state.ring.get_or_insert_with(|| Ring::new(read.head));
+        state.hear(read.at);
+        state.ring.get_or_insert_with(|| Ring::new(read.at.head));
         state.effect(before)
     }
 
@@ -70,13 +82,13 @@ impl Feed {
         &self,
         after: Revision,
         changes: &[Arc<Change>],
+        conflicts: i64,
         bytes_max: usize,
     ) -> Effect {
         let mut state = self.state.lock();
-        let before = state.end();
-        if let Some(last) = changes.last() {
-            state.head = state.head.max(last.revision);
-        }
+        let before = state.sight();
+        let head = changes.last().map_or(after, |last| last.revision);
+        state.hear(Hint { head, conflicts });
         if let Some(ring) = &mut state.ring {
             // If it does not join the end, another replica wrote in between:
             // then the log is read, from where the ring ends.
@@ -87,29 +99,29 @@ impl Feed {
         state.effect(before)
     }
 
-    pub(super) fn hint(&self, head: Revision) -> Effect {
+    pub(super) fn hint(&self, hint: Hint) -> Effect {
         let mut state = self.state.lock();
-        let before = state.end();
-        state.head = state.head.max(head);
+        let before = state.sight();
+        state.hear(hint);
         state.effect(before)
     }
 
     pub(super) fn refresh(&self, read: Refresh, bytes_max: usize) -> Effect {
         let mut state = self.state.lock();
-        let before = state.end();
+        let before = state.sight();
         let replaced = state.epoch.is_some_and(|epoch| epoch != read.epoch);
         state.epoch = Some(read.epoch);
         if replaced {
-            state.head = read.head;
-            state.ring = Some(Ring::new(read.head));
-            return state.effect(None);
+            (state.head, state.conflicts) = (read.at.head, read.at.conflicts);
+            state.ring = Some(Ring::new(read.at.head));
+            return state.effect((None, 0));
         }
-        state.head = state.head.max(read.head);
+        state.hear(read.at);
         match (&mut state.ring, read.changes) {
             (Some(ring), Some((after, changes))) if ring.joins(after) => {
                 ring.append(&changes, bytes_max);
             }
-            (Some(ring), None) if ring.end() < read.head => *ring = Ring::new(read.head),
+            (Some(ring), None) if ring.end() < read.at.head => *ring = Ring::new(read.at.head),
             _ => {}
         }
         state.effect(before)
@@ -121,10 +133,19 @@ impl Feed {
         state.end().filter(|end| *end < state.head)
     }
 
-    pub(super) fn ahead(&self, epoch: Epoch, cursor: Revision, bytes_max: usize) -> Ahead {
+    pub(super) fn ahead(
+        &self,
+        epoch: Epoch,
+        cursor: Revision,
+        conflicts: Option<i64>,
+        bytes_max: usize,
+    ) -> Ahead {
         let state = self.state.lock();
         if let Some(other) = state.epoch.filter(|it| *it != epoch) {
             return Ahead::Replaced(other, state.head);
+        }
+        if conflicts.is_some_and(|seen| seen < state.conflicts) {
+            return Ahead::InStore;
         }
         match &state.ring {
             Some(ring) if cursor < ring.end() => ring.after(cursor, bytes_max),

@@ -5,7 +5,8 @@ use uuid::Uuid;
 
 use super::*;
 use crate::domain::{
-    ChangeAction, CollectionName, Document, MutationId, RecordId, RecordKey, UserId,
+    ChangeAction, CollectionName, Document, History, MutationId, Parents, RecordId, RecordKey,
+    UserId,
 };
 
 const SPACE: SpaceId = SpaceId(Uuid::from_u128(1));
@@ -13,6 +14,10 @@ const EPOCH: Epoch = Epoch(Uuid::from_u128(9));
 
 fn revision(number: i64) -> Revision {
     Revision::new(number).unwrap()
+}
+
+fn at(head: i64, conflicts: i64) -> Hint {
+    Hint { head: revision(head), conflicts }
 }
 
 fn changes(numbers: std::ops::RangeInclusive<i64>) -> Vec<Arc<Change>> {
@@ -31,6 +36,11 @@ fn changes(numbers: std::ops::RangeInclusive<i64>) -> Vec<Arc<Change>> {
                 device: None,
                 mutation_id: MutationId::parse("m").unwrap(),
                 committed_at: OffsetDateTime::UNIX_EPOCH,
+                sequence: 0,
+                micros: number,
+                parents: Parents::default(),
+                others: History::default(),
+                settlement: None,
             })
         })
         .collect()
@@ -39,13 +49,13 @@ fn changes(numbers: std::ops::RangeInclusive<i64>) -> Vec<Arc<Change>> {
 fn begun(head: i64) -> (Arc<Hub>, Watch) {
     let hub = Arc::new(Hub::new(1 << 20));
     let watch = hub.watch(SPACE, Arc::default());
-    watch.begin(EPOCH, revision(head));
+    watch.begin(EPOCH, at(head, 0));
     (hub, watch)
 }
 
 /// The revisions that a reader takes, or None for "read the store".
 fn ahead(watch: &Watch, cursor: i64) -> Option<Vec<i64>> {
-    match watch.ahead(EPOCH, revision(cursor), usize::MAX) {
+    match watch.ahead(EPOCH, revision(cursor), None, usize::MAX) {
         Ahead::Nothing => Some(Vec::new()),
         Ahead::Entries(entries, up_to) => {
             assert_eq!(up_to, entries.last().unwrap().change.revision);
@@ -60,7 +70,7 @@ fn ahead(watch: &Watch, cursor: i64) -> Option<Vec<i64>> {
 fn commits_of_this_replica_are_live_at_once() {
     let (hub, watch) = begun(5);
     assert_eq!(ahead(&watch, 5), Some(vec![]));
-    hub.publish(SPACE, revision(5), &changes(6..=8));
+    hub.publish(SPACE, revision(5), &changes(6..=8), 0);
     assert_eq!(ahead(&watch, 5), Some(vec![6, 7, 8]));
     assert_eq!(ahead(&watch, 7), Some(vec![8]));
     assert_eq!(ahead(&watch, 4), None, "before the ring: read the store");
@@ -70,13 +80,13 @@ fn commits_of_this_replica_are_live_at_once() {
 #[test]
 fn a_commit_of_another_replica_is_read_from_the_log() {
     let (hub, watch) = begun(5);
-    hub.publish(SPACE, revision(7), &changes(8..=8));
+    hub.publish(SPACE, revision(7), &changes(8..=8), 0);
     assert_eq!(ahead(&watch, 5), Some(vec![]), "6 and 7 are not known yet");
     assert_eq!(hub.lacking(), vec![(SPACE, revision(5))]);
     let read = Some((revision(5), changes(6..=8)));
-    hub.refresh(SPACE, Refresh { epoch: EPOCH, head: revision(8), changes: read });
+    hub.refresh(SPACE, Refresh { epoch: EPOCH, at: at(8, 0), changes: read });
     assert_eq!(ahead(&watch, 5), Some(vec![6, 7, 8]));
-    hub.publish(SPACE, revision(6), &changes(7..=9));
+    hub.publish(SPACE, revision(6), &changes(7..=9), 0);
     assert_eq!(ahead(&watch, 5), Some(vec![6, 7, 8, 9]), "what overlaps comes once");
     assert_eq!(hub.lacking(), vec![]);
 }
@@ -86,16 +96,16 @@ fn what_is_committed_before_the_feed_begins_is_not_lost() {
     let hub = Arc::new(Hub::new(1 << 20));
     let watch = hub.watch(SPACE, Arc::default());
     // The head 5 was read, then 6 was committed, then the feed began.
-    hub.publish(SPACE, revision(5), &changes(6..=6));
-    watch.begin(EPOCH, revision(5));
+    hub.publish(SPACE, revision(5), &changes(6..=6), 0);
+    watch.begin(EPOCH, at(5, 0));
     assert_eq!(hub.lacking(), vec![(SPACE, revision(5))]);
 }
 
 #[test]
 fn too_many_changes_send_readers_to_the_store() {
     let (hub, watch) = begun(5);
-    hub.hint(SPACE, revision(100_000));
-    hub.refresh(SPACE, Refresh { epoch: EPOCH, head: revision(100_000), changes: None });
+    hub.hint(SPACE, at(100_000, 0));
+    hub.refresh(SPACE, Refresh { epoch: EPOCH, at: at(100_000, 0), changes: None });
     assert_eq!(ahead(&watch, 5), None);
     assert_eq!(ahead(&watch, 100_000), Some(vec![]));
 }
@@ -104,9 +114,9 @@ fn too_many_changes_send_readers_to_the_store() {
 fn rings_are_bounded_by_bytes() {
     let hub = Arc::new(Hub::new(10_000));
     let watch = hub.watch(SPACE, Arc::default());
-    watch.begin(EPOCH, revision(0));
+    watch.begin(EPOCH, at(0, 0));
     for number in 1..=1_000 {
-        hub.publish(SPACE, revision(number - 1), &changes(number..=number));
+        hub.publish(SPACE, revision(number - 1), &changes(number..=number), 0);
     }
     assert_eq!(ahead(&watch, 0), None);
     let kept = ahead(&watch, 995).unwrap();
@@ -118,10 +128,10 @@ fn rings_are_bounded_by_bytes() {
 fn another_epoch_starts_the_ring_anew() {
     let (hub, watch) = begun(5);
     let epoch = Epoch(Uuid::from_u128(10));
-    hub.refresh(SPACE, Refresh { epoch, head: revision(2), changes: None });
-    let ahead = watch.ahead(EPOCH, revision(5), usize::MAX);
+    hub.refresh(SPACE, Refresh { epoch, at: at(2, 0), changes: None });
+    let ahead = watch.ahead(EPOCH, revision(5), None, usize::MAX);
     assert!(matches!(ahead, Ahead::Replaced(now, head) if now == epoch && head == revision(2)));
-    assert!(matches!(watch.ahead(epoch, revision(2), usize::MAX), Ahead::Nothing));
+    assert!(matches!(watch.ahead(epoch, revision(2), None, usize::MAX), Ahead::Nothing));
 }
 
 #[test]
@@ -139,16 +149,31 @@ async fn watchers_are_woken_once_for_many_commits() {
     let hub = Arc::new(Hub::new(1 << 20));
     let waker = Arc::new(Notify::new());
     let watch = hub.watch(SPACE, Arc::clone(&waker));
-    watch.begin(EPOCH, revision(0));
+    watch.begin(EPOCH, at(0, 0));
     hub.wake_watchers().await;
     waker.notified().await;
     for number in 1..=100 {
-        hub.publish(SPACE, revision(number - 1), &changes(number..=number));
+        hub.publish(SPACE, revision(number - 1), &changes(number..=number), 0);
     }
     assert_eq!(hub.moved.lock().len(), 1);
     hub.wake_watchers().await;
     waker.notified().await;
-    hub.publish(SPACE, revision(100), &changes(101..=101));
+    hub.publish(SPACE, revision(100), &changes(101..=101), 0);
     hub.wake_watchers().await;
     waker.notified().await;
+}
+
+#[test]
+fn conflicts_send_those_who_ask_to_the_store() {
+    let (hub, watch) = begun(5);
+    let look = |cursor, seen| watch.ahead(EPOCH, revision(cursor), seen, usize::MAX);
+    hub.publish(SPACE, revision(5), &changes(6..=6), 3);
+    assert!(matches!(look(5, Some(2)), Ahead::InStore));
+    assert!(matches!(look(5, Some(3)), Ahead::Entries(..)));
+    assert!(matches!(look(5, None), Ahead::Entries(..)));
+    // Opened without a change, on another replica; an older hint says nothing.
+    hub.hint(SPACE, at(6, 4));
+    hub.hint(SPACE, at(6, 3));
+    assert!(matches!(look(6, Some(3)), Ahead::InStore));
+    assert_eq!(hub.lacking(), vec![]);
 }

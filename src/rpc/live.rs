@@ -8,6 +8,7 @@ use super::encoded::Encoded;
 use super::page::PageBuilder;
 use super::subscription::{Phase, Subscription};
 use super::{proto, to_proto};
+use crate::app::ConflictPlace;
 use crate::domain::{Change, DocumentForm, Epoch, Filter, Revision, SpaceId, limits};
 use crate::hub::Ahead;
 
@@ -18,6 +19,8 @@ pub(super) struct View {
     pub(super) epoch: Epoch,
     pub(super) filter: Filter,
     pub(super) form: DocumentForm,
+    /// With the conflicts of these changes.
+    pub(super) conflicts: bool,
 }
 
 /// Where a subscription is.
@@ -28,6 +31,8 @@ pub(super) struct Place {
     /// What the client was told of. Behind `read_to` where nothing passed the
     /// filter: the next frame, or the next progress, covers it.
     pub(super) told_to: Revision,
+    /// The last conflict that the client was told of, if it wants to be.
+    pub(super) conflicts: Option<ConflictPlace>,
 }
 
 /// What a step comes to.
@@ -63,7 +68,9 @@ pub(super) fn step(subscriptions: &mut [Subscription], party: &[usize]) -> Step 
     let Subscription { view, place: before, .. } = first;
     let (before, mut after, mut phase) = (*before, *before, Phase::Live);
     let mut changes = PageBuilder::default();
-    match first.watch.ahead(view.epoch, before.read_to, limits::FRAME_CHANGE_BYTES_MAX) {
+    let conflicts = before.conflicts.map(|place| place.number);
+    let bytes_max = limits::FRAME_CHANGE_BYTES_MAX;
+    match first.watch.ahead(view.epoch, before.read_to, conflicts, bytes_max) {
         Ahead::Nothing => return Step::Stay,
         Ahead::InStore => phase = Phase::CatchUp,
         Ahead::Replaced(epoch, head) => return Step::Replaced(epoch, head),

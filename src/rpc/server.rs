@@ -15,6 +15,7 @@ use super::auth::AuthLayer;
 use super::incoming::incoming;
 use super::outer::OuterLayer;
 use super::proto::DESCRIPTOR_SET;
+use super::proto::server::conflict_service_server::ConflictServiceServer;
 use super::proto::server::sync_service_server::SyncServiceServer;
 use super::service::Service;
 use crate::app::App;
@@ -66,6 +67,7 @@ pub async fn serve(
     let incoming = incoming(listener, parts.connections_max);
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<SyncServiceServer<Service>>().await;
+    health.set_serving::<ConflictServiceServer<Service>>().await;
     let layers = ServiceBuilder::new()
         .layer(OuterLayer)
         .layer(AuthLayer::new(Arc::clone(&parts.verifier), parts.clock.clone()));
@@ -83,22 +85,26 @@ pub async fn serve(
     info!("stopping");
     health.set_service_status("", ServingStatus::NotServing).await;
     health.set_not_serving::<SyncServiceServer<Service>>().await;
+    health.set_not_serving::<ConflictServiceServer<Service>>().await;
     stopping.cancel();
     end(serving, &streams, deadline).await
 }
 
 /// Our service and, if it is wanted, the contract by reflection, added to others.
 fn routes(parts: Parts, streams: &Tasks, others: Routes) -> Routes {
-    let service = SyncServiceServer::new(Service {
+    let service = Service {
         app: parts.app,
         clock: parts.clock,
         streams: streams.clone(),
         stop: streams.token(),
-    });
-    let service = service
+    };
+    let conflicts = ConflictServiceServer::new(service.clone())
         .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
         .max_encoding_message_size(limits::MESSAGE_BYTES_MAX);
-    let routes = others.add_service(service);
+    let sync = SyncServiceServer::new(service)
+        .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(limits::MESSAGE_BYTES_MAX);
+    let routes = others.add_service(sync).add_service(conflicts);
     if parts.reflection { with_reflection(routes) } else { routes }
 }
 

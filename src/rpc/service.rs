@@ -32,19 +32,23 @@ pub(super) struct Service {
 }
 
 /// Who calls. The door lets nobody in without.
-fn principal<T>(request: &Request<T>) -> Result<Principal, Status> {
+pub(super) fn principal<T>(request: &Request<T>) -> Result<Principal, Status> {
     let found = request.extensions().get::<Principal>().cloned();
     found.ok_or_else(|| status::internal(&std::io::Error::other("a request without principal")))
 }
 
 impl Service {
-    fn space<T>(&self, request: &Request<T>, name: &str) -> Result<(Principal, Space), Status> {
+    pub(super) fn space<T>(
+        &self,
+        request: &Request<T>,
+        name: &str,
+    ) -> Result<(Principal, Space), Status> {
         let principal = principal(request)?;
         let space = self.app.space(&principal.user, name)?;
         Ok((principal, space))
     }
 
-    async fn decide(
+    pub(super) async fn decide(
         &self,
         principal: Principal,
         space: Space,
@@ -158,11 +162,10 @@ impl SyncService for Service {
         let bounds = (entries_max, limits::PAGE_DOCUMENT_BYTES_MAX);
         let page = self.app.changes(space, cursor, &filter, wire.every_step, bounds).await?;
         let mut builder = PageBuilder::default();
-        let changes = page.entries.iter().map(|entry| &entry.change);
-        let sent = changes.clone();
+        let sent = page.changes.iter();
         let sent = sent.take_while(|change| builder.push(&to_proto::change_entry(change, form)));
         let sent = sent.last().map(|change| change.revision);
-        let cut = sent != page.entries.last().map(|entry| entry.change.revision);
+        let cut = sent != page.changes.last().map(|change| change.revision);
         let up_to = sent.filter(|_| cut).unwrap_or(page.up_to);
         let at = page.space;
         let rest = proto::ChangesSinceResponse {
@@ -191,6 +194,7 @@ impl SyncService for Service {
         let wire = request.into_inner();
         let device = from_proto::device(&wire.device).map_err(status::invalid)?;
         let name = space.name().to_owned();
+        let open_conflicts = self.app.open_conflicts(space.clone()).await?;
         let (at, sequence) = self.app.status(space, device).await?;
         Ok(Response::new(proto::GetStatusResponse {
             space: name,
@@ -199,6 +203,7 @@ impl SyncService for Service {
             floor: at.floor.get(),
             device_sequence: sequence.get(),
             limits: Some(to_proto::limits()),
+            open_conflicts,
         }))
     }
 }

@@ -23,7 +23,7 @@ use super::service::Service;
 use super::status::{self, status};
 use super::subscription::{Phase, Subscription, closed, encode, ending};
 use super::{from_proto, proto, to_proto};
-use crate::app::{App, Error};
+use crate::app::{App, ConflictPlace, Error};
 use crate::auth::{Principal, RefusalClass};
 use crate::clock::Clock;
 use crate::domain::{CursorFault, Filter, Revision, Space, Violation, limits};
@@ -341,6 +341,7 @@ impl Session {
             epoch: at.epoch,
             filter: Filter { collections, not_by: device.filter(|_| !frame.echo) },
             form,
+            conflicts: frame.conflicts,
         };
         let alike = self.subscriptions.iter().find(|it| it.view == view);
         let view_number = alike.map_or(self.next_view, |it| it.view_number);
@@ -351,7 +352,11 @@ impl Session {
             space,
             watch,
             phase: Phase::CatchUp,
-            place: Place { read_to: cursor.revision, told_to: cursor.revision },
+            place: Place {
+                read_to: cursor.revision,
+                told_to: cursor.revision,
+                conflicts: frame.conflicts.then(|| ConflictPlace::from(cursor.revision)),
+            },
             since: cursor.revision,
         };
         Ok((subscription, subscribed))

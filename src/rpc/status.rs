@@ -96,6 +96,12 @@ impl From<Error> for Status {
                 format!("the record was deleted at revision {revision}"),
                 [("deleted_at", revision.to_string())],
             ),
+            Error::ConflictNotFound => status(
+                Code::NotFound,
+                "CONFLICT_NOT_FOUND",
+                "the conflict does not exist, or is no longer kept",
+                [],
+            ),
             Error::Refused(refusal) => refused(refusal),
             Error::Cursor { fault, epoch, head, floor } => {
                 let (reason, message) = cursor_fault(fault);

@@ -10,7 +10,7 @@ use super::live::{Place, View, changes_frame};
 use super::page::PageBuilder;
 use super::proto::subscribe_response::Frame as Response;
 use super::{proto, to_proto};
-use crate::app::{App, Error};
+use crate::app::{App, ConflictPlace, Error, SpaceHead};
 use crate::domain::{Cursor, Revision, Space, limits};
 use crate::hub::Watch;
 
@@ -48,9 +48,8 @@ impl Subscription {
         let mut builder = PageBuilder::default();
         let mut up_to = page.up_to;
         let mut before = self.place.read_to;
-        for entry in &page.entries {
-            let (change, foreign) = (&entry.change, entry.foreign_revision);
-            let passes = self.view.filter.passes_coalesced(change, foreign, self.since);
+        for change in &page.changes {
+            let passes = self.view.filter.passes_coalesced(change, self.since);
             if passes && !builder.push(&to_proto::change_entry(change, self.view.form)) {
                 up_to = before;
                 break;
@@ -63,12 +62,46 @@ impl Subscription {
             let after = std::mem::replace(&mut self.place.told_to, up_to);
             frames.push(changes_frame(vec![self.id.clone()], after, up_to, builder));
         }
-        if up_to >= page.space.head {
+        if up_to >= page.space.head && self.tell_conflicts(app, page.space, &mut frames).await? {
             self.phase = Phase::Live;
             self.place.told_to = up_to;
             frames.push(self.caught_up());
         }
         Ok(frames)
+    }
+
+    /// Tells of conflicts, all changes before them having been told. True if
+    /// those were all, as of the place where the space was.
+    async fn tell_conflicts(
+        &mut self,
+        app: &App,
+        at: SpaceHead,
+        frames: &mut Vec<Encoded>,
+    ) -> Result<bool, Error> {
+        let Some(place) = self.place.conflicts.filter(|place| place.number != at.conflicts) else {
+            return Ok(true);
+        };
+        let open_only = self.since == Revision::ZERO;
+        let page = app.moved_conflicts(
+            self.space.clone(),
+            place,
+            at.conflicts,
+            self.view.filter.collections.clone(),
+            open_only,
+        );
+        let page = page.await?;
+        for (_, conflict) in &page.conflicts {
+            let documents = conflict.document_bytes() <= limits::FRAME_DOCUMENT_BYTES_MAX;
+            let conflict = to_proto::conflict(conflict, self.view.form, documents);
+            frames.push(encode(Response::Conflict(proto::ConflictFrame {
+                subscription_id: self.id.clone(),
+                conflict: Some(conflict),
+            })));
+        }
+        let last = page.conflicts.last().map(|(place, _)| *place).filter(|_| page.has_more);
+        let end = ConflictPlace { moved_at: at.head, number: at.conflicts };
+        self.place.conflicts = Some(last.unwrap_or(end));
+        Ok(last.is_none())
     }
 
     /// Goes on from where others went.

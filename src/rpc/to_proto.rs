@@ -1,5 +1,8 @@
 //! Domain to wire. Cannot fail.
 
+mod conflict;
+mod result;
+
 use bytes::Bytes;
 use prost::Message;
 use prost_types::value::Kind;
@@ -8,9 +11,12 @@ use time::OffsetDateTime;
 
 use super::proto;
 use crate::domain::{
-    Change, ChangeAction, CursorFault, DeviceId, Document, DocumentForm, Epoch, MutationResult,
-    Outcome, Record, RecordKey, Rejection, RejectionReason, Revision, Violation, limits,
+    Change, ChangeAction, CursorFault, DeviceId, Document, DocumentForm, Epoch, HistoryEntry,
+    Record, RecordKey, Revision, Violation, limits,
 };
+
+pub(super) use conflict::{conflict, conflict_entry, strategy};
+pub(super) use result::results;
 
 fn document(document: &Document, form: DocumentForm) -> proto::Document {
     let form = match form {
@@ -66,7 +72,12 @@ pub(super) fn record(record: &Record, form: DocumentForm) -> proto::Record {
         document: record.document.as_ref().map(|it| document(it, form)),
         author: record.author.as_str().to_owned(),
         device: device(record.device.as_ref()),
-        update_time: Some(timestamp(record.updated_at)),
+        update_time: Some(timestamp(record.committed_at)),
+        version: record.version().to_string(),
+        parents: record.parents.iter().map(str::to_owned).collect(),
+        history: history(record),
+        checksum: checksum(record),
+        open_conflicts: record.open_conflicts,
     }
 }
 
@@ -86,7 +97,25 @@ fn change(change: &Change, form: DocumentForm) -> proto::Change {
         device: device(change.device.as_ref()),
         mutation_id: change.mutation_id.as_str().to_owned(),
         commit_time: Some(timestamp(change.committed_at)),
+        version: change.version().to_string(),
+        parents: change.parents.iter().map(str::to_owned).collect(),
+        history: history(change),
+        checksum: checksum(change),
     }
+}
+
+fn history(change: &Change) -> Vec<proto::HistoryEntry> {
+    let wire = |it: HistoryEntry| proto::HistoryEntry {
+        device: device(it.device.as_ref()),
+        sequence: it.sequence,
+        revision: it.revision.get(),
+    };
+    change.history().map(wire).collect()
+}
+
+fn checksum(change: &Change) -> Bytes {
+    let checksum = change.document.as_ref().map(Document::checksum);
+    checksum.map_or_else(Bytes::new, |it| Bytes::copy_from_slice(&it))
 }
 
 /// A change as an entry of `changes`, which is field 1 wherever it stands.
@@ -107,66 +136,6 @@ fn entry(message: &impl Message) -> Bytes {
 
 pub(super) fn cursor(epoch: Epoch, revision: Revision) -> proto::Cursor {
     proto::Cursor { epoch: epoch.to_string(), revision: revision.get() }
-}
-
-/// Results, in order. Records that stood in the way are shown as long as the
-/// message has room for them; after that a result has the revision only.
-pub(super) fn results(
-    results: &[MutationResult],
-    form: DocumentForm,
-) -> Vec<proto::MutationResult> {
-    let mut room = limits::MESSAGE_BYTES_MAX / 2;
-    results
-        .iter()
-        .map(|it| {
-            let mut wire = result(it, form);
-            let bytes = wire.record.as_ref().map_or(0, Message::encoded_len);
-            if bytes > room {
-                wire.record = None;
-            }
-            room = room.saturating_sub(bytes);
-            wire
-        })
-        .collect()
-}
-
-fn result(result: &MutationResult, form: DocumentForm) -> proto::MutationResult {
-    let mut wire = proto::MutationResult {
-        mutation_id: result.mutation_id.as_str().to_owned(),
-        replayed: result.replayed,
-        ..Default::default()
-    };
-    match &result.outcome {
-        Outcome::Applied(revision) => {
-            wire.set_outcome(proto::MutationOutcome::Applied);
-            wire.revision = revision.get();
-        }
-        Outcome::Conflict(current) => {
-            wire.set_outcome(proto::MutationOutcome::Conflict);
-            wire.revision = current.revision.get();
-            wire.record = Some(record(current, form));
-        }
-        Outcome::Rejected(why) => {
-            wire.set_outcome(proto::MutationOutcome::Rejected);
-            wire.rejection = Some(rejection(why));
-        }
-    }
-    wire
-}
-
-fn rejection(rejection: &Rejection) -> proto::Rejection {
-    let reason = match rejection.reason {
-        RejectionReason::Invalid => proto::RejectionReason::Invalid,
-        RejectionReason::AlreadyExists => proto::RejectionReason::AlreadyExists,
-        RejectionReason::NotFound => proto::RejectionReason::NotFound,
-        RejectionReason::BatchAborted => proto::RejectionReason::BatchAborted,
-        RejectionReason::SequenceUsed => proto::RejectionReason::SequenceUsed,
-    };
-    proto::Rejection {
-        reason: reason.into(),
-        message: rejection.message.clone(),
-        violations: violations(&rejection.violations),
-    }
 }
 
 pub(super) fn violations(violations: &[Violation]) -> Vec<proto::FieldViolation> {

@@ -1,28 +1,38 @@
 //! First answers of mutations: found in the log where a change stands for them,
 //! else kept in a table of their own.
 
+use std::sync::Arc;
+
 use sqlx::Row;
 use sqlx::postgres::PgRow;
+use sqlx::types::Json;
 use uuid::Uuid;
 
-use super::{Decided, Error, row};
-use crate::domain::{
-    Answer, Change, Fingerprint, Outcome, Rejection, RejectionReason, Revision, Violation,
-};
+use super::{Decided, Error, conflicts, row};
+use crate::domain::{Answer, Fingerprint, Outcome, Record, Rejection, RejectionReason, Violation};
 
-/// An answer from the columns fingerprint, outcome and rejection, beginning at
-/// `first`, and the change that it speaks of.
-pub(super) fn answer(
-    row: &PgRow,
-    first: usize,
-    change: impl FnOnce() -> Result<Change, Error>,
-) -> Result<Answer, Error> {
+/// An answer from the columns fingerprint, outcome, rejection and conflict,
+/// beginning at `first`, and then the change that it speaks of.
+pub(super) fn answer(row: &PgRow, first: usize) -> Result<Answer, Error> {
     let fingerprint: &[u8] = row.try_get(first)?;
     let fingerprint = fingerprint.try_into().map(Fingerprint);
+    let change = || Ok::<_, Error>(Arc::new(row::change(row, first + 4)?));
+    // An answer tells what there was at first.
+    let record = || Ok::<_, Error>(Arc::new(Record { change: change()?, open_conflicts: 0 }));
+    let conflict: Option<Json<conflicts::Row<'_>>> = row.try_get(first + 3)?;
+    let conflict = conflict.map(|Json(row)| row.into_conflict()).transpose()?;
+    let conflict = conflict.map(|conflict| Arc::new(conflict.as_found()));
     let outcome = match row.try_get::<i16, _>(first + 1)? {
-        1 => Outcome::Applied(change()?.revision),
-        2 => Outcome::Conflict(row::record(change()?, Revision::ZERO)),
+        1 => {
+            let change = change()?;
+            match &change.settlement {
+                Some(settlement) if settlement.merged => Outcome::Merged(record()?, conflict),
+                _ => Outcome::Applied(change.revision, conflict),
+            }
+        }
+        2 => Outcome::Conflict(record()?, conflict),
         3 => Outcome::Rejected(rejection_from_sql(&row.try_get(first + 2)?)?),
+        4 => Outcome::Superseded(record()?, conflict),
         other => return Err(Error::Corrupt(format!("outcome {other}"))),
     };
     let fingerprint = fingerprint.map_err(|_short| Error::Corrupt("fingerprint".into()))?;
@@ -47,9 +57,10 @@ impl<'d> Rows<'d> {
             for (id, answer) in &writes.answers {
                 let (outcome, revision, rejection) = match &answer.outcome {
                     // A change stands for it.
-                    Outcome::Applied(_) => continue,
-                    Outcome::Conflict(record) => (2, Some(record.revision.get()), None),
+                    Outcome::Applied(..) | Outcome::Merged(..) => continue,
+                    Outcome::Conflict(record, _) => (2, Some(record.revision.get()), None),
                     Outcome::Rejected(rejection) => (3, None, Some(rejection_to_sql(rejection))),
+                    Outcome::Superseded(record, _) => (4, Some(record.revision.get()), None),
                 };
                 rows.space_id.push(space.0);
                 rows.mutation_id.push(id.as_str());
@@ -64,12 +75,15 @@ impl<'d> Rows<'d> {
 }
 
 /// Names of the reasons as they are stored.
-const REASONS: [(RejectionReason, &str); 5] = [
+const REASONS: [(RejectionReason, &str); 8] = [
     (RejectionReason::Invalid, "invalid"),
     (RejectionReason::AlreadyExists, "already_exists"),
     (RejectionReason::NotFound, "not_found"),
     (RejectionReason::BatchAborted, "batch_aborted"),
     (RejectionReason::SequenceUsed, "sequence_used"),
+    (RejectionReason::Schema, "schema"),
+    (RejectionReason::ConflictClosed, "conflict_closed"),
+    (RejectionReason::RecordChanged, "record_changed"),
 ];
 
 fn rejection_to_sql(rejection: &Rejection) -> serde_json::Value {

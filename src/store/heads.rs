@@ -13,15 +13,18 @@ pub struct SpaceHead {
     pub epoch: Epoch,
     pub head: Revision,
     pub floor: Revision,
+    /// The number of the last conflict that was opened or closed.
+    pub conflicts: i64,
 }
 
 impl SpaceHead {
-    /// From the columns epoch, head, floor, beginning at `first`.
+    /// From the columns epoch, head, floor, conflicts, beginning at `first`.
     pub(super) fn from_row(row: &PgRow, first: usize) -> Result<Self, Error> {
         Ok(Self {
             epoch: Epoch(row.try_get(first)?),
             head: row::revision(row, first + 1)?,
             floor: row::revision(row, first + 2)?,
+            conflicts: row.try_get(first + 3)?,
         })
     }
 }
@@ -34,7 +37,7 @@ impl Store {
         space: &Space,
         device: Option<&DeviceId>,
     ) -> Result<(SpaceHead, Sequence), Error> {
-        const SELECT: &str = "select s.epoch, s.head, s.floor, d.sequence
+        const SELECT: &str = "select s.epoch, s.head, s.floor, s.conflicts, d.sequence
              from spaces s
              left join devices d on d.space_id = s.id and d.device = $2
              where s.id = $1";
@@ -46,7 +49,7 @@ impl Store {
             found = select().await?;
         }
         let row = found.first().ok_or_else(|| Error::Corrupt("a space that vanished".into()))?;
-        let sequence: Option<i64> = row.try_get(3)?;
+        let sequence: Option<i64> = row.try_get(4)?;
         Ok((SpaceHead::from_row(row, 0)?, sequence.and_then(Sequence::new).unwrap_or_default()))
     }
 
@@ -61,7 +64,7 @@ impl Store {
     /// Where each of these spaces is; unknown ones are left out.
     pub async fn heads(&self, spaces: &[SpaceId]) -> Result<Vec<(SpaceId, SpaceHead)>, Error> {
         let ids: Vec<Uuid> = spaces.iter().map(|space| space.0).collect();
-        let sql = "select id, epoch, head, floor from spaces where id = any($1)";
+        let sql = "select id, epoch, head, floor, conflicts from spaces where id = any($1)";
         self.read(sqlx::query(sql).bind(ids))
             .await?
             .iter()

@@ -15,8 +15,11 @@ use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
 use super::row::{self, change_columns};
-use super::{Error, SpaceHead, answers};
-use crate::domain::{Answer, DeviceId, MutationId, Record, RecordKey, Sequence, SpaceId};
+use super::{Error, FoundPast, SpaceHead, WantedPast, answers, conflicts, past};
+use crate::domain::{
+    Answer, Conflict, DeviceId, Lack, MutationId, OpenConflict, Record, RecordKey, Sequence,
+    SpaceId,
+};
 
 /// What to read.
 #[derive(Debug, Default)]
@@ -39,9 +42,10 @@ pub struct Standing {
 }
 
 impl Standing {
-    /// Whether nothing was stored between the two. Raising the floor is no news.
+    /// Whether nothing was stored between the two. Raising the floor is no news,
+    /// and conflicts come with changes or with answers.
     pub fn is_still(&self, other: &Self) -> bool {
-        let Self { at: SpaceHead { epoch, head, floor: _ }, answered } = *self;
+        let Self { at: SpaceHead { epoch, head, floor: _, conflicts: _ }, answered } = *self;
         (epoch, head, answered) == (other.at.epoch, other.at.head, other.answered)
     }
 }
@@ -59,7 +63,8 @@ pub struct Loaded {
 /// changed nothing. The change is that of the record. The space's own row comes
 /// with its first mutation only: a batch would look it up a hundred times.
 const LOAD: &str = concat!(
-    "select w.space_id, s.epoch, s.head, s.floor, l.foreign_revision, a.mutation_id, s.answered, ",
+    "select w.space_id, s.epoch, s.head, s.floor, s.conflicts, s.answered, a.mutation_id,
+         l.open_conflicts, ",
     change_columns!("c"),
     " from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::uuid[])
          w (space_id, mutation_id, collection, id, head_of)
@@ -75,19 +80,22 @@ const LOAD: &str = concat!(
 
 /// Answers that no change stands for; the change is the one they speak of.
 const LOAD_ANSWERS: &str = concat!(
-    "select a.space_id, a.mutation_id, a.fingerprint, a.outcome, a.rejection, ",
+    "select a.space_id, a.mutation_id, a.fingerprint, a.outcome, a.rejection, row_to_json(k), ",
     change_columns!("c"),
     " from unnest($1::uuid[], $2::text[]) w (space_id, mutation_id)
      join answers a on a.space_id = w.space_id and a.mutation_id = w.mutation_id
-     left join changes c on c.space_id = a.space_id and c.revision = a.record_revision"
+     left join changes c on c.space_id = a.space_id and c.revision = a.record_revision
+     left join conflicts k on k.space_id = a.space_id and k.mutation_id = a.mutation_id"
 );
 
 /// Answers that a change stands for.
 const LOAD_APPLIED: &str = concat!(
-    "select c.space_id, c.mutation_id, c.fingerprint, 1::smallint, null::jsonb, ",
+    "select c.space_id, c.mutation_id, c.fingerprint, 1::smallint, null::jsonb, row_to_json(k), ",
     change_columns!("c"),
     " from unnest($1::uuid[], $2::text[]) w (space_id, mutation_id)
-     join changes c on c.space_id = w.space_id and c.mutation_id = w.mutation_id"
+     join changes c on c.space_id = w.space_id and c.mutation_id = w.mutation_id
+     left join conflicts k on c.settlement is not null
+         and k.space_id = c.space_id and k.mutation_id = c.mutation_id"
 );
 
 const LOAD_SEQUENCES: &str = "select d.space_id, d.device, d.sequence
@@ -135,16 +143,61 @@ impl Loaded {
     /// Takes a row in; true if the mutation has an answer.
     fn take(&mut self, row: &PgRow) -> Result<bool, Error> {
         let space = SpaceId(row.try_get(0)?);
-        if let Some(answered) = row.try_get::<Option<i64>, _>(6)? {
+        if let Some(answered) = row.try_get::<Option<i64>, _>(5)? {
             let at = SpaceHead::from_row(row, 1)?;
             self.standings.insert(space, Standing { at, answered });
         }
-        if row.try_get::<Option<i64>, _>(4)?.is_some() {
-            let foreign_revision = row::revision(row, 4)?;
-            self.records.push((space, row::record(row::change(row, 7)?, foreign_revision)));
+        if let Some(open_conflicts) = row.try_get(7)? {
+            let change = Arc::new(row::change(row, 8)?);
+            self.records.push((space, Arc::new(Record { change, open_conflicts })));
         }
-        Ok(row.try_get::<Option<&str>, _>(5)?.is_some())
+        Ok(row.try_get::<Option<&str>, _>(6)?.is_some())
     }
+}
+
+/// The answers of mutations that took effect before.
+pub(super) async fn applied(
+    connection: &mut PgConnection,
+    wanted: &Wanted<'_>,
+) -> Result<Loaded, Error> {
+    let spaces: Vec<_> = wanted.mutations.iter().map(|(space, ..)| space.0).collect();
+    let ids: Vec<_> = wanted.mutations.iter().map(|(_, id, _)| id.as_str()).collect();
+    let answers = find_answers(connection, LOAD_APPLIED, &spaces, &ids).await?;
+    Ok(Loaded { answers, ..Loaded::default() })
+}
+
+/// What decisions turned out to need.
+#[derive(Debug, Default)]
+pub struct Found {
+    pub pasts: Vec<(WantedPast, FoundPast)>,
+    pub open: Vec<(SpaceId, RecordKey, Vec<OpenConflict>)>,
+    pub named: Vec<(SpaceId, Conflict)>,
+}
+
+pub(super) async fn find(
+    connection: &mut PgConnection,
+    lacks: &[(SpaceId, Lack)],
+) -> Result<Found, Error> {
+    let (mut pasts, mut open, mut named) = (Vec::new(), Vec::new(), Vec::new());
+    for (space, lack) in lacks.iter().cloned() {
+        match lack {
+            Lack::Past { key, at, from } => pasts.push(WantedPast { space, key, at, from }),
+            Lack::Open(key) => open.push((space, key)),
+            Lack::Conflict(id) => named.push((space, id)),
+        }
+    }
+    let mut found = Found::default();
+    if !pasts.is_empty() {
+        let read = past::pasts(connection, &pasts).await?;
+        found.pasts = pasts.into_iter().zip(read).collect();
+    }
+    if !open.is_empty() {
+        found.open = conflicts::open(connection, &open).await?;
+    }
+    if !named.is_empty() {
+        found.named = conflicts::named_ones(connection, &named).await?;
+    }
+    Ok(found)
 }
 
 async fn find_answers(
@@ -155,7 +208,7 @@ async fn find_answers(
 ) -> Result<Vec<(SpaceId, MutationId, Answer)>, Error> {
     let rows = sqlx::query(sql).bind(spaces).bind(ids).fetch_all(connection).await?;
     let answer = |row: &PgRow| {
-        let answer = answers::answer(row, 2, || row::change(row, 5))?;
+        let answer = answers::answer(row, 2)?;
         Ok((SpaceId(row.try_get(0)?), MutationId::from_stored(row.try_get(1)?), answer))
     };
     rows.iter().map(answer).collect()

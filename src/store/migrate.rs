@@ -9,8 +9,10 @@ use sqlx::{Connection, SqlSafeStr};
 use super::{Error, Store};
 
 /// All migrations, oldest first. A landed one is never edited.
-const MIGRATIONS: [(i64, &str, &str); 1] =
-    [(1, "foundation", include_str!("../../migrations/0001_foundation.sql"))];
+const MIGRATIONS: [(i64, &str, &str); 2] = [
+    (1, "foundation", include_str!("../../migrations/0001_foundation.sql")),
+    (2, "conflicts", include_str!("../../migrations/0002_conflicts.sql")),
+];
 
 impl Store {
     /// Runs the migrations that are missing; returns how many.

@@ -29,11 +29,11 @@ impl Notifier {
         Ok(Self { connection })
     }
 
-    /// Says that these spaces have these heads now. Not cancel safe.
+    /// Says that these spaces have these heads now, and these last conflicts. Not cancel safe.
     pub async fn notify(
         &mut self,
         replica: Uuid,
-        heads: &[(SpaceId, Revision)],
+        heads: &[(SpaceId, Revision, i64)],
     ) -> Result<(), Error> {
         for payload in payloads(replica, heads) {
             sqlx::query("select pg_notify($1, $2)")
@@ -54,8 +54,8 @@ impl Notifier {
 /// What was heard.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Heard {
-    /// Another replica says that these heads moved.
-    Heads(Vec<(SpaceId, Revision)>),
+    /// Another replica says that these spaces have these heads and last conflicts.
+    Heads(Vec<(SpaceId, Revision, i64)>),
     /// Our own words, or nothing that we understand.
     Nothing,
     /// Notifications may have been missed: read all heads.
@@ -89,12 +89,12 @@ impl Listener {
     }
 }
 
-/// `replica space:head space:head …`, cut where one would be too long.
-fn payloads(replica: Uuid, heads: &[(SpaceId, Revision)]) -> Vec<String> {
+/// `replica space:head:conflicts space:head:conflicts …`, cut where one would be too long.
+fn payloads(replica: Uuid, heads: &[(SpaceId, Revision, i64)]) -> Vec<String> {
     let mut payloads = Vec::new();
     let mut payload = replica.simple().to_string();
-    for (space, head) in heads {
-        let word = format!(" {}:{head}", space.0.simple());
+    for (space, head, conflicts) in heads {
+        let word = format!(" {}:{head}:{conflicts}", space.0.simple());
         if payload.len() + word.len() > PAYLOAD_BYTES_MAX {
             payloads.push(std::mem::replace(&mut payload, replica.simple().to_string()));
         }
@@ -114,9 +114,10 @@ fn parse(own: Uuid, payload: &str) -> Heard {
     }
     let heads: Option<Vec<_>> = words
         .map(|word| {
-            let (space, head) = word.split_once(':')?;
+            let (space, counters) = word.split_once(':')?;
+            let (head, conflicts) = counters.split_once(':')?;
             let head = Revision::new(head.parse().ok()?)?;
-            Some((SpaceId(Uuid::try_parse(space).ok()?), head))
+            Some((SpaceId(Uuid::try_parse(space).ok()?), head, conflicts.parse().ok()?))
         })
         .collect();
     match (replica, heads) {
@@ -135,7 +136,7 @@ mod tests {
     #[test]
     fn what_is_said_is_heard() {
         let (here, there) = (Uuid::from_u128(1), Uuid::from_u128(2));
-        let head = |n: u128| (SpaceId(Uuid::from_u128(n)), Revision::ZERO.next());
+        let head = |n: u128| (SpaceId(Uuid::from_u128(n)), Revision::ZERO.next(), 7);
         let heads: Vec<_> = (0..1_000).map(head).collect();
         let said = payloads(there, &heads);
         assert!(said.len() > 1 && said.iter().all(|payload| payload.len() < 8_000));
@@ -149,7 +150,7 @@ mod tests {
         assert_eq!(heard, heads);
         assert_eq!(parse(there, &said[0]), Heard::Nothing);
         assert_eq!(payloads(here, &[]), Vec::<String>::new());
-        for foreign in ["", "x", "00000000000000000000000000000002 x:1"] {
+        for foreign in ["", "x", "00000000000000000000000000000002 x:1:1"] {
             assert_eq!(parse(here, foreign), Heard::Gap, "{foreign:?}");
         }
     }

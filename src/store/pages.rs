@@ -7,7 +7,7 @@ use std::sync::Arc;
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 
-use super::row::{self, change_columns};
+use super::row::{self, CHANGE_COLUMNS, change_columns};
 use super::{Error, SpaceHead, Store};
 use crate::domain::{
     Change, CollectionName, Record, RecordId, RecordKey, Revision, SpaceId, limits,
@@ -32,18 +32,9 @@ pub struct ChangesQuery<'q> {
 #[derive(Clone, Debug)]
 pub struct ChangesPage {
     pub space: SpaceHead,
-    pub entries: Vec<PageEntry>,
+    pub changes: Vec<Arc<Change>>,
     /// Everything up to here is in this page or filtered out.
     pub up_to: Revision,
-}
-
-/// A change in a page.
-#[derive(Clone, Debug)]
-pub struct PageEntry {
-    pub change: Arc<Change>,
-    /// The last revision that another device than the change's own gave the
-    /// record: what the change may stand for as well, where pages are coalesced.
-    pub foreign_revision: Revision,
 }
 
 /// A page of a collection's living records.
@@ -54,16 +45,19 @@ pub struct RecordsPage {
     pub has_more: bool,
 }
 
+/// The first column of a page's change.
+const FIRST: usize = 4;
+
 /// A page: the changes at the revisions that `$rows` gives in the order of an
 /// index, together with their bytes, cut where these reach $5; always at least
 /// one. The cut is made on narrow rows, before any document is read. The page
 /// itself is put in order afterwards: here sorting would cost more.
 macro_rules! page {
-    ($columns:literal, $order:literal, $rows:literal) => {
+    ($open_conflicts:literal, $order:literal, $rows:literal) => {
         concat!(
-            "select s.epoch, s.head, s.floor, ",
+            "select s.epoch, s.head, s.floor, s.conflicts, ",
             change_columns!("c"),
-            $columns,
+            $open_conflicts,
             " from spaces s
               left join lateral (
                   select * from (
@@ -83,7 +77,7 @@ macro_rules! page {
 
 /// The log itself.
 const EVERY_STEP: &str = page!(
-    ", 0::bigint",
+    "",
     "w.revision",
     "select c.revision, octet_length(c.document) as bytes from changes c
      where c.space_id = s.id and c.revision > $2
@@ -93,26 +87,26 @@ const EVERY_STEP: &str = page!(
 
 /// The changes that made the records what they are now.
 const COALESCED: &str = page!(
-    ", p.foreign_revision",
+    "",
     "w.revision",
-    "select l.revision, l.foreign_revision, l.bytes from latest l
+    "select l.revision, l.bytes from latest l
      where l.space_id = s.id and l.revision > $2
        and ($3::text[] is null or l.collection = any($3))
      order by l.revision limit $4"
 );
 
 const RECORDS: &str = page!(
-    ", p.foreign_revision",
+    ", p.open_conflicts",
     "w.id",
-    "select l.id, l.revision, l.foreign_revision, l.bytes from latest l
+    "select l.id, l.revision, l.open_conflicts, l.bytes from latest l
      where l.space_id = s.id and l.collection = $2 and l.id > $3 and not l.deleted
      order by l.id limit $4"
 );
 
 const RECORD: &str = concat!(
-    "select s.epoch, s.head, s.floor, ",
+    "select ",
     change_columns!("c"),
-    ", r.foreign_revision from spaces s
+    ", r.open_conflicts from spaces s
       cross join lateral (
           select * from latest r
           where r.space_id = s.id and (r.collection, r.id) >= ($2, $3)
@@ -136,20 +130,17 @@ impl Store {
         let rows = self.read(sql).await?;
         let Some(first) = rows.first() else { return Ok(None) };
         let space = SpaceHead::from_row(first, 0)?;
-        let entry = |row| {
-            let change = Arc::new(row::change(row, 3)?);
-            Ok(PageEntry { change, foreign_revision: row::revision(row, 13)? })
-        };
-        let mut entries = entries(&rows).map(entry).collect::<Result<Vec<_>, Error>>()?;
-        entries.sort_by_key(|entry| entry.change.revision);
+        let change = |row| Ok(Arc::new(row::change(row, FIRST)?));
+        let mut changes = entries(&rows).map(change).collect::<Result<Vec<_>, Error>>()?;
+        changes.sort_by_key(|change| change.revision);
         // A page that is not full may also have been cut by bytes.
-        let documents = entries.iter().map(|it| document_bytes(it.change.document.as_ref()));
+        let documents = changes.iter().map(|it| document_bytes(it.document.as_ref()));
         let full =
-            entries.len() >= query.entries_max || documents.sum::<usize>() >= query.bytes_max;
-        let last = entries.last().map(|entry| entry.change.revision).filter(|_| full);
+            changes.len() >= query.entries_max || documents.sum::<usize>() >= query.bytes_max;
+        let last = changes.last().map(|change| change.revision).filter(|_| full);
         // A cursor may lie beyond the head; whoever asks checks it.
         let up_to = last.unwrap_or_else(|| space.head.max(query.after));
-        Ok(Some(ChangesPage { space, entries, up_to }))
+        Ok(Some(ChangesPage { space, changes, up_to }))
     }
 
     /// A page of living records after an id; None if the space does not exist.
@@ -168,7 +159,7 @@ impl Store {
             .bind(sql_count(limits::PAGE_DOCUMENT_BYTES_MAX));
         let rows = self.read(sql).await?;
         let Some(first) = rows.first() else { return Ok(None) };
-        let record = |row| Ok(row::record(row::change(row, 3)?, row::revision(row, 13)?));
+        let record = |row| record(row, FIRST);
         let mut records = entries(&rows).map(record).collect::<Result<Vec<_>, Error>>()?;
         records.sort_by(|a, b| a.key.cmp(&b.key));
         let bytes: usize =
@@ -185,17 +176,21 @@ impl Store {
     ) -> Result<Option<Arc<Record>>, Error> {
         let sql =
             sqlx::query(RECORD).bind(space.0).bind(key.collection.as_str()).bind(key.id.as_str());
-        self.read(sql)
-            .await?
-            .first()
-            .map(|row| Ok(row::record(row::change(row, 3)?, row::revision(row, 13)?)))
-            .transpose()
+        self.read(sql).await?.first().map(|row| record(row, 0)).transpose()
     }
 }
 
 /// The rows that have an entry: a page without any is one row of nulls.
 fn entries(rows: &[PgRow]) -> impl Iterator<Item = &PgRow> {
-    rows.iter().filter(|row| !matches!(row.try_get::<Option<i64>, _>(3), Ok(None)))
+    rows.iter().filter(|row| !matches!(row.try_get::<Option<i64>, _>(FIRST), Ok(None)))
+}
+
+/// A record from its last change, beginning at column `first`, and the number of
+/// its open conflicts behind.
+fn record(row: &PgRow, first: usize) -> Result<Arc<Record>, Error> {
+    let change = Arc::new(row::change(row, first)?);
+    let open_conflicts = row.try_get(first + CHANGE_COLUMNS)?;
+    Ok(Arc::new(Record { change, open_conflicts }))
 }
 
 fn document_bytes(document: Option<&crate::domain::Document>) -> usize {

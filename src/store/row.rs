@@ -3,13 +3,14 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 
 use super::Error;
 use crate::domain::{
-    Change, ChangeAction, CollectionName, DeviceId, Document, MutationId, Record, RecordId,
-    RecordKey, Revision, UserId,
+    Change, ChangeAction, CollectionName, DeviceId, Document, History, HistoryEntry, MutationId,
+    Parents, Pointer, RecordId, RecordKey, Revision, Settlement, UserId,
 };
 
 /// The columns of a change, in the order that [`change`] reads them.
@@ -35,7 +36,17 @@ macro_rules! change_columns {
             $alias,
             ".mutation_id, ",
             $alias,
-            ".committed_at"
+            ".committed_at, ",
+            $alias,
+            ".micros, ",
+            $alias,
+            ".sequence, ",
+            $alias,
+            ".parents, ",
+            $alias,
+            ".others, ",
+            $alias,
+            ".settlement"
         )
     };
 }
@@ -61,8 +72,22 @@ pub(super) fn change(row: &PgRow, first: usize) -> Result<Change, Error> {
         device: device.map(DeviceId::from_stored),
         mutation_id: MutationId::from_stored(row.try_get(first + 8)?),
         committed_at: row.try_get(first + 9)?,
+        micros: row.try_get(first + 10)?,
+        sequence: row.try_get(first + 11)?,
+        parents: Parents::from_stored(row.try_get::<Option<&str>, _>(first + 12)?.unwrap_or("")),
+        others: match row.try_get::<Option<&str>, _>(first + 13)? {
+            None => History::default(),
+            Some(text) => others_from_sql(text)?,
+        },
+        settlement: match row.try_get::<Option<&str>, _>(first + 14)? {
+            None => None,
+            Some(text) => Some(Arc::new(settlement_from_sql(text)?)),
+        },
     })
 }
+
+/// How many columns a change has.
+pub(super) const CHANGE_COLUMNS: usize = 15;
 
 /// The columns collection and id, beginning at `first`.
 pub(super) fn key(row: &PgRow, first: usize) -> Result<RecordKey, Error> {
@@ -72,17 +97,47 @@ pub(super) fn key(row: &PgRow, first: usize) -> Result<RecordKey, Error> {
     })
 }
 
-/// The record as this change left it.
-pub(super) fn record(change: Change, foreign_revision: Revision) -> Arc<Record> {
-    Arc::new(Record {
-        key: change.key,
-        revision: change.revision,
-        document: change.document,
-        author: change.author,
-        device: change.device,
-        updated_at: change.committed_at,
-        foreign_revision,
-    })
+/// A history as it is stored: `[["phone",7,12]]`.
+pub(super) fn others_to_sql(history: &History) -> Option<String> {
+    let entry = |it: &HistoryEntry| {
+        let device = it.device.as_ref().map_or("", DeviceId::as_str).to_owned();
+        (device, it.sequence, it.revision.get())
+    };
+    let entries: Vec<_> = history.entries().iter().map(entry).collect();
+    if entries.is_empty() { None } else { serde_json::to_string(&entries).ok() }
+}
+
+fn others_from_sql(text: &str) -> Result<History, Error> {
+    let corrupt = || Error::Corrupt("the history of a change".into());
+    let entries: Vec<(String, i64, i64)> =
+        serde_json::from_str(text).map_err(|_unread| corrupt())?;
+    let entry = |(device, sequence, revision): (String, i64, i64)| {
+        let device = (!device.is_empty()).then(|| DeviceId::from_stored(&device));
+        Some(HistoryEntry { device, sequence, revision: Revision::new(revision)? })
+    };
+    let entries: Option<Vec<_>> = entries.into_iter().map(entry).collect();
+    entries.map(History::new).ok_or_else(corrupt)
+}
+
+/// A settlement as it is stored.
+#[derive(Serialize, Deserialize)]
+struct StoredSettlement {
+    merged: bool,
+    claimed: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    claims: Option<Vec<Pointer>>,
+}
+
+pub(super) fn settlement_to_sql(settlement: &Settlement) -> Option<String> {
+    let Settlement { merged, claimed_micros: claimed, claims } = settlement.clone();
+    serde_json::to_string(&StoredSettlement { merged, claimed, claims }).ok()
+}
+
+fn settlement_from_sql(text: &str) -> Result<Settlement, Error> {
+    let stored: StoredSettlement = serde_json::from_str(text)
+        .map_err(|_unread| Error::Corrupt("the settlement of a change".into()))?;
+    let StoredSettlement { merged, claimed: claimed_micros, claims } = stored;
+    Ok(Settlement { merged, claimed_micros, claims })
 }
 
 pub(super) fn action_to_sql(action: ChangeAction) -> i16 {

@@ -10,13 +10,18 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use sqlx::postgres::PgArguments;
+use sqlx::query::Query;
+use sqlx::types::Json;
 use sqlx::{Connection, PgConnection, Postgres, Transaction};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::heads::INSERT_SPACES;
-use super::{Error, Loaded, SpaceHead, Standing, Store, Wanted, answers, load, row};
-use crate::domain::{DeviceId, Record, Revision, Space, SpaceId, Writes};
+use super::{
+    Error, Found, Loaded, SpaceHead, Standing, Store, Wanted, answers, conflicts, load, row,
+};
+use crate::domain::{DeviceId, Lack, Record, Revision, Space, SpaceId, Writes};
 
 /// A connection for writing. Owned by one task, and its futures are never
 /// dropped while they run, but together with it.
@@ -39,6 +44,8 @@ pub struct Decided {
     pub before: Standing,
     /// The head that they lead to.
     pub head: Revision,
+    /// The number of the last conflict that was opened or closed.
+    pub conflicts: i64,
     /// Nobody looked whether the mutations were answered before: it shows when
     /// they are written.
     pub unread: bool,
@@ -62,6 +69,11 @@ impl Decided {
         !self.writes.answers.is_empty() || !self.writes.sequences.is_empty()
     }
 
+    /// Whether conflicts were opened or closed.
+    pub fn moves_conflicts(&self) -> bool {
+        self.conflicts != self.before.at.conflicts
+    }
+
     /// Whether the space has answers that are to be looked at while writing.
     fn checks_answers(&self) -> bool {
         self.unread && self.before.answered > 0
@@ -69,7 +81,7 @@ impl Decided {
 
     /// Where the space is once this is stored.
     pub fn after(&self) -> Standing {
-        let at = SpaceHead { head: self.head, ..self.before.at };
+        let at = SpaceHead { head: self.head, conflicts: self.conflicts, ..self.before.at };
         Standing { at, answered: self.before.answered + i64::from(self.stores_answers()) }
     }
 }
@@ -92,25 +104,30 @@ macro_rules! write_changes {
         concat!(
             "with w as (
                  select * from unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[],
-                     $12::bigint[], $13::smallint[], $20::integer[])
-                 as w (space_id, revision, collection, id, foreign_revision, state, bytes)
+                     $12::integer[], $13::smallint[], $20::integer[])
+                 as w (space_id, revision, collection, id, open_conflicts, state, bytes)
              ), moved as (
-                 update spaces s set head = h.head, answered = s.answered + h.answers
+                 update spaces s set head = h.head, answered = s.answered + h.answers,
+                     conflicts = h.conflicts
                  from unnest($14::uuid[], $15::bigint[], $16::bigint[], $18::bigint[],
-                     $19::bigint[], $21::uuid[]) h (id, before, head, answered, answers, epoch)
+                     $19::bigint[], $21::uuid[], $27::bigint[])
+                     h (id, before, head, answered, answers, epoch, conflicts)
                  where s.id = h.id and s.head = h.before and s.answered = h.answered
                      and s.epoch = h.epoch
                  returning 1
              ), logged as (
                  insert into changes (space_id, revision, collection, id, action, document,
-                     previous_revision, author, device, mutation_id, fingerprint, committed_at)
+                     previous_revision, author, device, mutation_id, fingerprint, micros,
+                     sequence, parents, others, settlement, committed_at)
                  select *, $17::timestamptz
                  from unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::smallint[],
-                     $6::text[], $7::bigint[], $8::text[], $9::text[], $10::text[], $11::bytea[])
+                     $6::text[], $7::bigint[], $8::text[], $9::text[], $10::text[], $11::bytea[],
+                     $22::bigint[], $23::bigint[], $24::text[], $25::text[], $26::text[])
              ), inserted as (
-                 insert into latest (space_id, collection, id, revision, foreign_revision,
+                 insert into latest (space_id, collection, id, revision, open_conflicts,
                      deleted, bytes)
-                 select space_id, collection, id, revision, foreign_revision, bytes is null, coalesce(bytes, 0)
+                 select space_id, collection, id, revision, open_conflicts, bytes is null,
+                     coalesce(bytes, 0)
                  from w where state = 1
              )",
             $($more,)*
@@ -129,12 +146,12 @@ const WRITE_NEW: &str = write_changes!("");
 macro_rules! updated {
     () => {
         ", updated as (
-         insert into latest (space_id, collection, id, revision, foreign_revision,
-                     deleted, bytes)
-         select space_id, collection, id, revision, foreign_revision, bytes is null, coalesce(bytes, 0)
+         insert into latest (space_id, collection, id, revision, open_conflicts, deleted, bytes)
+         select space_id, collection, id, revision, open_conflicts, bytes is null,
+             coalesce(bytes, 0)
          from w where state = 2
          on conflict (space_id, collection, id) do update
-         set revision = excluded.revision, foreign_revision = excluded.foreign_revision,
+         set revision = excluded.revision, open_conflicts = excluded.open_conflicts,
              deleted = excluded.deleted, bytes = excluded.bytes
      )"
     };
@@ -142,6 +159,28 @@ macro_rules! updated {
 
 /// New and known records.
 const WRITE_CHANGES: &str = write_changes!("", updated!());
+
+/// What a group with conflicts has in addition.
+macro_rules! conflicts {
+    () => {
+        ", found as (
+         insert into conflicts select * from json_populate_recordset(null::conflicts, $28)
+     ), closed as (
+         update conflicts k set number = c.number, moved_at = c.moved_at, state = c.state,
+             closing = c.closing, expires_at = c.expires_at
+         from json_populate_recordset(null::conflicts, $29) c
+         where k.space_id = c.space_id and k.mutation_id = c.mutation_id
+     ), touched as (
+         update latest l set open_conflicts = t.open_conflicts
+         from unnest($30::uuid[], $31::text[], $32::text[], $33::integer[])
+             t (space_id, collection, id, open_conflicts)
+         where l.space_id = t.space_id and l.collection = t.collection and l.id = t.id
+     )"
+    };
+}
+
+/// The same with conflicts.
+const WRITE_CONFLICTS: &str = write_changes!("", updated!(), conflicts!());
 
 /// The same with answers that no change stands for, and with sequences; only
 /// if none of the mutations has such an answer already.
@@ -151,14 +190,15 @@ const WRITE_ALL: &str = write_changes!(
          join answers a on a.space_id = m.space_id and a.mutation_id = m.mutation_id
      )",
     updated!(),
+    conflicts!(),
     ", answered as (
          insert into answers (space_id, mutation_id, fingerprint, outcome, record_revision,
              rejection, answered_at)
-         select *, $17 from unnest($22::uuid[], $23::text[], $24::bytea[], $25::smallint[],
-             $26::bigint[], $27::jsonb[])
+         select *, $17 from unnest($34::uuid[], $35::text[], $36::bytea[], $37::smallint[],
+             $38::bigint[], $39::jsonb[])
      ), sequenced as (
          insert into devices (space_id, device, sequence, updated_at)
-         select *, $17 from unnest($28::uuid[], $29::text[], $30::bigint[])
+         select *, $17 from unnest($40::uuid[], $41::text[], $42::bigint[])
          on conflict (space_id, device) do update
          set sequence = greatest(devices.sequence, excluded.sequence),
              updated_at = excluded.updated_at
@@ -181,6 +221,16 @@ impl Writer {
     /// the outcome may be unknown. Not cancel safe.
     pub async fn write(&mut self, decided: &[Decided], now: OffsetDateTime) -> Result<(), Error> {
         write(&mut self.connection, decided, now).await
+    }
+
+    /// Reads what turned out to be needed. Not cancel safe.
+    pub async fn find(&mut self, lacks: &[(SpaceId, Lack)]) -> Result<Found, Error> {
+        load::find(&mut self.connection, lacks).await
+    }
+
+    /// The answers of mutations that took effect before. Not cancel safe.
+    pub async fn applied(&mut self, wanted: &Wanted<'_>) -> Result<Loaded, Error> {
+        load::applied(&mut self.connection, wanted).await
     }
 
     /// Opens a transaction and locks the spaces, in the order of their ids, so
@@ -221,6 +271,11 @@ impl Locked<'_> {
         write(&mut self.transaction, decided, now).await
     }
 
+    /// Reads what turned out to be needed. Not cancel safe.
+    pub async fn find(&mut self, lacks: &[(SpaceId, Lack)]) -> Result<Found, Error> {
+        load::find(&mut self.transaction, lacks).await
+    }
+
     /// Makes it durable. After an error the outcome is unknown. Not cancel safe.
     pub async fn commit(self) -> Result<(), Error> {
         Ok(self.transaction.commit().await?)
@@ -236,10 +291,12 @@ async fn write(
     let written = || decided.iter().filter(|it| !it.is_empty());
     let plain = decided.iter().all(|it| !it.stores_answers() && !it.checks_answers());
     let new = decided.iter().all(|it| it.writes.updates.is_empty());
-    let sql = match (plain, new) {
-        (true, true) => WRITE_NEW,
-        (true, false) => WRITE_CHANGES,
-        (false, _) => WRITE_ALL,
+    let peaceful = decided.iter().all(|it| !it.moves_conflicts());
+    let sql = match (plain, peaceful, new) {
+        (true, true, true) => WRITE_NEW,
+        (true, true, false) => WRITE_CHANGES,
+        (true, false, _) => WRITE_CONFLICTS,
+        (false, _, _) => WRITE_ALL,
     };
     let query = sqlx::query(sql)
         .bind(columns.space_id)
@@ -253,7 +310,7 @@ async fn write(
         .bind(columns.device)
         .bind(columns.mutation_id)
         .bind(columns.fingerprint)
-        .bind(columns.foreign_revision)
+        .bind(columns.open_conflicts)
         .bind(columns.state)
         .bind(written().map(|it| it.space.0).collect::<Vec<_>>())
         .bind(written().map(|it| it.before.at.head.get()).collect::<Vec<_>>())
@@ -262,7 +319,14 @@ async fn write(
         .bind(written().map(|it| it.before.answered).collect::<Vec<_>>())
         .bind(written().map(|it| i64::from(it.stores_answers())).collect::<Vec<_>>())
         .bind(columns.bytes)
-        .bind(written().map(|it| it.before.at.epoch.0).collect::<Vec<_>>());
+        .bind(written().map(|it| it.before.at.epoch.0).collect::<Vec<_>>())
+        .bind(columns.micros)
+        .bind(columns.sequence)
+        .bind(columns.parents)
+        .bind(columns.others)
+        .bind(columns.settlement)
+        .bind(written().map(|it| it.conflicts).collect::<Vec<_>>());
+    let query = if plain && peaceful { query } else { bind_conflicts(query, decided) };
     let query = if plain {
         query
     } else {
@@ -288,6 +352,24 @@ async fn write(
     }
 }
 
+type Bound<'q> = Query<'q, Postgres, PgArguments>;
+
+fn bind_conflicts<'q>(query: Bound<'q>, decided: &'q [Decided]) -> Bound<'q> {
+    let (mut found, mut closed, mut touched) = (Vec::new(), Vec::new(), Vec::new());
+    for Decided { space, writes, .. } in decided {
+        found.extend(writes.conflicts.iter().map(|it| conflicts::Row::of(*space, it)));
+        closed.extend(writes.closed.iter().map(|it| conflicts::Closed::of(*space, it)));
+        touched.extend(writes.touched.iter().map(|it| (space.0, it)));
+    }
+    query
+        .bind(Json(found))
+        .bind(Json(closed))
+        .bind(touched.iter().map(|(space, _)| *space).collect::<Vec<_>>())
+        .bind(touched.iter().map(|(_, it)| it.key.collection.as_str()).collect::<Vec<_>>())
+        .bind(touched.iter().map(|(_, it)| it.key.id.as_str()).collect::<Vec<_>>())
+        .bind(touched.iter().map(|(_, it)| it.open_conflicts).collect::<Vec<_>>())
+}
+
 /// The changes of a group, column by column.
 #[derive(Default)]
 struct Columns<'d> {
@@ -302,10 +384,15 @@ struct Columns<'d> {
     device: Vec<Option<&'d str>>,
     mutation_id: Vec<&'d str>,
     fingerprint: Vec<&'d [u8]>,
-    foreign_revision: Vec<i64>,
+    open_conflicts: Vec<i32>,
     state: Vec<i16>,
     /// Of the document; None if there is none.
     bytes: Vec<Option<i32>>,
+    micros: Vec<i64>,
+    sequence: Vec<i64>,
+    parents: Vec<Option<&'d str>>,
+    others: Vec<Option<String>>,
+    settlement: Vec<Option<String>>,
 }
 
 impl<'d> Columns<'d> {
@@ -331,12 +418,17 @@ impl<'d> Columns<'d> {
                 columns.device.push(change.device.as_ref().map(DeviceId::as_str));
                 columns.mutation_id.push(change.mutation_id.as_str());
                 columns.fingerprint.push(&fingerprint.0);
-                columns
-                    .foreign_revision
-                    .push(last.map_or(0, |(record, _)| record.foreign_revision.get()));
+                columns.open_conflicts.push(last.map_or(0, |(record, _)| record.open_conflicts));
                 columns.state.push(last.map_or(0, |(_, state)| *state));
                 let bytes = change.document.as_ref().map(|it| it.as_str().len());
                 columns.bytes.push(bytes.map(|it| i32::try_from(it).unwrap_or(i32::MAX)));
+                columns.micros.push(change.micros);
+                columns.sequence.push(change.sequence);
+                let parents = Some(change.parents.as_str()).filter(|it| !it.is_empty());
+                columns.parents.push(parents);
+                columns.others.push(row::others_to_sql(&change.others));
+                let settlement = change.settlement.as_deref();
+                columns.settlement.push(settlement.and_then(row::settlement_to_sql));
             }
         }
         columns

@@ -95,7 +95,7 @@ fn create(id: &str, task: &str, text: &str) -> Mutation {
 fn patch(id: &str, task: &str, set: &str, unset: &[&str]) -> Mutation {
     let unset = unset.iter().map(|path| (*path).to_owned()).collect();
     let set = (!set.is_empty()).then(|| json(set)).flatten();
-    mutation(id, task, Operation::Patch(PatchOperation { set, unset }))
+    mutation(id, task, Operation::Patch(PatchOperation { set, unset, transforms: Vec::new() }))
 }
 
 fn delete(id: &str, task: &str) -> Mutation {

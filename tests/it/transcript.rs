@@ -92,6 +92,11 @@ fn show(frame: Frame) -> String {
         }
         Frame::CaughtUp(it) => format!("caught_up {} at {}", it.subscription_id, it.up_to),
         Frame::Progress(_) => panic!("left out"),
+        Frame::Conflict(it) => {
+            let conflict = it.conflict.unwrap();
+            let state = conflict.state().as_str_name();
+            format!("conflict {} {} {state}", it.subscription_id, conflict.id)
+        }
         Frame::Closed(it) => {
             let violations: String = it
                 .violations

@@ -2,95 +2,19 @@
 //! groups with a reload between them, or request by request.
 
 mod histories;
+mod stored;
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::{ChangeAction, CollectionName, Document, Operation, RecordId, UserId};
-use histories::{groups, requests, step};
-
-/// What a store would hold of one space.
-#[derive(Clone, Debug, Default)]
-struct Stored {
-    head: Revision,
-    records: HashMap<RecordKey, Arc<Record>>,
-    changes: Vec<(Arc<Change>, Fingerprint)>,
-    answers: HashMap<MutationId, Answer>,
-    sequences: HashMap<DeviceId, Sequence>,
-}
+use crate::domain::{
+    ChangeAction, CollectionName, Document, History, MutationResult, OTHERS, Parents, Policy,
+    RecordId, RejectionReason, Seen, SetPolicy, UserId,
+};
+use histories::{groups, policy, requests, step};
+use stored::Stored;
 
 type Verdict = Result<Vec<MutationResult>, Refusal>;
-
-impl Stored {
-    /// Loads what a group of requests needs, and no more.
-    fn load(&self, group: &[Request]) -> SpaceState {
-        let mutations = || group.iter().flat_map(|request| &request.mutations);
-        let mut keys: Vec<_> =
-            mutations().filter_map(|it| it.content.as_ref().ok()).map(|it| &it.key).collect();
-        keys.sort();
-        keys.dedup();
-        let records = keys.into_iter().filter_map(|key| self.records.get(key)).cloned();
-        let answers = mutations().filter_map(|it| Some((it.id.clone(), self.answer(&it.id)?)));
-        let sequences = group.iter().filter_map(|request| {
-            let sequenced = request.mutations.iter().any(|it| it.device_sequence.is_some());
-            let device = request.device.as_ref().filter(|_| sequenced)?;
-            Some((device.clone(), *self.sequences.get(device)?))
-        });
-        let (answers, sequences) = (answers.collect(), sequences.collect());
-        SpaceState::new(self.head, records.collect::<Vec<_>>(), answers, sequences)
-    }
-
-    /// The first answer of a mutation: a change, or what was kept.
-    fn answer(&self, id: &MutationId) -> Option<Answer> {
-        let applied = |(change, fingerprint): &(Arc<Change>, Fingerprint)| Answer {
-            fingerprint: *fingerprint,
-            outcome: Outcome::Applied(change.revision),
-        };
-        let change = self.changes.iter().find(|(change, _)| change.mutation_id == *id);
-        change.map(applied).or_else(|| self.answers.get(id).cloned())
-    }
-
-    /// Stores what was decided, with every constraint that a database has.
-    fn store(&mut self, writes: Writes, head: Revision) {
-        for (change, fingerprint) in writes.changes {
-            assert_eq!(change.revision, self.head.next(), "revisions have no gaps");
-            assert!(self.answer(&change.mutation_id).is_none(), "a second effect");
-            self.head = change.revision;
-            self.changes.push((change, fingerprint));
-        }
-        assert_eq!(self.head, head);
-        for record in writes.inserts {
-            let before = self.records.insert(record.key.clone(), record);
-            assert!(before.is_none(), "an insert of what has a row");
-        }
-        for record in writes.updates {
-            let before = self.records.insert(record.key.clone(), record);
-            assert!(before.is_some(), "an update of what has no row");
-        }
-        for (id, answer) in writes.answers {
-            assert!(!matches!(answer.outcome, Outcome::Applied(_)), "the log has it");
-            assert!(self.answer(&id).is_none(), "a second answer");
-            self.answers.insert(id, answer);
-        }
-        self.sequences.extend(writes.sequences);
-    }
-
-    /// Decides a group as a committer does.
-    fn commit(&mut self, group: &[Request]) -> Vec<Verdict> {
-        let mut state = self.load(group);
-        let verdicts =
-            group.iter().map(|it| state.decide(it, OffsetDateTime::UNIX_EPOCH)).collect();
-        self.store(state.writes(), state.head());
-        verdicts
-    }
-
-    /// Records and log, to compare.
-    fn essence(&self) -> (Vec<Arc<Record>>, Vec<Arc<Change>>) {
-        let mut records: Vec<_> = self.records.values().cloned().collect();
-        records.sort_by_key(|record| record.revision);
-        (records, self.changes.iter().map(|(change, _)| Arc::clone(change)).collect())
-    }
-}
 
 fn key(id: &str) -> RecordKey {
     let collection = CollectionName::parse("task").unwrap();
@@ -120,7 +44,8 @@ fn mutation(
 }
 
 fn content(id: &str, operation: Operation, base: Option<i64>) -> Result<Content, Rejection> {
-    Ok(Content { key: key(id), operation, base: base.and_then(Revision::new) })
+    let base = base.and_then(Revision::new).map(Seen::Revision);
+    Ok(Content { key: key(id), operation, base, client_micros: None })
 }
 
 fn request(from: &str, atomic: bool, mutations: Vec<Mutation>) -> Request {
@@ -141,17 +66,23 @@ fn fold(changes: &[(Arc<Change>, Fingerprint)]) -> HashMap<RecordKey, Arc<Record
             (Some(_), true) => ChangeAction::Updated,
         };
         assert_eq!(change.action, action);
-        let foreign_revision =
-            before.map_or(Revision::ZERO, |it| it.revision_not_by(change.device.as_ref()));
-        let record = Record {
-            key: change.key.clone(),
-            revision: change.revision,
-            document: change.document.clone(),
-            author: change.author.clone(),
-            device: change.device.clone(),
-            updated_at: change.committed_at,
-            foreign_revision,
+        let writers = |change: &Change| {
+            let mut entries: Vec<_> = change.history().collect();
+            entries.retain(|it| it.device.is_some());
+            entries.sort_by(|a, b| a.device.cmp(&b.device));
+            History::new(entries)
         };
+        if let Some(before) = before {
+            assert!(change.version() > before.version(), "a version that did not rise");
+            assert!(change.parents.iter().any(|it| it == before.version().to_string()));
+            let mut known: Vec<_> = writers(before).entries().to_vec();
+            known.retain(|it| it.device != change.device);
+            known.extend(change.device.is_some().then(|| change.entry()));
+            assert_eq!(writers(change), History::new(known), "a history that forgot");
+        } else {
+            assert_eq!(change.parents, Parents::default());
+        }
+        let record = Record { change: Arc::clone(change), open_conflicts: 0 };
         records.insert(change.key.clone(), Arc::new(record));
     }
     records
@@ -162,11 +93,12 @@ proptest! {
 
     #[test]
     fn answers_do_not_depend_on_where_groups_end(
+        policy in policy(),
         steps in prop::collection::vec(step(), 1..24),
         cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
     ) {
         let requests = requests(steps);
-        let (mut whole, mut split) = (Stored::default(), Stored::default());
+        let (mut whole, mut split) = (Stored::with_policy(policy.clone()), Stored::with_policy(policy));
         let at_once = whole.commit(&requests);
         let in_groups: Vec<_> =
             groups(&requests, &cuts).into_iter().flat_map(|group| split.commit(group)).collect();
@@ -177,31 +109,43 @@ proptest! {
     }
 
     #[test]
-    fn deciding_is_deterministic(steps in prop::collection::vec(step(), 1..24)) {
+    fn deciding_is_deterministic(
+        policy in policy(),
+        steps in prop::collection::vec(step(), 1..24),
+    ) {
         let requests = requests(steps);
-        let (mut one, mut two) = (Stored::default(), Stored::default());
+        let (mut one, mut two) = (Stored::with_policy(policy.clone()), Stored::with_policy(policy));
         prop_assert_eq!(one.commit(&requests), two.commit(&requests));
         prop_assert_eq!(one.essence(), two.essence());
     }
 
     #[test]
     fn the_log_leads_to_the_records(
+        policy in policy(),
         steps in prop::collection::vec(step(), 1..24),
         cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
     ) {
         let requests = requests(steps);
-        let mut stored = Stored::default();
+        let mut stored = Stored::with_policy(policy);
         for group in groups(&requests, &cuts) {
             stored.commit(group);
         }
-        prop_assert_eq!(&fold(&stored.changes), &stored.records);
+        let change = |it: &Arc<Record>| Arc::clone(&it.change);
+        let folded = fold(&stored.changes);
+        prop_assert_eq!(folded.len(), stored.records.len());
+        for (key, record) in &stored.records {
+            prop_assert_eq!(change(&folded[key]), change(record));
+        }
         let log = stored.changes.iter().zip(1..);
         log.for_each(|((change, _), revision)| assert_eq!(change.revision.get(), revision));
     }
 
     #[test]
-    fn each_request_keeps_its_promises(steps in prop::collection::vec(step(), 1..24)) {
-        let mut stored = Stored::default();
+    fn each_request_keeps_its_promises(
+        policy in policy(),
+        steps in prop::collection::vec(step(), 1..24),
+    ) {
+        let mut stored = Stored::with_policy(policy);
         for request in requests(steps) {
             let before = stored.clone();
             let verdict = stored.commit(std::slice::from_ref(&request)).pop().unwrap();
@@ -226,15 +170,20 @@ fn check(request: &Request, verdict: &Verdict, before: &Stored, after: &Stored) 
         assert_eq!(result.replayed, first.is_some());
         match (first, &result.outcome) {
             (Some(first), outcome) => assert_eq!(*outcome, first.outcome, "the first answer"),
-            (None, Outcome::Applied(revision)) => {
+            (None, Outcome::Merged(record, conflict)) => {
+                head = head.next();
+                assert_eq!((record.revision, conflict.is_some()), (head, true));
+            }
+            (None, Outcome::Applied(revision, _)) => {
                 head = head.next();
                 assert_eq!(*revision, head);
                 let stale = mutation.device_sequence.zip(request.device.as_ref());
                 let last = stale.and_then(|(_, device)| before.sequences.get(device));
                 assert!(stale.is_none_or(|(at, _)| Some(&at) > last), "a sequence served twice");
             }
-            (None, Outcome::Conflict(record)) => {
-                assert!(Some(&record.revision) > mutation.content.as_ref().unwrap().base.as_ref());
+            (None, Outcome::Conflict(record, _) | Outcome::Superseded(record, _)) => {
+                let base = mutation.content.as_ref().unwrap().base.as_ref();
+                assert!(record.revision > base.unwrap().revision());
                 assert!(record.revision <= head, "a record that never was");
             }
             (None, Outcome::Rejected(_)) => {}
@@ -242,10 +191,15 @@ fn check(request: &Request, verdict: &Verdict, before: &Stored, after: &Stored) 
     }
     assert_eq!(after.head, head);
     let fresh = results.iter().filter(|result| !result.replayed);
-    let applied = fresh.clone().filter(|it| matches!(it.outcome, Outcome::Applied(_))).count();
-    if request.atomic && applied < fresh.count() {
+    let applied = fresh.clone().filter(|it| it.outcome.took_effect()).count();
+    if request.atomic && applied < fresh.clone().count() {
         assert_eq!(applied, 0, "all or none");
         assert_eq!(before.essence(), after.essence(), "an aborted batch leaves no trace");
+    }
+    for result in fresh {
+        let logged = after.conflicts.get(&result.mutation_id).map(|it| it.conflict.as_found());
+        let told = result.outcome.conflict().map(|it| it.as_ref().clone());
+        assert_eq!(logged, told, "what is told is logged");
     }
     for (device, last) in &before.sequences {
         assert!(after.sequences.get(device) >= Some(last), "a device went back");
@@ -301,7 +255,7 @@ fn spaces_keep_what_was_loaded_apart_from_what_changed() {
     stored.commit(&[request("", false, vec![mutation("a", None, None, put("1"))])]);
     let both = vec![mutation("b", None, None, put("1")), mutation("c", None, None, put("2"))];
     let group = [request("", true, both)];
-    let mut state = stored.load(&group);
+    let mut state = stored.load(&group, &[]);
     assert!(state.writes().changes.is_empty());
     assert_eq!(state.records().count(), 1);
     state.decide(&group[0], OffsetDateTime::UNIX_EPOCH).unwrap();

@@ -45,7 +45,7 @@ async fn mutation_ids_and_bases_keep_their_rules() {
     house.alice.mutate(put("second", "1", r#"{"n":2}"#)).await.unwrap();
     let delete = |task: &str| mutation("m", task, Operation::Delete(DeleteOperation {}));
     let set = json("{}");
-    let patch = || Operation::Patch(PatchOperation { set: set.clone(), unset: Vec::new() });
+    let patch = || Operation::Patch(PatchOperation { set: set.clone(), ..Default::default() });
     let create = |task: &str| {
         mutation("c", task, Operation::Create(CreateOperation { document: json("{}") }))
     };

@@ -23,6 +23,7 @@ async fn start(postgres: &PrivatePostgres) -> Server {
         committers: 1,
         database_connections: 2,
         max_connections: 10,
+        clock_skew: Duration::from_secs(60),
         ring_bytes: 1 << 20,
         shutdown_deadline: Duration::from_secs(5),
         reflection: false,

@@ -118,6 +118,7 @@ impl Seen {
                     self.advance(at.up_to)?;
                 }
             }
+            Frame::Conflict(_) => {}
             other @ (Frame::Closed(_) | Frame::ResyncRequired(_)) => {
                 return Err(format!("ended: {other:?}"));
             }

@@ -61,6 +61,7 @@ impl TestServer {
             committers: 2,
             database_connections: 4,
             max_connections: 1_000,
+            clock_skew: Duration::from_secs(60),
             ring_bytes: 16 << 20,
             shutdown_deadline: Duration::from_secs(5),
             reflection: true,

@@ -111,6 +111,7 @@ impl Follower {
                     self.cursor = at.up_to;
                 }
             }
+            Frame::Conflict(_) => {}
             other @ (Frame::Closed(_) | Frame::ResyncRequired(_)) => panic!("ended: {other:?}"),
         }
     }

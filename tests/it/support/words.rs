@@ -30,12 +30,15 @@ pub fn show(result: &MutationResult) -> String {
     let outcome = match result.outcome() {
         MutationOutcome::Unspecified => panic!("never sent"),
         MutationOutcome::Applied => format!("applied {}", result.revision),
-        MutationOutcome::Conflict => {
-            let record = result.record.as_ref().expect("a conflict has its record");
+        outcome @ (MutationOutcome::Conflict
+        | MutationOutcome::Merged
+        | MutationOutcome::Superseded) => {
+            let record = result.record.as_ref().expect("it has its record");
             assert_eq!(record.revision, result.revision);
             assert_eq!(record.deleted, record.document.is_none());
             let document = record.document.as_ref().map_or_else(|| "deleted".into(), text);
-            format!("conflict {} {document}", result.revision)
+            let outcome = outcome.as_str_name().trim_start_matches("MUTATION_OUTCOME_");
+            format!("{} {} {document}", outcome.to_lowercase(), result.revision)
         }
         MutationOutcome::Rejected => {
             let rejection = result.rejection.as_ref().expect("a rejection has its reason");

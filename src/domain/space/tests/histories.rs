@@ -34,6 +34,7 @@ fn draft() -> impl Strategy<Value = Draft> {
         Operation::Patch(Patch {
             set: document(text),
             unset: vec![Pointer::parse("/a/b").unwrap()],
+            transforms: Vec::new(),
         })
     };
     let operation = prop_oneof![
@@ -125,4 +126,39 @@ pub(super) fn groups<'r>(
     at.extend([0, requests.len()]);
     at.sort_unstable();
     at.windows(2).map(|pair| &requests[pair[0]..pair[1]]).collect()
+}
+
+/// Policies of all strategies.
+pub(super) fn policy() -> impl Strategy<Value = crate::domain::Policy> {
+    use crate::domain::{DeleteRule, Fallback, Policy, PolicyMode, Strategy as Named};
+    let strategy = prop::sample::select(vec![
+        Named::LastWriteWins,
+        Named::FirstWriteWins,
+        Named::HighestVersionWins,
+        Named::ServerWins,
+        Named::ClientWins,
+        Named::Merge,
+        Named::Additive,
+        Named::Manual,
+        Named::Auto,
+    ]);
+    let fallback = prop::sample::select(vec![
+        Fallback::LastWriteWins,
+        Fallback::ServerWins,
+        Fallback::ClientWins,
+        Fallback::Manual,
+    ]);
+    let deletes = prop::sample::select(vec![
+        DeleteRule::ByStrategy,
+        DeleteRule::DeleteWins,
+        DeleteRule::UpdateWins,
+    ]);
+    let mode = prop_oneof![4 => Just(PolicyMode::Enforced), 1 => Just(PolicyMode::Advisory)];
+    (strategy, fallback, deletes, mode).prop_map(|(strategy, fallback, deletes, mode)| Policy {
+        strategy,
+        fallback,
+        deletes,
+        mode,
+        ..Policy::default()
+    })
 }

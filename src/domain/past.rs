@@ -1,0 +1,110 @@
+//! A record's way from what a writer had seen to what it is now.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use super::{Base, Change, DeviceId, Revision, Seen, Step};
+
+/// What is known of a record's earlier changes.
+#[derive(Clone, Debug, Default)]
+pub struct PastLog {
+    changes: BTreeMap<Revision, Arc<Change>>,
+    /// Revisions from which on the log was read: the record's last change up to
+    /// there, or None if it is no longer kept.
+    bases: HashMap<Revision, Option<Arc<Change>>>,
+}
+
+/// What happened to a record after what a writer had seen.
+#[derive(Clone, Debug)]
+pub(super) struct Past {
+    pub(super) base: Base,
+    /// The time of the base's version; 0 if there was none.
+    pub(super) base_micros: i64,
+    /// Oldest first; one that stands for all where they are too many.
+    pub(super) steps: Vec<Step>,
+}
+
+impl PastLog {
+    /// Takes in what was read from `from` on: the change that was the last one
+    /// there, and those after it, unless they are too many.
+    pub fn extend(
+        &mut self,
+        from: Revision,
+        base: Option<Arc<Change>>,
+        changes: impl IntoIterator<Item = Arc<Change>>,
+    ) {
+        self.bases.insert(from, base);
+        for change in changes {
+            self.changes.insert(change.revision, change);
+        }
+    }
+
+    /// Takes in changes that are at hand.
+    pub(super) fn extend_known<'c>(&mut self, changes: impl Iterator<Item = &'c Arc<Change>>) {
+        self.changes.extend(changes.map(|change| (change.revision, Arc::clone(change))));
+    }
+
+    /// The way to `current`. Err: the log has to be read from this revision on.
+    pub(super) fn since(
+        &self,
+        current: &Arc<Change>,
+        seen: &Seen,
+        device: Option<&DeviceId>,
+    ) -> Result<Past, Revision> {
+        let floor = seen.floor(current.writers_but(device));
+        let mut after = Vec::new();
+        let mut at = current;
+        let base = loop {
+            if at.revision <= floor {
+                break Some(at);
+            }
+            after.push(at);
+            if at.previous_revision == Revision::ZERO {
+                break None;
+            }
+            match self.changes.get(&at.previous_revision) {
+                Some(before) => at = before,
+                None => return self.cut_short(current, seen, floor),
+            }
+        };
+        // Of what a vector has not covered, the oldest tells where the ways part.
+        let foreign = |it: &&Arc<Change>| device.is_none() || it.device.as_ref() != device;
+        let unseen = |it: &&Arc<Change>| foreign(it) && !seen.covers(&it.entry());
+        let parts = after.iter().rposition(|it| unseen(&it)).map_or(0, |index| index + 1);
+        let base = after.get(parts).copied().or(base);
+        after.truncate(parts);
+        Ok(Past {
+            base: Base::Known(base.and_then(|it| it.document.clone())),
+            base_micros: base.map_or(0, |it| it.micros),
+            steps: after.into_iter().rev().map(|it| step(it)).collect(),
+        })
+    }
+
+    /// The way of which only the ends are known.
+    fn cut_short(
+        &self,
+        current: &Arc<Change>,
+        seen: &Seen,
+        floor: Revision,
+    ) -> Result<Past, Revision> {
+        let found = self.bases.get(&floor).ok_or(floor)?;
+        let base = match (seen, found) {
+            (Seen::Revision(Revision::ZERO), _) => Base::Known(None),
+            (Seen::Revision(_), Some(base)) => Base::Known(base.document.clone()),
+            (Seen::Revision(_), None) | (Seen::Vector(_), _) => Base::Lost,
+        };
+        let base_micros = found.as_ref().map_or(0, |it| it.micros);
+        // Nobody's: all of it counts as written by others.
+        let step = Step { device: None, paths: None, ..step(current) };
+        Ok(Past { base, base_micros, steps: vec![step] })
+    }
+}
+
+fn step(change: &Arc<Change>) -> Step {
+    Step {
+        device: change.device.clone(),
+        claimed: change.claimed(),
+        document: change.document.clone(),
+        paths: change.settlement.as_ref().and_then(|it| it.claims.clone()),
+    }
+}

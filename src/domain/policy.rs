@@ -1,0 +1,140 @@
+//! What a collection does with concurrent writes, and which documents it takes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{CollectionName, Pattern, Pointer, Schema};
+
+/// A collection's policy. Its serialised form is what the database and the
+/// configuration file hold, so names in it never change.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Policy {
+    pub strategy: Strategy,
+    /// Where both sides changed the same value, for `Merge` and `Additive`.
+    pub fallback: Fallback,
+    /// An update beside a deletion.
+    pub deletes: DeleteRule,
+    pub mode: PolicyMode,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub fields: Vec<FieldRule>,
+    /// The number that `HighestVersionWins` compares.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version_field: Option<Pointer>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schema: Option<Schema>,
+    /// None = for ever.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub conflict_retention_seconds: Option<u64>,
+}
+
+/// What decides between two writes, neither of which knew the other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Strategy {
+    LastWriteWins,
+    FirstWriteWins,
+    HighestVersionWins,
+    ServerWins,
+    ClientWins,
+    Merge,
+    Additive,
+    #[default]
+    Manual,
+    Auto,
+}
+
+/// What decides where both sides changed the same value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fallback {
+    LastWriteWins,
+    ServerWins,
+    ClientWins,
+    #[default]
+    Manual,
+}
+
+/// What becomes of an update beside a deletion.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeleteRule {
+    #[default]
+    ByStrategy,
+    DeleteWins,
+    UpdateWins,
+}
+
+/// Whether a policy decides, or only tells what it would.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PolicyMode {
+    #[default]
+    Enforced,
+    Advisory,
+}
+
+/// A rule for the values at some paths.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FieldRule {
+    pub path: Pattern,
+    pub kind: FieldRuleKind,
+    /// Tells the items of a list apart, with `Union`; None = by value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_field: Option<String>,
+}
+
+/// What decides where both sides changed a value that has a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FieldRuleKind {
+    Server,
+    Client,
+    Latest,
+    Max,
+    Min,
+    Sum,
+    Union,
+    Text,
+    Manual,
+}
+
+/// A policy as it was set.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SetPolicy {
+    pub policy: Policy,
+    /// Counts how often the collection's policy was set or deleted.
+    pub version: i64,
+}
+
+/// All policies, as of one moment.
+#[derive(Clone, Debug, Default)]
+pub struct PolicySet {
+    by_collection: HashMap<CollectionName, Arc<SetPolicy>>,
+    /// For collections without their own.
+    others: Option<Arc<SetPolicy>>,
+}
+
+/// The name that stands for all collections without a policy of their own.
+pub const OTHERS: &str = "*";
+
+impl PolicySet {
+    /// Puts a policy in, or takes it out.
+    pub fn set(&mut self, collection: &CollectionName, policy: Option<Arc<SetPolicy>>) {
+        if collection.as_str() == OTHERS {
+            self.others = policy;
+        } else if let Some(policy) = policy {
+            self.by_collection.insert(collection.clone(), policy);
+        } else {
+            self.by_collection.remove(collection);
+        }
+    }
+
+    /// The policy that holds for a collection, if any does.
+    pub fn of(&self, collection: &CollectionName) -> Option<&Arc<SetPolicy>> {
+        self.by_collection.get(collection).or(self.others.as_ref())
+    }
+}

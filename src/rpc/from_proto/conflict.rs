@@ -1,0 +1,114 @@
+//! Questions about conflicts, and their resolutions, from the wire.
+
+use super::document::document;
+use super::{Violations, done, note, one, page_size};
+use crate::domain::{
+    Choice, CollectionName, ConflictState, Content, DeviceId, Fingerprint, Mutation, MutationId,
+    Operation, RecordId, RecordKey, Resolve, Revision, Strategy,
+};
+use crate::rpc::proto;
+
+/// Which conflicts to list.
+#[derive(Debug)]
+pub(in crate::rpc) struct ConflictFilter {
+    pub(in crate::rpc) state: Option<ConflictState>,
+    pub(in crate::rpc) collection: Option<CollectionName>,
+    pub(in crate::rpc) record: Option<RecordId>,
+    pub(in crate::rpc) device: Option<DeviceId>,
+    pub(in crate::rpc) entries_max: usize,
+}
+
+/// A conflict's name.
+pub(in crate::rpc) fn conflict_id(text: &str) -> Result<MutationId, Violations> {
+    MutationId::parse(text).map_err(|rule| one("conflict_id", rule))
+}
+
+/// The filter of a listing.
+pub(in crate::rpc) fn conflict_filter(
+    wire: &proto::ListConflictsRequest,
+) -> Result<ConflictFilter, Violations> {
+    let mut violations = Vec::new();
+    let state = match proto::ConflictState::try_from(wire.state) {
+        Ok(proto::ConflictState::Unspecified) => Ok(None),
+        Ok(proto::ConflictState::Open) => Ok(Some(ConflictState::Open)),
+        Ok(proto::ConflictState::Resolved) => Ok(Some(ConflictState::Resolved)),
+        Ok(proto::ConflictState::Superseded) => Ok(Some(ConflictState::Superseded)),
+        Err(_unknown) => Err(format!("has no value {}", wire.state)),
+    };
+    let state = note(&mut violations, "state", state);
+    let collection = given(&wire.collection, CollectionName::parse);
+    let collection = note(&mut violations, "collection", collection);
+    let record = match given(&wire.record_id, RecordId::parse) {
+        Ok(Some(_)) if wire.collection.is_empty() => Err("needs a collection".into()),
+        other => other,
+    };
+    let record = note(&mut violations, "record_id", record);
+    let device = note(&mut violations, "device", given(&wire.device, DeviceId::parse));
+    let entries_max = page_size(wire.page_size).map_err(|it| violations.extend(it)).ok();
+    let filter = state.zip(collection).zip(record).zip(device).zip(entries_max);
+    let filter = filter.map(|((((state, collection), record), device), entries_max)| {
+        ConflictFilter { state, collection, record, device, entries_max }
+    });
+    done(filter, violations)
+}
+
+/// An empty text is none.
+fn given<T>(text: &str, parse: fn(&str) -> Result<T, String>) -> Result<Option<T>, String> {
+    if text.is_empty() { Ok(None) } else { parse(text).map(Some) }
+}
+
+/// A resolution as a mutation of the record that the conflict is about.
+pub(in crate::rpc) fn resolution(
+    wire: &proto::ResolveConflictRequest,
+    key: RecordKey,
+    device: Option<&DeviceId>,
+) -> Result<Mutation, Violations> {
+    let mut violations = Vec::new();
+    let id = note(&mut violations, "mutation_id", MutationId::parse(&wire.mutation_id));
+    let conflict = conflict_id(&wire.conflict_id).map_err(|it| violations.extend(it)).ok();
+    let seen = Revision::new(wire.seen_revision).ok_or_else(|| "must not be negative".into());
+    let seen = note(&mut violations, "seen_revision", seen);
+    let choice = choice(wire.resolution.as_ref()).map_err(|it| violations.extend(it)).ok();
+    let parsed = id.zip(conflict).zip(seen).zip(choice);
+    let mutation = parsed.map(|(((id, conflict), seen), choice)| {
+        let operation = Operation::Resolve(Resolve { conflict, seen, choice });
+        let content = Content { key, operation, base: None, client_micros: None };
+        let fingerprint = Fingerprint::of(&content, device, None);
+        Mutation { id, device_sequence: None, fingerprint, content: Ok(content) }
+    });
+    done(mutation, violations)
+}
+
+fn choice(
+    wire: Option<&proto::resolve_conflict_request::Resolution>,
+) -> Result<Choice, Violations> {
+    use proto::resolve_conflict_request::Resolution as Wire;
+    match wire {
+        None => Err(one("resolution", "must be given, such as `keep_client`")),
+        Some(Wire::KeepClient(proto::KeepClient {})) => Ok(Choice::Client),
+        Some(Wire::KeepServer(proto::KeepServer {})) => Ok(Choice::Server),
+        Some(Wire::Document(wire)) => document(Some(wire), "document").map(Choice::Document),
+        Some(Wire::Strategy(number)) => match strategy(*number) {
+            Ok(Strategy::Manual) => Err(one("strategy", "must be one that decides")),
+            Ok(strategy) => Ok(Choice::Strategy(strategy)),
+            Err(rule) => Err(one("strategy", rule)),
+        },
+    }
+}
+
+/// A strategy; unspecified means `Manual`.
+pub(in crate::rpc) fn strategy(number: i32) -> Result<Strategy, String> {
+    use proto::Strategy as Wire;
+    Ok(match Wire::try_from(number) {
+        Ok(Wire::LastWriteWins) => Strategy::LastWriteWins,
+        Ok(Wire::FirstWriteWins) => Strategy::FirstWriteWins,
+        Ok(Wire::HighestVersionWins) => Strategy::HighestVersionWins,
+        Ok(Wire::ServerWins) => Strategy::ServerWins,
+        Ok(Wire::ClientWins) => Strategy::ClientWins,
+        Ok(Wire::Merge) => Strategy::Merge,
+        Ok(Wire::Additive) => Strategy::Additive,
+        Ok(Wire::Unspecified | Wire::Manual) => Strategy::Manual,
+        Ok(Wire::Auto) => Strategy::Auto,
+        Err(_unknown) => return Err(format!("has no value {number}")),
+    })
+}
