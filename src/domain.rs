@@ -48,7 +48,7 @@ pub use policy::{
     DeleteRule, Fallback, FieldRule, FieldRuleKind, OTHERS, Policy, PolicyMode, PolicySet,
     SetPolicy, Strategy,
 };
-pub use resolve::{Concurrency, Resolution, Resolved, Step, accept, resolve};
+pub use resolve::{Concurrency, Resolution, Resolved, Step, accept, resolve, resolve_logged};
 pub use revision::{Revision, Sequence};
 pub use schema::Schema;
 pub use space::{

@@ -1,7 +1,9 @@
 //! What a policy makes of two sides: pure and total. The server decides with
 //! it, an offline client may, and a preview does.
 
-use super::{Base, DeviceId, Document, Operation, Pointer, Policy, Relation, Version, Violation};
+use super::{
+    Base, Conflict, DeviceId, Document, Operation, Pointer, Policy, Relation, Version, Violation,
+};
 use time::OffsetDateTime;
 
 /// Two writes of one record, neither of which knew the other.
@@ -77,4 +79,27 @@ pub fn resolve(_policy: &Policy, _sides: &Concurrency<'_>) -> Resolution {
 /// The client's side is taken, whatever else was written.
 pub fn accept(_sides: &Concurrency<'_>) -> Resolution {
     resolve(&Policy::default(), _sides)
+}
+
+/// What a policy makes of a conflict of the log, whose sides count as one write each.
+pub fn resolve_logged(policy: &Policy, conflict: &Conflict, now: OffsetDateTime) -> Resolution {
+    let operation = match &conflict.client.document {
+        Some(document) => Operation::Put(document.clone()),
+        None => Operation::Delete,
+    };
+    let step = Step {
+        device: None,
+        claimed: conflict.server.version.clone(),
+        document: conflict.server.document.clone(),
+        paths: None,
+    };
+    let sides = Concurrency {
+        base: &conflict.base,
+        steps: &[step],
+        operation: &operation,
+        device: None,
+        claimed: &conflict.client.version,
+        now,
+    };
+    resolve(policy, &sides)
 }
