@@ -45,6 +45,8 @@ create table conflicts (
     -- Where it stands among the space's conflicts, and among its changes: the
     -- head then. Both move when it is closed.
     number          bigint      not null,
+    -- Its number when it was found, which stays.
+    found           bigint      not null,
     moved_at        bigint      not null,
     collection      text        collate "C" not null,
     id              text        collate "C" not null,
@@ -66,6 +68,8 @@ create table conflicts (
     server_device   text,
     client          text,
     client_version  text        not null,
+    -- That of the client's version, by itself.
+    sequence        bigint      not null,
     author          text        not null,
     device          text        collate "C",
     -- The head when it was found, and the change that came of it at once.
@@ -81,6 +85,8 @@ create table conflicts (
 );
 create unique index conflicts_by_move on conflicts (space_id, moved_at, number);
 create index conflicts_open on conflicts (space_id, moved_at, number) where state = 1;
+create index conflicts_open_by_record on conflicts
+    (space_id, collection, id, moved_at, number) where state = 1;
 create index conflicts_by_record on conflicts (space_id, collection, id, moved_at, number);
 create index conflicts_expiring on conflicts (expires_at, space_id) where expires_at is not null;
 

@@ -6,11 +6,13 @@ mod conflict;
 mod cursor;
 mod decide;
 mod document;
+mod fields;
 mod filter;
 mod fingerprint;
 mod history;
 mod id;
 pub mod limits;
+mod merge;
 mod mutation;
 mod number;
 mod past;
@@ -41,7 +43,7 @@ pub use mutation::{
     Choice, Content, Mutation, MutationResult, Operation, Outcome, Patch, Rejection,
     RejectionReason, Request, Resolve, Violation,
 };
-pub use past::PastLog;
+pub use past::{PastLog, View};
 pub use pattern::Pattern;
 pub use pointer::Pointer;
 pub use policy::{

@@ -145,6 +145,9 @@ pub(super) fn extend(bases: &mut HashMap<SpaceId, Basis>, found: Found) {
         if let Some(basis) = bases.get_mut(&wanted.space) {
             let log = basis.known.pasts.entry(wanted.key).or_default();
             log.extend(wanted.from, past.base, past.changes);
+            if let Some((device, view)) = wanted.device.zip(past.view) {
+                log.note_view(device, view);
+            }
         }
     }
     for (space, key, open) in found.open {
@@ -152,9 +155,9 @@ pub(super) fn extend(bases: &mut HashMap<SpaceId, Basis>, found: Found) {
             basis.known.open.insert(key, open);
         }
     }
-    for (space, conflict) in found.named {
+    for (space, id, conflict) in found.named {
         if let Some(basis) = bases.get_mut(&space) {
-            basis.known.named.insert(conflict.id.clone(), Arc::new(conflict));
+            basis.known.named.insert(id, conflict.map(Arc::new));
         }
     }
 }

@@ -4,7 +4,7 @@ use time::OffsetDateTime;
 
 use super::{
     Choice, DeviceId, Document, HistoryEntry, MutationId, Operation, Pointer, RecordKey, Revision,
-    Seen, Strategy, UserId, Version,
+    Seen, Strategy, UserId, Version, View,
 };
 
 /// A conflict, as the log keeps it. Its name is the mutation that caused it.
@@ -64,6 +64,26 @@ impl Conflict {
         documents.into_iter().flatten().map(|it| it.as_str().len()).sum()
     }
 
+    /// What the client had made of the record.
+    pub fn view(&self) -> View {
+        let Side { version, revision, device, .. } = &self.server;
+        let (device, sequence, revision) = (device.clone(), version.sequence, *revision);
+        let document = self.client.document.clone();
+        View { met: HistoryEntry { device, sequence, revision }, document }
+    }
+
+    /// What the next writes of its record need to know of it.
+    pub fn as_open(&self) -> OpenConflict {
+        let Side { version, device, author, .. } = &self.client;
+        let (device, sequence) = (device.clone(), version.sequence);
+        OpenConflict {
+            id: self.id.clone(),
+            client: HistoryEntry { device, sequence, revision: Revision::ZERO },
+            author: author.clone(),
+            server_revision: self.server.revision,
+        }
+    }
+
     /// As it was at first.
     pub fn as_found(&self) -> Self {
         Self { closing: None, ..self.clone() }
@@ -81,13 +101,15 @@ pub struct OpenConflict {
     pub id: MutationId,
     /// The client's side, whatever its revision would have been.
     pub client: HistoryEntry,
+    pub author: UserId,
     /// The revision of the server's side.
     pub server_revision: Revision,
 }
 
 impl OpenConflict {
-    /// Whether a writer who had seen this knew both sides.
-    pub fn is_superseded(&self, seen: &Seen, device: Option<&DeviceId>) -> bool {
+    /// Whether a writer who had seen this knew both sides. Who names no device
+    /// is known by their name.
+    pub fn is_superseded(&self, seen: &Seen, author: &UserId, device: Option<&DeviceId>) -> bool {
         let entries = match seen {
             Seen::Revision(_) => &[],
             Seen::Vector(history) => history.entries(),
@@ -96,7 +118,8 @@ impl OpenConflict {
         let knew_client = entries
             .iter()
             .any(|it| *sequence > 0 && it.device == *client && it.sequence >= *sequence);
-        let wrote_client = device.is_some() && device == client.as_ref();
+        let wrote_client =
+            device == client.as_ref() && (device.is_some() || *author == self.author);
         seen.revision() >= self.server_revision && (wrote_client || knew_client)
     }
 }

@@ -4,11 +4,11 @@
 use time::OffsetDateTime;
 
 use super::past::Past;
-use super::resolve::{Concurrency, Resolution, Resolved, accept, resolve};
+use super::resolve::{Concurrency, Resolution, Resolved, accept, resolve, resolve_two};
 use super::{
     ChangeAction, Choice, Conflict, Content, DeviceId, Document, Mutation, Operation, Parents,
     PastLog, Policy, PolicyMode, Record, Rejection, RejectionReason, Resolve, Revision, Seen,
-    SetPolicy, Settlement, Side, Step, UserId, Verdict, Version, Violation,
+    SetPolicy, Settlement, Side, UserId, Verdict, Version, Violation,
 };
 
 /// Who asks, when, and under which policy.
@@ -149,20 +149,22 @@ fn meet(
     };
     let sides = Concurrency {
         base: &past.base,
+        view: &past.view,
         steps: &past.steps,
         operation: &content.operation,
-        device: asking.device,
         claimed: &claimed,
         now: asking.now,
     };
     let fallback = Policy::default();
     let policy = asking.policy.map_or(&fallback, |set| &set.policy);
-    let resolution = resolve(policy, &sides);
-    let advisory = policy.mode == PolicyMode::Advisory;
-    let result = if advisory { accept(&sides).result } else { resolution.result.clone() };
+    let told = resolve(policy, &sides);
+    let done = match policy.mode {
+        PolicyMode::Enforced => told.clone(),
+        PolicyMode::Advisory => accept(&sides),
+    };
     let meeting = Meeting { content, record, asking, past: &past, claimed };
-    let conflict = meeting.conflict(policy, &resolution);
-    meeting.decision(result, conflict)
+    let conflict = Conflict { lost: done.lost, ..meeting.conflict(policy, &told) };
+    meeting.decision(done.result, conflict)
 }
 
 /// A write and the one that it meets.
@@ -184,7 +186,7 @@ impl Meeting<'_> {
             relation: resolution.relation,
             strategy: policy.strategy,
             decision: match &resolution.result {
-                Resolved::Client(_) => Verdict::Client,
+                Resolved::Client { .. } => Verdict::Client,
                 Resolved::Merged { .. } => Verdict::Merged,
                 Resolved::Server => Verdict::Server,
                 Resolved::Open | Resolved::Invalid(_) => Verdict::Open,
@@ -218,7 +220,7 @@ impl Meeting<'_> {
     fn decision(&self, result: Resolved, conflict: Conflict) -> Decision {
         let server = self.record.version();
         let (document, merged, claims) = match result {
-            Resolved::Client(document) => (document, false, None),
+            Resolved::Client { document, claims } => (document, false, claims),
             Resolved::Merged { document, claims } => (Some(document), true, claims),
             Resolved::Server | Resolved::Open => return Decision::Stay(Box::new(conflict)),
             Resolved::Invalid(violations) => {
@@ -288,29 +290,10 @@ fn by_strategy(
 ) -> Result<Option<Document>, Rejection> {
     let set = asking.policy.map(|set| set.policy.clone()).unwrap_or_default();
     let policy = Policy { strategy, ..set };
-    let operation = match &conflict.client.document {
-        Some(document) => Operation::Put(document.clone()),
-        None => Operation::Delete,
-    };
-    let step = Step {
-        device: None,
-        claimed: record.claimed(),
-        document: record.document.clone(),
-        paths: None,
-    };
-    let resolution = resolve(
-        &policy,
-        &Concurrency {
-            base: &conflict.base,
-            steps: &[step],
-            operation: &operation,
-            device: None,
-            claimed: &conflict.client.version,
-            now: asking.now,
-        },
-    );
+    let server = (record.document.as_ref(), &record.claimed());
+    let resolution = resolve_two(&policy, &conflict.base, server, &conflict.client, asking.now);
     match resolution.result {
-        Resolved::Client(document) => Ok(document),
+        Resolved::Client { document, .. } => Ok(document),
         Resolved::Merged { document, .. } => Ok(Some(document)),
         Resolved::Server => Ok(record.document.clone()),
         Resolved::Open => Err(Rejection::invalid(vec![Violation::new(

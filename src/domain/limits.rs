@@ -84,3 +84,6 @@ pub const PAST_BYTES_MAX: usize = 1 << 20;
 pub const PAST_DEPTH_MAX: usize = 2_000;
 /// Violations that a rejection by a schema names.
 pub const SCHEMA_VIOLATIONS_MAX: usize = 100;
+/// Open conflicts of a record that a write is held against; older ones wait for
+/// a resolution.
+pub const OPEN_CONFLICTS_MAX: usize = 200;

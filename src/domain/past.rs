@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::{Base, Change, DeviceId, Revision, Seen, Step};
+use super::{Base, Change, DeviceId, Document, HistoryEntry, Revision, Seen, Step};
 
 /// What is known of a record's earlier changes.
 #[derive(Clone, Debug, Default)]
@@ -12,12 +12,24 @@ pub struct PastLog {
     /// Revisions from which on the log was read: the record's last change up to
     /// there, or None if it is no longer kept.
     bases: HashMap<Revision, Option<Arc<Change>>>,
+    views: HashMap<DeviceId, View>,
+}
+
+/// What a device had made of the record when it last met another's write.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// What it met.
+    pub met: HistoryEntry,
+    /// None = it had deleted the record.
+    pub document: Option<Document>,
 }
 
 /// What happened to a record after what a writer had seen.
 #[derive(Clone, Debug)]
 pub(super) struct Past {
     pub(super) base: Base,
+    /// The base with what the writer's own earlier writes made of it.
+    pub(super) view: Base,
     /// The time of the base's version; 0 if there was none.
     pub(super) base_micros: i64,
     /// Oldest first; one that stands for all where they are too many.
@@ -37,6 +49,11 @@ impl PastLog {
         for change in changes {
             self.changes.insert(change.revision, change);
         }
+    }
+
+    /// Takes in what a device had made of the record, later than what is known.
+    pub fn note_view(&mut self, device: DeviceId, view: View) {
+        self.views.insert(device, view);
     }
 
     /// Takes in changes that are at hand.
@@ -64,20 +81,29 @@ impl PastLog {
             }
             match self.changes.get(&at.previous_revision) {
                 Some(before) => at = before,
-                None => return self.cut_short(current, seen, floor),
+                None => return self.cut_short(current, seen, device, floor),
             }
         };
         // Of what a vector has not covered, the oldest tells where the ways part.
         let foreign = |it: &&Arc<Change>| device.is_none() || it.device.as_ref() != device;
         let unseen = |it: &&Arc<Change>| foreign(it) && !seen.covers(&it.entry());
         let parts = after.iter().rposition(|it| unseen(&it)).map_or(0, |index| index + 1);
-        let base = after.get(parts).copied().or(base);
+        let base_micros = after.get(parts).copied().or(base).map_or(0, |it| it.micros);
+        let base = after.get(parts).copied().or(base).and_then(|it| it.document.clone());
+        let base = Base::Known(base);
         after.truncate(parts);
-        Ok(Past {
-            base: Base::Known(base.and_then(|it| it.document.clone())),
-            base_micros: base.map_or(0, |it| it.micros),
-            steps: after.into_iter().rev().map(|it| step(it)).collect(),
-        })
+        let steps = after.into_iter().rev().map(|it| step(it, !unseen(&it))).collect();
+        Ok(Past { view: self.view(seen, device, &base), base, base_micros, steps })
+    }
+
+    /// The base with what the device's own writes made of it, as far as they met
+    /// what it has not seen: those before are part of the base.
+    fn view(&self, seen: &Seen, device: Option<&DeviceId>, base: &Base) -> Base {
+        let view = device.and_then(|device| self.views.get(device));
+        match view.filter(|view| !seen.covers(&view.met)) {
+            Some(view) => Base::Known(view.document.clone()),
+            None => base.clone(),
+        }
     }
 
     /// The way of which only the ends are known.
@@ -85,6 +111,7 @@ impl PastLog {
         &self,
         current: &Arc<Change>,
         seen: &Seen,
+        device: Option<&DeviceId>,
         floor: Revision,
     ) -> Result<Past, Revision> {
         let found = self.bases.get(&floor).ok_or(floor)?;
@@ -94,15 +121,15 @@ impl PastLog {
             (Seen::Revision(_), None) | (Seen::Vector(_), _) => Base::Lost,
         };
         let base_micros = found.as_ref().map_or(0, |it| it.micros);
-        // Nobody's: all of it counts as written by others.
-        let step = Step { device: None, paths: None, ..step(current) };
-        Ok(Past { base, base_micros, steps: vec![step] })
+        // All of it counts as written by others.
+        let step = Step { paths: None, ..step(current, false) };
+        Ok(Past { view: self.view(seen, device, &base), base, base_micros, steps: vec![step] })
     }
 }
 
-fn step(change: &Arc<Change>) -> Step {
+fn step(change: &Arc<Change>, seen: bool) -> Step {
     Step {
-        device: change.device.clone(),
+        seen,
         claimed: change.claimed(),
         document: change.document.clone(),
         paths: change.settlement.as_ref().and_then(|it| it.claims.clone()),

@@ -4,6 +4,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 
 use super::document::JsonObject;
+use super::fields::remove_at;
 use super::{Document, Patch, Violation, transform};
 
 impl Patch {
@@ -23,7 +24,7 @@ impl Patch {
     /// Applies what is not relative.
     pub(super) fn edit(&self, fields: &mut JsonObject) {
         for path in &self.unset {
-            unset(fields, path.keys());
+            remove_at(fields, path.keys());
         }
         merge(fields, self.set.fields());
     }
@@ -42,20 +43,6 @@ fn merge(into: &mut JsonObject, from: JsonObject) {
             (Some(Value::Object(inner)), Value::Object(value)) => merge(inner, value),
             (_, value) => {
                 into.insert(key, value);
-            }
-        }
-    }
-}
-
-fn unset(fields: &mut JsonObject, path: &[String]) {
-    match path {
-        [] => {}
-        [key] => {
-            fields.remove(key);
-        }
-        [key, rest @ ..] => {
-            if let Some(Value::Object(inner)) = fields.get_mut(key) {
-                unset(inner, rest);
             }
         }
     }

@@ -1,23 +1,32 @@
 //! What a policy makes of two sides: pure and total. The server decides with
 //! it, an offline client may, and a preview does.
 
-use super::{
-    Base, Conflict, DeviceId, Document, Operation, Pointer, Policy, Relation, Version, Violation,
-};
+use std::cmp::Ordering;
+
+use serde_json::Value;
 use time::OffsetDateTime;
+
+use super::document::JsonObject;
+use super::fields::{value_at, write_at};
+use super::merge::{self, Claims, Edit, Merge, Merged, Path, To, Winner, edits};
+use super::patch::patched;
+use super::{
+    Base, Conflict, DeleteRule, Document, Operation, Pointer, Policy, Relation, Side, Strategy,
+    Transform, Version, Violation, limits, number, transform,
+};
 
 /// Two writes of one record, neither of which knew the other.
 #[derive(Clone, Debug)]
 pub struct Concurrency<'a> {
     /// The document as the client had seen it.
     pub base: &'a Base,
-    /// What was written after that, oldest first; the last one left the record
-    /// as it is. Never empty.
+    /// The same with what the client's own earlier writes made of it.
+    pub view: &'a Base,
+    /// What was written after the base, oldest first; the last one left the
+    /// record as it is. Never empty.
     pub steps: &'a [Step],
     /// The client's side.
     pub operation: &'a Operation,
-    /// Who wrote it: its own steps are none of the server's side.
-    pub device: Option<&'a DeviceId>,
     /// The version that the client's side claims.
     pub claimed: &'a Version,
     pub now: OffsetDateTime,
@@ -26,7 +35,8 @@ pub struct Concurrency<'a> {
 /// A write after the base.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
-    pub device: Option<DeviceId>,
+    /// The client wrote it, or had seen it: it is none of the server's side.
+    pub seen: bool,
     /// The version that the write claimed.
     pub claimed: Version,
     /// The record after it; None = deleted.
@@ -44,18 +54,19 @@ pub struct Resolution {
     pub paths: Vec<Pointer>,
     /// Where the record loses what a side had written; at most so many.
     pub lost: Vec<Pointer>,
-    /// The client's side: its operation on the base. None = a deletion.
+    /// The client's side: its operation on its view. None = a deletion.
     pub client: Option<Document>,
     pub result: Resolved,
 }
 
-/// What becomes of the record.
+/// What becomes of the record. `claims` are the paths that the client's side set,
+/// also those that it found set alike; None = the difference shows them, or they
+/// are too many to tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resolved {
     /// The client's side; None = it is deleted.
-    Client(Option<Document>),
-    /// Something of both, where `claims` are the paths that the client's side
-    /// set, also those that it found set alike; None = too many to tell.
+    Client { document: Option<Document>, claims: Option<Vec<Pointer>> },
+    /// Something of both.
     Merged { document: Document, claims: Option<Vec<Pointer>> },
     /// It stays.
     Server,
@@ -66,40 +77,371 @@ pub enum Resolved {
 }
 
 /// Decides between the sides.
-pub fn resolve(_policy: &Policy, _sides: &Concurrency<'_>) -> Resolution {
-    Resolution {
-        relation: Relation::Overlapping,
-        paths: Vec::new(),
-        lost: Vec::new(),
-        client: None,
-        result: Resolved::Open,
+pub fn resolve(policy: &Policy, sides: &Concurrency<'_>) -> Resolution {
+    match Sides::of(policy, sides) {
+        Ok(sides) => sides.resolve(),
+        Err(invalid) => invalid,
     }
 }
 
-/// The client's side is taken, whatever else was written.
-pub fn accept(_sides: &Concurrency<'_>) -> Resolution {
-    resolve(&Policy::default(), _sides)
+/// The client's side is taken as if it had known the other, whatever else was
+/// written; what would be decided otherwise is not asked.
+pub fn accept(sides: &Concurrency<'_>) -> Resolution {
+    let policy = Policy { strategy: Strategy::ClientWins, ..Policy::default() };
+    match Sides::of(&policy, sides) {
+        Ok(sides) => sides.accept(),
+        Err(invalid) => invalid,
+    }
 }
 
 /// What a policy makes of a conflict of the log, whose sides count as one write each.
 pub fn resolve_logged(policy: &Policy, conflict: &Conflict, now: OffsetDateTime) -> Resolution {
-    let operation = match &conflict.client.document {
+    let Side { document, version, .. } = &conflict.server;
+    resolve_two(policy, &conflict.base, (document.as_ref(), version), &conflict.client, now)
+}
+
+/// What a policy makes of a record as it is and another side.
+pub(super) fn resolve_two(
+    policy: &Policy,
+    base: &Base,
+    (document, version): (Option<&Document>, &Version),
+    client: &Side,
+    now: OffsetDateTime,
+) -> Resolution {
+    let operation = match &client.document {
         Some(document) => Operation::Put(document.clone()),
         None => Operation::Delete,
     };
-    let step = Step {
-        device: None,
-        claimed: conflict.server.version.clone(),
-        document: conflict.server.document.clone(),
-        paths: None,
-    };
-    let sides = Concurrency {
-        base: &conflict.base,
-        steps: &[step],
-        operation: &operation,
-        device: None,
-        claimed: &conflict.client.version,
-        now,
-    };
-    resolve(policy, &sides)
+    let (document, claimed) = (document.cloned(), version.clone());
+    let steps = [Step { seen: false, claimed, document, paths: None }];
+    let (view, operation, claimed) = (base, &operation, &client.version);
+    resolve(policy, &Concurrency { base, view, steps: &steps, operation, claimed, now })
+}
+
+/// The sides, taken apart.
+struct Sides<'a> {
+    policy: &'a Policy,
+    of: &'a Concurrency<'a>,
+    /// The base is no longer kept.
+    is_lost: bool,
+    /// The document before the client's write, and after it without and with
+    /// what is relative. None = there was none.
+    view: Option<JsonObject>,
+    client: Option<JsonObject>,
+    client_document: Option<Document>,
+    server: Option<JsonObject>,
+    server_document: Option<&'a Document>,
+    server_version: &'a Version,
+    transforms: &'a [Transform],
+    edits: Vec<Edit>,
+    claims: Claims,
+}
+
+impl<'a> Sides<'a> {
+    fn of(policy: &'a Policy, of: &'a Concurrency<'a>) -> Result<Self, Resolution> {
+        let last = of.steps.last();
+        let server_document = last.and_then(|step| step.document.as_ref());
+        let server = server_document.map(Document::fields);
+        let known = |base: &Base| match base {
+            Base::Known(document) => document.as_ref().map(Document::fields),
+            Base::Lost => None,
+        };
+        let is_lost = *of.base == Base::Lost;
+        let view = if is_lost { None } else { known(of.view) };
+        // A patch of what is no longer known is one of the nearest that there is.
+        let before = if is_lost { &server } else { &view };
+        let client = client_side(of.operation, before.as_ref());
+        let transforms = match of.operation {
+            Operation::Patch(patch) => patch.transforms.as_slice(),
+            _ => &[],
+        };
+        let client_document = with_transforms(client.as_ref(), transforms, of.now);
+        let client_document = client_document.map_err(|violation| Resolution {
+            relation: Relation::Overlapping,
+            paths: Vec::new(),
+            lost: Vec::new(),
+            client: None,
+            result: Resolved::Invalid(vec![violation]),
+        })?;
+        Ok(Self {
+            policy,
+            of,
+            is_lost,
+            edits: made_edits(of.operation, is_lost, view.as_ref(), client.as_ref()),
+            // Without a base all that is there counts as written since.
+            claims: Claims::of(known(of.base), of.steps),
+            server_version: last.map_or(of.claimed, |step| &step.claimed),
+            view,
+            client,
+            client_document,
+            server,
+            server_document,
+            transforms,
+        })
+    }
+
+    fn resolve(&self) -> Resolution {
+        let (result, merged) = match (&self.server, &self.client) {
+            (None, None) => (Resolved::Server, Merged::default()),
+            (Some(_), None) => (self.beside_deletion(Winner::Client), Merged::default()),
+            (None, Some(_)) => (self.beside_deletion(Winner::Server), Merged::default()),
+            (Some(server), Some(client)) => self.both_live(server, client),
+        };
+        self.told(result, &merged)
+    }
+
+    fn accept(&self) -> Resolution {
+        let result = match (&self.server, &self.client, self.of.operation) {
+            (None, None, _) => Resolved::Server,
+            (Some(server), Some(_), Operation::Patch(patch)) => {
+                let mut fields = server.clone();
+                patch.edit(&mut fields);
+                match with_transforms(Some(&fields), self.transforms, self.of.now) {
+                    Ok(document) => Resolved::Client { document, claims: self.claimed_paths() },
+                    Err(violation) => Resolved::Invalid(vec![violation]),
+                }
+            }
+            _ => self.client_taken(),
+        };
+        self.told(result, &Merged::default())
+    }
+
+    /// An update beside a deletion, which is the side of `deleting`.
+    fn beside_deletion(&self, deleting: Winner) -> Resolved {
+        match self.winner_beside_deletion(deleting, self.server_version) {
+            Winner::Server => Resolved::Server,
+            Winner::Client => self.client_taken(),
+            Winner::Nobody => Resolved::Open,
+        }
+    }
+
+    fn winner_beside_deletion(&self, deleting: Winner, server_version: &Version) -> Winner {
+        let updating = match deleting {
+            Winner::Server => Winner::Client,
+            Winner::Client | Winner::Nobody => Winner::Server,
+        };
+        match (self.policy.deletes, self.policy.strategy) {
+            (DeleteRule::DeleteWins, _) | (DeleteRule::ByStrategy, Strategy::Auto) => deleting,
+            (DeleteRule::UpdateWins, _) => updating,
+            (DeleteRule::ByStrategy, _) => self.winner(server_version),
+        }
+    }
+
+    /// Who wins as a whole.
+    fn winner(&self, server_version: &Version) -> Winner {
+        let later = merge::later(server_version, self.of.claimed);
+        match self.policy.strategy {
+            Strategy::HighestVersionWins => match self.compare_numbers() {
+                Ordering::Less => Winner::Server,
+                Ordering::Equal => later,
+                Ordering::Greater => Winner::Client,
+            },
+            _ => merge::by_fallback(self.policy.fallback(), server_version, self.of.claimed),
+        }
+    }
+
+    /// The client's number beside the server's; none is lowest.
+    fn compare_numbers(&self) -> Ordering {
+        let default = ["version".to_owned()];
+        let path = self.policy.version_field.as_ref().map_or(&default[..], Pointer::keys);
+        let number = |side: &'_ Option<JsonObject>| match value_at(side.as_ref()?, path) {
+            Some(Value::Number(number)) => Some(number.clone()),
+            _ => None,
+        };
+        match (number(&self.client), number(&self.server)) {
+            (Some(client), Some(server)) => number::compare(&client, &server),
+            (client, server) => client.is_some().cmp(&server.is_some()),
+        }
+    }
+
+    fn client_taken(&self) -> Resolved {
+        let document = self.client_document.clone();
+        Resolved::Client { document, claims: self.claimed_paths() }
+    }
+
+    /// Two documents: value by value, or as wholes but for what has rules.
+    fn both_live(&self, server: &JsonObject, client: &JsonObject) -> (Resolved, Merged) {
+        let empty = JsonObject::new();
+        let merge = Merge {
+            policy: self.policy,
+            base: self.view.as_ref().unwrap_or(&empty),
+            base_known: !self.is_lost,
+            server,
+            claims: &self.claims,
+            claimed: self.of.claimed,
+            deletion: self.claims.deletion().map_or(Winner::Client, |version| {
+                self.winner_beside_deletion(Winner::Server, version)
+            }),
+        };
+        let all = merge.run(&self.edits);
+        if self.by_value() {
+            let (open, stays) = (all.open, self.edits.is_empty() || all.is_void);
+            let result = if open { Resolved::Open } else { self.becomes(&all.fields, stays) };
+            return (result, all);
+        }
+        let is_ruled = |path: &[String]| self.policy.rule(path).is_some();
+        let ruled = self.edits.iter().filter(|edit| is_ruled(&edit.path));
+        let ruled: Vec<_> = ruled.cloned().collect();
+        let Merged { mut fields, joined, open, is_void, .. } = merge.run(&ruled);
+        let merged = Merged { joined, ..all };
+        // Where rules decide all that the client wrote, there is no more to decide.
+        let by_rules = !ruled.is_empty() && ruled.len() == self.edits.len();
+        let winner = if by_rules { Winner::Server } else { self.winner(self.server_version) };
+        let agreed = |edit: &Edit| value_at(server, &edit.path) == edit.value().as_ref();
+        let result = match winner {
+            _ if open => Resolved::Open,
+            Winner::Nobody if self.edits.iter().all(agreed) => Resolved::Server,
+            Winner::Nobody => Resolved::Open,
+            Winner::Server => self.becomes(&fields, ruled.is_empty() || is_void),
+            Winner::Client => {
+                let mut taken = client.clone();
+                let claimed = self.claims.iter().map(|(path, _)| path.as_slice());
+                let edited = ruled.iter().map(|edit| edit.path.as_slice());
+                let relative = self.transforms.iter().map(|it| it.path.keys());
+                let kept = claimed.chain(edited).filter(|path| is_ruled(path)).chain(relative);
+                for path in kept {
+                    write_at(&mut taken, path, value_at(&fields, path).cloned());
+                }
+                fields = taken;
+                self.becomes(&fields, false)
+            }
+        };
+        (result, merged)
+    }
+
+    /// Whether values are decided one by one, for which there must be a base.
+    fn by_value(&self) -> bool {
+        let strategy = self.policy.strategy;
+        matches!(strategy, Strategy::Merge | Strategy::Additive | Strategy::Auto) && !self.is_lost
+    }
+
+    /// The record becomes this, with what is relative; or it stays as it is, if
+    /// nothing came of the edits.
+    fn becomes(&self, fields: &JsonObject, stays: bool) -> Resolved {
+        let document = match with_transforms(Some(fields), self.transforms, self.of.now) {
+            Ok(document) => document,
+            Err(violation) => return Resolved::Invalid(vec![violation]),
+        };
+        let claims = self.claimed_paths();
+        match document {
+            None => Resolved::Server,
+            Some(_) if stays && self.transforms.is_empty() => Resolved::Server,
+            document
+                if document == self.client_document
+                    && document.as_ref() != self.server_document =>
+            {
+                Resolved::Client { document, claims }
+            }
+            Some(document) => Resolved::Merged { document, claims },
+        }
+    }
+
+    /// The paths that the client's side set.
+    fn claimed_paths(&self) -> Option<Vec<Pointer>> {
+        let edited = self.edits.iter().filter(|edit| edit.claims()).map(|edit| edit.path.clone());
+        let relative = self.transforms.iter().map(|it| it.path.keys().to_vec());
+        let paths = edited.chain(relative).filter_map(Pointer::from_keys);
+        let paths: Vec<_> = paths.take(limits::CLAIMED_PATHS_MAX + 1).collect();
+        (paths.len() <= limits::CLAIMED_PATHS_MAX && self.client.is_some()).then_some(paths)
+    }
+
+    fn told(&self, result: Resolved, merged: &Merged) -> Resolution {
+        Resolution {
+            relation: self.relation(merged),
+            paths: logged(merged.overlaps.iter().cloned()),
+            lost: self.lost(&result, merged),
+            client: self.client_document.clone(),
+            result,
+        }
+    }
+
+    fn relation(&self, merged: &Merged) -> Relation {
+        let created = matches!(self.of.base, Base::Known(None));
+        match (&self.server, &self.client) {
+            (None, None) => Relation::DeleteDelete,
+            (Some(_), None) => Relation::UpdateDelete,
+            (None, Some(_)) => Relation::DeleteUpdate,
+            (Some(_), Some(_)) if created => Relation::CreateCreate,
+            (Some(_), Some(_)) if merged.overlaps.is_empty() && !self.is_lost => Relation::Disjoint,
+            (Some(_), Some(_)) => Relation::Overlapping,
+        }
+    }
+
+    /// Where the record is not what a side had made of it.
+    fn lost(&self, result: &Resolved, merged: &Merged) -> Vec<Pointer> {
+        let becomes = match result {
+            Resolved::Client { document, .. } => document.as_ref().map(Document::fields),
+            Resolved::Merged { document, .. } => Some(document.fields()),
+            Resolved::Server => self.server.clone(),
+            Resolved::Open | Resolved::Invalid(_) => return Vec::new(),
+        };
+        let now = |path: &Path| becomes.as_ref().and_then(|fields| value_at(fields, path));
+        let joined = |path: &Path| {
+            let mut joined = merged.joined.iter();
+            joined.any(|it| it.starts_with(path) || path.starts_with(it))
+                || self.transforms.iter().any(|it| it.path.keys().starts_with(path))
+        };
+        let edited = self.edits.iter().filter(|edit| match &becomes {
+            Some(_) => now(&edit.path) != edit.value().as_ref(),
+            None => true,
+        });
+        let edited = edited.map(|edit| &edit.path);
+        let written = |path: &&Path| {
+            let there = self.server.as_ref().and_then(|fields| value_at(fields, path));
+            !path.is_empty() && now(path) != there
+        };
+        let claimed = self.claims.iter().map(|(path, _)| path).filter(written);
+        logged(edited.chain(claimed).filter(|path| !joined(path)).cloned())
+    }
+}
+
+/// The document that the client had after its write, without what is relative.
+fn client_side(operation: &Operation, view: Option<&JsonObject>) -> Option<JsonObject> {
+    match operation {
+        Operation::Create(document) | Operation::Put(document) => Some(document.fields()),
+        Operation::Patch(patch) => {
+            let mut fields = view.cloned().unwrap_or_default();
+            patch.edit(&mut fields);
+            Some(fields)
+        }
+        // A resolution never meets another write.
+        Operation::Delete | Operation::Resolve(_) => None,
+    }
+}
+
+/// What the client changed. Without a base that is all that it says.
+fn made_edits(
+    operation: &Operation,
+    is_lost: bool,
+    view: Option<&JsonObject>,
+    client: Option<&JsonObject>,
+) -> Vec<Edit> {
+    let empty = JsonObject::new();
+    match (operation, client) {
+        (_, None) => Vec::new(),
+        (Operation::Patch(patch), Some(_)) if is_lost => {
+            let gone = |path: &Pointer| Edit { path: path.keys().to_vec(), to: To::Nothing };
+            let mut made = edits(&empty, &patch.set.fields());
+            made.extend(patch.unset.iter().map(gone));
+            made
+        }
+        (_, Some(client)) => edits(view.unwrap_or(&empty), client),
+    }
+}
+
+fn with_transforms(
+    fields: Option<&JsonObject>,
+    transforms: &[Transform],
+    now: OffsetDateTime,
+) -> Result<Option<Document>, Violation> {
+    let Some(fields) = fields else { return Ok(None) };
+    let mut fields = fields.clone();
+    transform(&mut fields, transforms, now)?;
+    patched(fields).map(Some)
+}
+
+/// Paths for the log: each once, and not too many.
+fn logged(paths: impl Iterator<Item = Path>) -> Vec<Pointer> {
+    let paths: std::collections::BTreeSet<_> = paths.filter_map(Pointer::from_keys).collect();
+    paths.into_iter().take(limits::CONFLICT_PATHS_MAX).collect()
 }

@@ -1,6 +1,7 @@
 //! One space while a group of requests is decided: what was loaded of it at one
 //! head, what was decided since, and what is to be written.
 
+mod conflicts;
 mod request;
 
 use std::collections::HashMap;
@@ -10,9 +11,9 @@ use time::OffsetDateTime;
 
 use super::decide::{Asking, Decision, Knowing, NewState, decide};
 use super::{
-    Change, Closing, ClosingKind, Conflict, ConflictState, Content, DeviceId, Fingerprint,
-    HistoryEntry, Mutation, MutationId, OpenConflict, Operation, Outcome, PastLog, PolicySet,
-    Record, RecordKey, Rejection, Request, Revision, Sequence, Violation,
+    Change, Closing, Conflict, Content, DeviceId, Fingerprint, Mutation, MutationId, OpenConflict,
+    Operation, Outcome, PastLog, PolicySet, Record, RecordKey, Rejection, Request, Revision,
+    Sequence, Violation,
 };
 
 pub use request::Refusal;
@@ -45,19 +46,21 @@ pub struct Known {
     pub answers: HashMap<MutationId, Answer>,
     pub sequences: HashMap<DeviceId, Sequence>,
     pub pasts: HashMap<RecordKey, PastLog>,
-    /// Of records that have some.
+    /// Of records that have some; the latest, if they are many.
     pub open: HashMap<RecordKey, Vec<OpenConflict>>,
-    pub named: HashMap<MutationId, Arc<Conflict>>,
+    /// None where there is no such conflict.
+    pub named: HashMap<MutationId, Option<Arc<Conflict>>>,
 }
 
 /// Something that was not known, and without which a request is not decided.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Lack {
-    /// The record's changes from a revision up to another one that is its last.
-    Past { key: RecordKey, at: Revision, from: Revision },
+    /// The record's changes from a revision up to another one that is its last,
+    /// and what a device had made of it meanwhile.
+    Past { key: RecordKey, device: Option<DeviceId>, at: Revision, from: Revision },
     /// The record's open conflicts.
     Open(RecordKey),
-    /// A conflict that is open.
+    /// A conflict.
     Conflict(MutationId),
 }
 
@@ -71,7 +74,7 @@ pub struct SpaceState {
     answers: HashMap<MutationId, Answer>,
     sequences: HashMap<DeviceId, Sequence>,
     pasts: HashMap<RecordKey, PastLog>,
-    named: HashMap<MutationId, Arc<Conflict>>,
+    named: HashMap<MutationId, Option<Arc<Conflict>>>,
     changes: Vec<(Arc<Change>, Fingerprint)>,
     conflicts: Vec<LoggedConflict>,
     closed: Vec<ClosedConflict>,
@@ -94,6 +97,8 @@ struct Slot {
 pub struct LoggedConflict {
     /// Rises with each conflict of the space that is opened or closed.
     pub number: i64,
+    /// The number that it got when it was found.
+    pub found: i64,
     pub conflict: Arc<Conflict>,
     /// When it may be forgotten, once it is closed.
     pub expires_at: Option<OffsetDateTime>,
@@ -132,7 +137,8 @@ impl SpaceState {
     pub fn new(known: Known, rules: Rules) -> Self {
         let mut open = known.open;
         let slot = |record: Arc<Record>| {
-            let open = open.remove(&record.key).or_else(|| no_conflicts(&record));
+            let none = (record.open_conflicts == 0).then(Vec::new);
+            let open = open.remove(&record.key).or(none);
             let (stored, current) = (Some(Arc::clone(&record)), Some(Arc::clone(&record)));
             (record.key.clone(), Slot { stored, current, open })
         };
@@ -213,6 +219,7 @@ impl SpaceState {
                     let conflict = Conflict { closing, ..opened.conflict.as_ref().clone() };
                     *opened = LoggedConflict {
                         number: closed.number,
+                        found: opened.found,
                         conflict: Arc::new(conflict),
                         expires_at: closed.expires_at,
                     };
@@ -231,7 +238,9 @@ impl SpaceState {
         };
         let slot = self.records.get(&content.key).cloned().unwrap_or_default();
         let current = slot.current.as_deref();
-        if slot.open.is_none() && current.is_some_and(|record| record.open_conflicts > 0) {
+        // Only who had seen something can have known the sides of a conflict.
+        let waits = current.is_some_and(|record| record.open_conflicts > 0);
+        if slot.open.is_none() && waits && content.base.is_some() {
             return self.lack(Lack::Open(content.key.clone()));
         }
         let policies = Arc::clone(&self.rules.policies);
@@ -244,7 +253,7 @@ impl SpaceState {
             skew_micros: self.rules.skew_micros,
         };
         let past = self.past(content, &slot);
-        let named = self.named_by(&content.operation, &slot);
+        let named = self.named_by(&content.operation);
         let knowing =
             Knowing { current, past: &past, conflict: named.as_ref().map(|it| it.as_deref()) };
         match (decide(content, &asking, &knowing), slot.current) {
@@ -254,8 +263,9 @@ impl SpaceState {
             (Decision::Stay(_), None) => Outcome::Rejected(Rejection::invalid(Vec::new())),
             (Decision::Reject(rejection), _) => Outcome::Rejected(rejection),
             (Decision::NeedsPast(from), _) => {
-                let (key, at) = (content.key.clone(), slot.stored.map(|it| it.revision));
-                self.lack(Lack::Past { key, at: at.unwrap_or_default(), from })
+                let (key, device) = (content.key.clone(), request.device.clone());
+                let at = slot.stored.map(|it| it.revision).unwrap_or_default();
+                self.lack(Lack::Past { key, device, at, from })
             }
             (Decision::NeedsConflict, _) => match &content.operation {
                 Operation::Resolve(resolve) => self.lack(Lack::Conflict(resolve.conflict.clone())),
@@ -294,35 +304,6 @@ impl SpaceState {
         Outcome::Rejected(Rejection::invalid(Vec::new()))
     }
 
-    /// What is known of the record's past, with what this group did.
-    fn past(&self, content: &Content, slot: &Slot) -> PastLog {
-        let mut past = PastLog::default();
-        if content.base.is_none() {
-            return past;
-        }
-        if let Some(known) = self.pasts.get(&content.key) {
-            past = known.clone();
-        }
-        past.extend_known(slot.stored.iter().map(|record| &record.change));
-        let moved = slot.stored.as_ref().map(|it| it.revision)
-            != slot.current.as_ref().map(|it| it.revision);
-        let changes = self.changes.iter().map(|(change, _)| change);
-        past.extend_known(changes.filter(|change| moved && change.key == content.key));
-        past
-    }
-
-    /// The conflict that a resolution names: Some(None) if it is not open.
-    fn named_by(&self, operation: &Operation, slot: &Slot) -> Option<Option<Arc<Conflict>>> {
-        let Operation::Resolve(resolve) = operation else { return None };
-        let id = &resolve.conflict;
-        if !slot.open.iter().flatten().any(|open| open.id == *id) {
-            return Some(None);
-        }
-        let mut ours = self.conflicts.iter().map(|logged| &logged.conflict);
-        let found = ours.find(|conflict| conflict.id == *id).or_else(|| self.named.get(id));
-        found.map(|conflict| Some(Arc::clone(conflict)))
-    }
-
     /// The record changes.
     fn change(&mut self, asking: &Asking<'_>, content: &Content, state: NewState) -> Outcome {
         let revision = self.head.next();
@@ -347,11 +328,14 @@ impl SpaceState {
         });
         self.head = revision;
         self.changes.push((Arc::clone(&change), asking.mutation.fingerprint));
-        self.close(asking, content, revision);
-        let slot = self.records.entry(content.key.clone()).or_default();
-        let open = slot.open.get_or_insert_default();
-        let open_conflicts = i32::try_from(open.len()).unwrap_or(i32::MAX);
+        let closed = self.close(asking, content, revision);
+        let open_before = before.as_ref().map_or(0, |it| it.open_conflicts);
+        let open_conflicts = open_before.saturating_sub(closed);
         let record = Arc::new(Record { change, open_conflicts });
+        let slot = self.records.entry(content.key.clone()).or_default();
+        if before.is_none() {
+            slot.open = Some(Vec::new());
+        }
         slot.current = Some(Arc::clone(&record));
         let conflict = state.conflict.map(|conflict| {
             self.log(asking, Conflict { result_revision: revision, revision, ..conflict })
@@ -362,74 +346,6 @@ impl SpaceState {
             Outcome::Applied(revision, conflict)
         }
     }
-
-    /// The record stays.
-    fn stay(&mut self, asking: &Asking<'_>, record: Arc<Record>, conflict: Conflict) -> Outcome {
-        let conflict = self.log(asking, Conflict { revision: self.head, ..conflict });
-        if conflict.state() != ConflictState::Open {
-            return Outcome::Superseded(record, Some(conflict));
-        }
-        if let Some(slot) = self.records.get_mut(&record.key) {
-            let open = slot.open.get_or_insert_default();
-            let (device, sequence) = (conflict.client.device.clone(), asking.mutation.sequence());
-            open.push(OpenConflict {
-                id: conflict.id.clone(),
-                client: HistoryEntry { device, sequence, revision: Revision::ZERO },
-                server_revision: conflict.server.revision,
-            });
-            let open_conflicts = i32::try_from(open.len()).unwrap_or(i32::MAX);
-            let change = Arc::clone(&record.change);
-            slot.current = Some(Arc::new(Record { change, open_conflicts }));
-        }
-        Outcome::Conflict(record, Some(conflict))
-    }
-
-    fn log(&mut self, asking: &Asking<'_>, conflict: Conflict) -> Arc<Conflict> {
-        self.conflict_number += 1;
-        let open = conflict.state() == ConflictState::Open;
-        let expires_at = if open { None } else { expiry(asking) };
-        let conflict = Arc::new(conflict);
-        let (number, logged) = (self.conflict_number, Arc::clone(&conflict));
-        self.conflicts.push(LoggedConflict { number, conflict: logged, expires_at });
-        conflict
-    }
-
-    /// Closes the open conflicts that a change resolves, or whose sides it knew.
-    fn close(&mut self, asking: &Asking<'_>, content: &Content, revision: Revision) {
-        let Some(slot) = self.records.get_mut(&content.key) else { return };
-        let open = slot.open.get_or_insert_default();
-        let ended = |open: &OpenConflict| match &content.operation {
-            Operation::Resolve(resolve) => resolve.conflict == open.id,
-            _ => content.base.as_ref().is_some_and(|it| open.is_superseded(it, asking.device)),
-        };
-        for gone in open.extract_if(.., |it| ended(it)) {
-            self.conflict_number += 1;
-            self.closed.push(ClosedConflict {
-                id: gone.id,
-                number: self.conflict_number,
-                closing: Closing {
-                    kind: ClosingKind::of(&content.operation),
-                    author: asking.author.clone(),
-                    device: asking.device.cloned(),
-                    mutation_id: asking.mutation.id.clone(),
-                    revision,
-                    at: asking.now,
-                },
-                expires_at: expiry(asking),
-            });
-        }
-    }
-}
-
-/// The open conflicts of a record that has none.
-fn no_conflicts(record: &Record) -> Option<Vec<OpenConflict>> {
-    (record.open_conflicts == 0).then(Vec::new)
-}
-
-/// When what is closed now may be forgotten.
-fn expiry(asking: &Asking<'_>) -> Option<OffsetDateTime> {
-    let kept = asking.policy?.policy.conflict_retention_seconds?;
-    asking.now.checked_add(time::Duration::seconds(i64::try_from(kept).ok()?))
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ pub(super) struct Row<'a> {
     space_id: Uuid,
     mutation_id: Cow<'a, str>,
     number: i64,
+    found: i64,
     moved_at: i64,
     collection: Cow<'a, str>,
     id: Cow<'a, str>,
@@ -45,6 +46,7 @@ pub(super) struct Row<'a> {
     server_device: Option<Cow<'a, str>>,
     client: Option<Cow<'a, str>>,
     client_version: String,
+    sequence: i64,
     author: Cow<'a, str>,
     device: Option<Cow<'a, str>>,
     revision: i64,
@@ -142,14 +144,14 @@ fn revision(value: i64) -> Result<Revision, Error> {
     Revision::new(value).ok_or_else(|| corrupt("a revision"))
 }
 
-fn version(text: &str) -> Result<Version, Error> {
+pub(super) fn version(text: &str) -> Result<Version, Error> {
     Version::parse(text).ok_or_else(|| corrupt("a version"))
 }
 
 impl<'a> Row<'a> {
     /// The row of a conflict.
     pub(super) fn of(space: SpaceId, logged: &'a LoggedConflict) -> Self {
-        let LoggedConflict { number, conflict, expires_at } = logged;
+        let LoggedConflict { number, found, conflict, expires_at } = logged;
         let (base_known, base) = match &conflict.base {
             Base::Known(document) => (true, document.as_ref()),
             Base::Lost => (false, None),
@@ -159,6 +161,7 @@ impl<'a> Row<'a> {
             space_id: space.0,
             mutation_id: conflict.id.as_str().into(),
             number: *number,
+            found: *found,
             moved_at: conflict.moved_at().get(),
             collection: conflict.key.collection.as_str().into(),
             id: conflict.key.id.as_str().into(),
@@ -179,6 +182,7 @@ impl<'a> Row<'a> {
             server_device: device(&conflict.server),
             client: document_to_sql(conflict.client.document.as_ref()),
             client_version: conflict.client.version.to_string(),
+            sequence: conflict.client.version.sequence,
             author: conflict.client.author.as_str().into(),
             device: device(&conflict.client),
             revision: conflict.revision.get(),

@@ -171,7 +171,8 @@ pub(super) async fn applied(
 pub struct Found {
     pub pasts: Vec<(WantedPast, FoundPast)>,
     pub open: Vec<(SpaceId, RecordKey, Vec<OpenConflict>)>,
-    pub named: Vec<(SpaceId, Conflict)>,
+    /// None where there is none.
+    pub named: Vec<(SpaceId, MutationId, Option<Conflict>)>,
 }
 
 pub(super) async fn find(
@@ -181,7 +182,9 @@ pub(super) async fn find(
     let (mut pasts, mut open, mut named) = (Vec::new(), Vec::new(), Vec::new());
     for (space, lack) in lacks.iter().cloned() {
         match lack {
-            Lack::Past { key, at, from } => pasts.push(WantedPast { space, key, at, from }),
+            Lack::Past { key, device, at, from } => {
+                pasts.push(WantedPast { space, key, device, at, from });
+            }
             Lack::Open(key) => open.push((space, key)),
             Lack::Conflict(id) => named.push((space, id)),
         }

@@ -3,17 +3,22 @@
 
 use std::sync::Arc;
 
+use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
-use super::Error;
 use super::row::{self, change_columns};
-use crate::domain::{Change, RecordKey, Revision, SpaceId, limits};
+use super::{Error, conflicts};
+use crate::domain::{
+    Change, DeviceId, Document, HistoryEntry, RecordKey, Revision, SpaceId, View, limits,
+};
 
 /// Which past to read.
 #[derive(Clone, Debug)]
 pub struct WantedPast {
     pub space: SpaceId,
     pub key: RecordKey,
+    /// Whose view of it is to be found.
+    pub device: Option<DeviceId>,
     /// The record's revision.
     pub at: Revision,
     pub from: Revision,
@@ -27,6 +32,8 @@ pub struct FoundPast {
     pub base: Option<Arc<Change>>,
     /// The changes since, unless they are too many.
     pub changes: Vec<Arc<Change>>,
+    /// What the device had made of it when it last met another's write since.
+    pub view: Option<View>,
 }
 
 const WALK: &str = concat!(
@@ -54,6 +61,20 @@ const WALK: &str = concat!(
      where m.revision <= m.since or (m.steps <= $5 and m.total <= $6)"
 );
 
+/// The last conflicts of devices since a revision. Whatever a device met after it
+/// moved after it.
+const VIEWS: &str = "select w.number::int, k.client, k.server_device, k.server_version,
+         k.server_revision
+     from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bigint[]) with ordinality
+         w (space_id, collection, id, device, since, number)
+     join lateral (
+         select * from conflicts k
+         where k.space_id = w.space_id and k.collection = w.collection and k.id = w.id
+             and k.moved_at >= w.since and k.device = w.device and k.server_revision > w.since
+         order by k.found desc limit 1
+     ) k on true
+     where w.device is not null";
+
 /// Reads pasts; one for each that is wanted, in their order.
 pub(super) async fn pasts(
     connection: &mut PgConnection,
@@ -67,12 +88,12 @@ pub(super) async fn pasts(
         .bind(count(limits::PAST_DEPTH_MAX))
         .bind(count(limits::PAST_CHANGES_MAX))
         .bind(count(limits::PAST_BYTES_MAX))
-        .fetch_all(connection)
+        .fetch_all(&mut *connection)
         .await?;
-    let none = |_: &WantedPast| FoundPast { base: None, changes: Vec::new() };
+    let none = |_: &WantedPast| FoundPast { base: None, changes: Vec::new(), view: None };
     let mut found: Vec<_> = wanted.iter().map(none).collect();
     for row in &rows {
-        let number = usize::try_from(row.try_get::<i32, _>(0)? - 1).unwrap_or_default();
+        let number = row::index(row, 0)?;
         let change = Arc::new(row::change(row, 1)?);
         if let (Some(past), Some(wanted)) = (found.get_mut(number), wanted.get(number)) {
             if change.revision <= wanted.from {
@@ -81,5 +102,39 @@ pub(super) async fn pasts(
             past.changes.push(change);
         }
     }
+    if wanted.iter().any(|it| it.device.is_some()) {
+        for (number, view) in views(connection, wanted).await? {
+            if let Some(past) = found.get_mut(number) {
+                past.view = Some(view);
+            }
+        }
+    }
     Ok(found)
+}
+
+async fn views(
+    connection: &mut PgConnection,
+    wanted: &[WantedPast],
+) -> Result<Vec<(usize, View)>, Error> {
+    let device = |it: &WantedPast| it.device.as_ref().map(|device| device.as_str().to_owned());
+    let rows = sqlx::query(VIEWS)
+        .bind(wanted.iter().map(|it| it.space.0).collect::<Vec<_>>())
+        .bind(wanted.iter().map(|it| it.key.collection.as_str()).collect::<Vec<_>>())
+        .bind(wanted.iter().map(|it| it.key.id.as_str()).collect::<Vec<_>>())
+        .bind(wanted.iter().map(device).collect::<Vec<_>>())
+        .bind(wanted.iter().map(|it| it.from.get()).collect::<Vec<_>>())
+        .fetch_all(connection)
+        .await?;
+    let view = |row: &PgRow| {
+        let document: Option<String> = row.try_get(1)?;
+        let device: Option<&str> = row.try_get(2)?;
+        let met = HistoryEntry {
+            device: device.map(DeviceId::from_stored),
+            sequence: conflicts::version(row.try_get(3)?)?.sequence,
+            revision: row::revision(row, 4)?,
+        };
+        let document = document.map(Document::from_canonical);
+        Ok((row::index(row, 0)?, View { met, document }))
+    };
+    rows.iter().map(view).collect()
 }

@@ -57,6 +57,11 @@ pub(super) fn revision(row: &PgRow, column: usize) -> Result<Revision, Error> {
     Revision::new(value).ok_or_else(|| Error::Corrupt(format!("revision {value}")))
 }
 
+/// An index from a column that `with ordinality` counted.
+pub(super) fn index(row: &PgRow, column: usize) -> Result<usize, Error> {
+    Ok(usize::try_from(row.try_get::<i32, _>(column)? - 1).unwrap_or_default())
+}
+
 /// A change from `change_columns!`, beginning at column `first`.
 pub(super) fn change(row: &PgRow, first: usize) -> Result<Change, Error> {
     let action: i16 = row.try_get(first + 3)?;

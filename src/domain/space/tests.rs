@@ -8,8 +8,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::domain::{
-    ChangeAction, CollectionName, Document, History, MutationResult, OTHERS, Parents, Policy,
-    RecordId, RejectionReason, Seen, SetPolicy, UserId,
+    ChangeAction, CollectionName, ConflictState, Document, History, MutationResult, OTHERS,
+    Parents, Policy, RecordId, RejectionReason, Seen, SetPolicy, UserId,
 };
 use histories::{groups, policy, requests, step};
 use stored::Stored;

@@ -5,12 +5,12 @@ use sqlx::types::Json;
 use sqlx::{PgConnection, Row as _};
 use time::OffsetDateTime;
 
-use super::{Row, device_from_sql, revision, state_to_sql, version};
+use super::{Row, device_from_sql, revision, state_to_sql};
 use crate::domain::{
     CollectionName, Conflict, ConflictState, DeviceId, HistoryEntry, MutationId, OpenConflict,
-    RecordId, RecordKey, Revision, SpaceId, limits,
+    RecordId, RecordKey, Revision, SpaceId, UserId, limits,
 };
-use crate::store::{Error, Store};
+use crate::store::{Error, Store, row};
 
 /// Where a conflict stands in its space: the head when it was last opened or
 /// closed, and its number then.
@@ -234,53 +234,61 @@ pub(in crate::store) async fn open(
     connection: &mut PgConnection,
     records: &[(SpaceId, RecordKey)],
 ) -> Result<Vec<(SpaceId, RecordKey, Vec<OpenConflict>)>, Error> {
-    const OPEN: &str = "select w.number::int, k.mutation_id, k.device, k.client_version,
+    const OPEN: &str = "select w.number::int, k.mutation_id, k.device, k.sequence, k.author,
              k.server_revision
          from unnest($1::uuid[], $2::text[], $3::text[]) with ordinality
              w (space_id, collection, id, number)
-         join conflicts k on k.space_id = w.space_id and k.collection = w.collection
-             and k.id = w.id
-         where k.state = 1
-         order by w.number, k.moved_at, k.number";
+         join lateral (
+             select * from conflicts k
+             where k.space_id = w.space_id and k.collection = w.collection and k.id = w.id
+                 and k.state = 1
+             order by k.moved_at desc, k.number desc limit $4
+         ) k on true";
     let rows = sqlx::query(OPEN)
         .bind(records.iter().map(|(space, _)| space.0).collect::<Vec<_>>())
         .bind(records.iter().map(|(_, key)| key.collection.as_str()).collect::<Vec<_>>())
         .bind(records.iter().map(|(_, key)| key.id.as_str()).collect::<Vec<_>>())
+        .bind(i64::try_from(limits::OPEN_CONFLICTS_MAX).unwrap_or(i64::MAX))
         .fetch_all(connection)
         .await?;
     let none = |(space, key): &(SpaceId, RecordKey)| (*space, key.clone(), Vec::new());
     let mut found: Vec<_> = records.iter().map(none).collect();
     for row in &rows {
-        let number = usize::try_from(row.try_get::<i32, _>(0)? - 1).unwrap_or_default();
-        let client: &str = row.try_get(3)?;
         let open = OpenConflict {
             id: MutationId::from_stored(row.try_get(1)?),
             client: HistoryEntry {
                 device: device_from_sql(row.try_get(2)?),
-                sequence: version(client)?.sequence,
+                sequence: row.try_get(3)?,
                 revision: Revision::ZERO,
             },
-            server_revision: revision(row.try_get(4)?)?,
+            author: UserId::from_stored(row.try_get(4)?),
+            server_revision: revision(row.try_get(5)?)?,
         };
-        if let Some((_, _, list)) = found.get_mut(number) {
+        if let Some((_, _, list)) = found.get_mut(row::index(row, 0)?) {
             list.push(open);
         }
     }
     Ok(found)
 }
 
-/// Conflicts by their names; those that are gone are left out.
+/// Conflicts by their names.
 pub(in crate::store) async fn named_ones(
     connection: &mut PgConnection,
     names: &[(SpaceId, MutationId)],
-) -> Result<Vec<(SpaceId, Conflict)>, Error> {
-    const NAMED: &str = "select k.space_id, row_to_json(k)
-         from unnest($1::uuid[], $2::text[]) w (space_id, mutation_id)
+) -> Result<Vec<(SpaceId, MutationId, Option<Conflict>)>, Error> {
+    const NAMED: &str = "select w.number::int, row_to_json(k)
+         from unnest($1::uuid[], $2::text[]) with ordinality w (space_id, mutation_id, number)
          join conflicts k on k.space_id = w.space_id and k.mutation_id = w.mutation_id";
     let rows = sqlx::query(NAMED)
         .bind(names.iter().map(|(space, _)| space.0).collect::<Vec<_>>())
         .bind(names.iter().map(|(_, id)| id.as_str()).collect::<Vec<_>>())
         .fetch_all(connection)
         .await?;
-    rows.iter().map(|row| Ok((SpaceId(row.try_get(0)?), from_row(row, 1)?))).collect()
+    let mut found: Vec<_> = names.iter().map(|(space, id)| (*space, id.clone(), None)).collect();
+    for row in &rows {
+        if let Some((.., conflict)) = found.get_mut(row::index(row, 0)?) {
+            *conflict = Some(from_row(row, 1)?);
+        }
+    }
+    Ok(found)
 }

@@ -53,29 +53,31 @@ impl Stored {
 
     fn find(&self, lack: &Lack, known: &mut Known) {
         match lack {
-            Lack::Past { key, at, from } => {
+            Lack::Past { key, device, at, from } => {
                 let of_record = self.changes.iter().map(|(change, _)| change);
                 let of_record: Vec<_> = of_record.filter(|it| it.key == *key).cloned().collect();
                 assert_eq!(of_record.last().unwrap().revision, *at);
                 let base = of_record.iter().rfind(|it| it.revision <= *from).cloned();
-                known.pasts.entry(key.clone()).or_default().extend(*from, base, of_record);
+                let log = known.pasts.entry(key.clone()).or_default();
+                log.extend(*from, base, of_record);
+                let met = self.conflicts.values().filter(|it| {
+                    let Conflict { key: of, client, server, .. } = it.conflict.as_ref();
+                    of == key && client.device == *device && server.revision > *from
+                });
+                let last = met.max_by_key(|it| it.found).map(|it| it.conflict.view());
+                if let Some((device, view)) = device.clone().zip(last) {
+                    log.note_view(device, view);
+                }
             }
             Lack::Open(key) => {
                 let mut open: Vec<_> = self.open(key).collect();
                 open.sort_by_key(|it| it.number);
-                let open = open.into_iter().map(|logged| OpenConflict {
-                    id: logged.conflict.id.clone(),
-                    client: HistoryEntry {
-                        device: logged.conflict.client.device.clone(),
-                        sequence: logged.conflict.client.version.sequence,
-                        revision: Revision::ZERO,
-                    },
-                    server_revision: logged.conflict.server.revision,
-                });
+                let open = open.into_iter().map(|logged| logged.conflict.as_open());
                 known.open.insert(key.clone(), open.collect());
             }
             Lack::Conflict(id) => {
-                known.named.insert(id.clone(), Arc::clone(&self.conflicts[id].conflict));
+                let found = self.conflicts.get(id).map(|logged| Arc::clone(&logged.conflict));
+                known.named.insert(id.clone(), found);
             }
         }
     }

@@ -1,0 +1,311 @@
+//! Merges what a client changed into what a server has, value by value. Each
+//! value that only one side changed is taken from that side; where both changed
+//! one, its rule or the fallback decides.
+//!
+//! With versions deciding, the result is what applying all writes in the order
+//! of their versions would give, in whatever order they arrive.
+
+mod claims;
+mod edits;
+mod lists;
+mod text;
+
+use serde_json::{Map, Value};
+
+use super::document::JsonObject;
+use super::fields::{put_at, value_at, write_at};
+use super::{Fallback, FieldRule, FieldRuleKind, Policy, Strategy, Version, number};
+use text::{Merged as MergedText, Side};
+
+use claims::Claim;
+
+pub(super) use claims::Claims;
+pub(super) use edits::{Edit, Path, To, edits};
+
+/// Who is to win.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Winner {
+    Server,
+    Client,
+    /// Somebody has to decide.
+    Nobody,
+}
+
+/// Two sides of a document.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Merge<'a> {
+    pub(super) policy: &'a Policy,
+    /// The document as the client had it before its edits.
+    pub(super) base: &'a JsonObject,
+    /// Without, no difference to it can be told.
+    pub(super) base_known: bool,
+    pub(super) server: &'a JsonObject,
+    /// What was written to the server's side since the base.
+    pub(super) claims: &'a Claims,
+    /// The version of the client's edits.
+    pub(super) claimed: &'a Version,
+    /// Who wins against a deletion that was undone since.
+    pub(super) deletion: Winner,
+}
+
+/// What the edits come to.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Merged {
+    pub(super) fields: JsonObject,
+    /// Where both sides changed the same value.
+    pub(super) overlaps: Vec<Path>,
+    /// Where both sides count in what became of it.
+    pub(super) joined: Vec<Path>,
+    /// Some overlap is left to somebody.
+    pub(super) open: bool,
+    /// All edits were of values that the server's side has later ones for.
+    pub(super) is_void: bool,
+}
+
+impl Policy {
+    /// The rule for the value at a path: the longest that holds there.
+    pub(super) fn rule(&self, path: &[String]) -> Option<&FieldRule> {
+        let matching = self.fields.iter().filter_map(|rule| Some((rule.path.matches(path)?, rule)));
+        matching.max_by_key(|(closeness, _)| *closeness).map(|(_, rule)| rule)
+    }
+
+    /// What decides an overlap that no rule is for.
+    pub(super) fn fallback(&self) -> Fallback {
+        match self.strategy {
+            Strategy::Merge | Strategy::Additive => self.fallback,
+            Strategy::Auto | Strategy::LastWriteWins | Strategy::HighestVersionWins => {
+                Fallback::LastWriteWins
+            }
+            Strategy::FirstWriteWins | Strategy::ServerWins => Fallback::ServerWins,
+            Strategy::ClientWins => Fallback::ClientWins,
+            Strategy::Manual => Fallback::Manual,
+        }
+    }
+}
+
+/// Who wins between two versions of a value.
+pub(super) fn by_fallback(fallback: Fallback, server: &Version, client: &Version) -> Winner {
+    match fallback {
+        Fallback::LastWriteWins => later(server, client),
+        Fallback::ServerWins => Winner::Server,
+        Fallback::ClientWins => Winner::Client,
+        Fallback::Manual => Winner::Nobody,
+    }
+}
+
+/// The later of two; the server's if they are the same.
+pub(super) fn later(server: &Version, client: &Version) -> Winner {
+    if client > server { Winner::Client } else { Winner::Server }
+}
+
+impl Merge<'_> {
+    /// Applies the client's edits to the server's side.
+    pub(super) fn run(&self, edits: &[Edit]) -> Merged {
+        let fields = self.server.clone();
+        let mut merged = Merged { fields, is_void: !edits.is_empty(), ..Merged::default() };
+        for edit in edits {
+            self.apply(edit, &mut merged);
+        }
+        merged
+    }
+
+    fn apply(&self, edit: &Edit, merged: &mut Merged) {
+        let covering: Vec<_> = self.claims.covering(&edit.path).collect();
+        let below: Vec<_> = self.claims.below(&edit.path).collect();
+        let there = value_at(self.server, &edit.path);
+        let begun = edit.to == To::Object && there.is_some_and(Value::is_object);
+        if covering.is_empty() && (below.is_empty() || begun) {
+            merged.is_void = false;
+            if !begun {
+                write_at(&mut merged.fields, &edit.path, edit.value());
+            }
+            return;
+        }
+        let winner = |(path, version): &Claim<'_>| {
+            if path.is_empty() { self.deletion } else { self.winner(&edit.path, path, version) }
+        };
+        let covered: Vec<_> = covering.iter().map(winner).collect();
+        if begun || there == edit.value().as_ref() {
+            merged.is_void &= covered.contains(&Winner::Server);
+            return;
+        }
+        let outer = covering.iter().find(|(path, _)| !path.is_empty());
+        merged.overlaps.push(outer.map_or(&edit.path, |(path, _)| path).clone());
+        let version = covering.iter().chain(&below).map(|(_, version)| *version).max();
+        match version.and_then(|version| self.join(edit, there, version)) {
+            Some(Ok(value)) => {
+                merged.is_void = false;
+                put_at(&mut merged.fields, &edit.path, value);
+                return merged.joined.push(edit.path.clone());
+            }
+            Some(Err(Open)) => return merged.open = true,
+            None => {}
+        }
+        let kept: Vec<_> = below.iter().map(|claim| (claim.0, winner(claim))).collect();
+        let mut winners = covered.iter().chain(kept.iter().map(|(_, winner)| winner));
+        merged.open |= winners.any(|it| *it == Winner::Nobody);
+        if covered.contains(&Winner::Server) {
+            return;
+        }
+        merged.is_void = false;
+        write_at(&mut merged.fields, &edit.path, edit.value());
+        for (path, _) in kept.iter().filter(|(_, winner)| *winner == Winner::Server) {
+            let value = value_at(self.server, path).cloned();
+            // What is gone in any case makes no objects on its way.
+            if value.is_some() || value_at(&merged.fields, path).is_some() {
+                write_at(&mut merged.fields, path, value);
+            }
+        }
+    }
+
+    /// Who wins where the client has changed `edited` and the server's side
+    /// `claimed`, of which one lies in the other. The deeper one's rule counts.
+    fn winner(&self, edited: &Path, claimed: &Path, version: &Version) -> Winner {
+        let deeper = if edited.len() >= claimed.len() { edited } else { claimed };
+        match self.policy.rule(deeper).map(|rule| rule.kind) {
+            Some(FieldRuleKind::Server) => Winner::Server,
+            Some(FieldRuleKind::Client) => Winner::Client,
+            Some(FieldRuleKind::Latest) => later(version, self.claimed),
+            Some(FieldRuleKind::Manual) => Winner::Nobody,
+            Some(
+                FieldRuleKind::Max
+                | FieldRuleKind::Min
+                | FieldRuleKind::Sum
+                | FieldRuleKind::Union
+                | FieldRuleKind::Text,
+            )
+            | None => by_fallback(self.policy.fallback(), version, self.claimed),
+        }
+    }
+
+    /// One value made of both sides' values, if the rule for it is of that kind
+    /// and they are of the right kind for it.
+    fn join(
+        &self,
+        edit: &Edit,
+        there: Option<&Value>,
+        version: &Version,
+    ) -> Option<Result<Value, Open>> {
+        let base = value_at(self.base, &edit.path);
+        let To::Value(client) = &edit.to else { return None };
+        let server = there?;
+        let rule = self.policy.rule(&edit.path);
+        let (kind, key_field) = match rule {
+            Some(rule) => (rule.kind, rule.key_field.as_deref()),
+            None if self.policy.strategy == Strategy::Additive => (FieldRuleKind::Union, None),
+            None => return None,
+        };
+        let chosen = |of_client: bool| if of_client { client.clone() } else { server.clone() };
+        match (kind, server, client) {
+            (FieldRuleKind::Max, Value::Number(server), Value::Number(client)) => {
+                Some(Ok(chosen(number::compare(client, server).is_gt())))
+            }
+            (FieldRuleKind::Min, Value::Number(server), Value::Number(client)) => {
+                Some(Ok(chosen(number::compare(client, server).is_lt())))
+            }
+            (FieldRuleKind::Max, Value::String(server), Value::String(client)) => {
+                Some(Ok(chosen(client > server)))
+            }
+            (FieldRuleKind::Min, Value::String(server), Value::String(client)) => {
+                Some(Ok(chosen(client < server)))
+            }
+            (FieldRuleKind::Sum, Value::Number(server), Value::Number(client))
+                if self.base_known =>
+            {
+                let zero = serde_json::Number::from(0);
+                let base = match base {
+                    None => &zero,
+                    Some(Value::Number(base)) => base,
+                    Some(_) => return None,
+                };
+                Some(Ok(Value::Number(number::add_change(server, client, base)?)))
+            }
+            (FieldRuleKind::Union, Value::Array(server), Value::Array(client)) => {
+                let base = base.and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+                Some(self.join_lists(&edit.path, key_field, (base, server, client), version))
+            }
+            (FieldRuleKind::Text, Value::String(server), Value::String(client)) => {
+                self.join_texts(base?.as_str()?, server, client, version)
+            }
+            _ => None,
+        }
+    }
+
+    fn join_texts(
+        &self,
+        base: &str,
+        server: &str,
+        client: &str,
+        version: &Version,
+    ) -> Option<Result<Value, Open>> {
+        let client_is_later = later(version, self.claimed) == Winner::Client;
+        let first = if client_is_later { Side::Server } else { Side::Client };
+        let winner = match by_fallback(self.policy.fallback(), version, self.claimed) {
+            Winner::Server => Some(Side::Server),
+            Winner::Client => Some(Side::Client),
+            Winner::Nobody => None,
+        };
+        match text::merge(base, server, client, winner, first) {
+            MergedText::Text(text) => Some(Ok(Value::String(text))),
+            MergedText::Open => Some(Err(Open)),
+            MergedText::TooLong => None,
+        }
+    }
+
+    fn join_lists(
+        &self,
+        path: &Path,
+        key_field: Option<&str>,
+        (base, server, client): (&[Value], &[Value], &[Value]),
+        version: &Version,
+    ) -> Result<Value, Open> {
+        let by_key = key_field.map(|key_field| {
+            lists::join_by_key(key_field, (base, server, client), |key, base, server, client| {
+                self.join_items(path, key, (base, server, client), version)
+            })
+        });
+        let joined = match by_key.transpose()?.flatten() {
+            Some(joined) => joined,
+            None => lists::join(base, server, client),
+        };
+        Ok(Value::Array(joined))
+    }
+
+    /// Merges an item of a list that both sides have, with the paths of its
+    /// values below the list's.
+    fn join_items(
+        &self,
+        list: &Path,
+        key: &str,
+        (base, server, client): (Option<&Value>, &Value, &Value),
+        version: &Version,
+    ) -> Result<Value, Open> {
+        let (Value::Object(server), Value::Object(client)) = (server, client) else {
+            return Ok(server.clone());
+        };
+        let mut way = list.clone();
+        way.push(key.to_owned());
+        let whole = |fields: &JsonObject| {
+            let mut document = Map::new();
+            put_at(&mut document, &way, Value::Object(fields.clone()));
+            document
+        };
+        let empty = Map::new();
+        let (base, server, client) = (
+            whole(base.and_then(Value::as_object).unwrap_or(&empty)),
+            whole(server),
+            whole(client),
+        );
+        let claims = Claims::between(&base, &server, version);
+        let merge = Merge { base: &base, server: &server, claims: &claims, ..*self };
+        let merged = merge.run(&edits(&base, &client));
+        if merged.open {
+            return Err(Open);
+        }
+        Ok(value_at(&merged.fields, &way).cloned().unwrap_or(Value::Null))
+    }
+}
+
+/// An overlap inside a value is left to somebody.
+#[derive(Clone, Copy, Debug)]
+struct Open;
