@@ -133,10 +133,10 @@ impl Merge<'_> {
         merged.overlaps.push(outer.map_or(&edit.path, |(path, _)| path).clone());
         let version = covering.iter().chain(&below).map(|(_, version)| *version).max();
         match version.and_then(|version| self.join(edit, there, version)) {
-            Some(Ok(value)) => {
-                merged.is_void = false;
-                put_at(&mut merged.fields, &edit.path, value);
-                return merged.joined.push(edit.path.clone());
+            Some(Ok(Joined { value, whole })) => {
+                merged.is_void &= there == Some(&value) && !whole;
+                merged.joined.extend(whole.then(|| edit.path.clone()));
+                return put_at(&mut merged.fields, &edit.path, value);
             }
             Some(Err(Open)) => return merged.open = true,
             None => {}
@@ -185,7 +185,7 @@ impl Merge<'_> {
         edit: &Edit,
         there: Option<&Value>,
         version: &Version,
-    ) -> Option<Result<Value, Open>> {
+    ) -> Option<Result<Joined, Open>> {
         let base = value_at(self.base, &edit.path);
         let To::Value(client) = &edit.to else { return None };
         let server = there?;
@@ -195,19 +195,22 @@ impl Merge<'_> {
             None if self.policy.strategy == Strategy::Additive => (FieldRuleKind::Union, None),
             None => return None,
         };
-        let chosen = |of_client: bool| if of_client { client.clone() } else { server.clone() };
+        let chosen = |of_client: bool| {
+            let value = if of_client { client.clone() } else { server.clone() };
+            Some(Ok(Joined { value, whole: false }))
+        };
         match (kind, server, client) {
             (FieldRuleKind::Max, Value::Number(server), Value::Number(client)) => {
-                Some(Ok(chosen(number::compare(client, server).is_gt())))
+                chosen(number::compare(client, server).is_gt())
             }
             (FieldRuleKind::Min, Value::Number(server), Value::Number(client)) => {
-                Some(Ok(chosen(number::compare(client, server).is_lt())))
+                chosen(number::compare(client, server).is_lt())
             }
             (FieldRuleKind::Max, Value::String(server), Value::String(client)) => {
-                Some(Ok(chosen(client > server)))
+                chosen(client > server)
             }
             (FieldRuleKind::Min, Value::String(server), Value::String(client)) => {
-                Some(Ok(chosen(client < server)))
+                chosen(client < server)
             }
             (FieldRuleKind::Sum, Value::Number(server), Value::Number(client))
                 if self.base_known =>
@@ -218,7 +221,8 @@ impl Merge<'_> {
                     Some(Value::Number(base)) => base,
                     Some(_) => return None,
                 };
-                Some(Ok(Value::Number(number::add_change(server, client, base)?)))
+                let value = Value::Number(number::add_change(server, client, base)?);
+                Some(Ok(Joined { value, whole: true }))
             }
             (FieldRuleKind::Union, Value::Array(server), Value::Array(client)) => {
                 let base = base.and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
@@ -237,7 +241,7 @@ impl Merge<'_> {
         server: &str,
         client: &str,
         version: &Version,
-    ) -> Option<Result<Value, Open>> {
+    ) -> Option<Result<Joined, Open>> {
         let client_is_later = later(version, self.claimed) == Winner::Client;
         let first = if client_is_later { Side::Server } else { Side::Client };
         let winner = match by_fallback(self.policy.fallback(), version, self.claimed) {
@@ -246,7 +250,7 @@ impl Merge<'_> {
             Winner::Nobody => None,
         };
         match text::merge(base, server, client, winner, first) {
-            MergedText::Text(text) => Some(Ok(Value::String(text))),
+            MergedText::Text(text, whole) => Some(Ok(Joined { value: Value::String(text), whole })),
             MergedText::Open => Some(Err(Open)),
             MergedText::TooLong => None,
         }
@@ -258,17 +262,20 @@ impl Merge<'_> {
         key_field: Option<&str>,
         (base, server, client): (&[Value], &[Value], &[Value]),
         version: &Version,
-    ) -> Result<Value, Open> {
+    ) -> Result<Joined, Open> {
+        let mut whole = true;
         let by_key = key_field.map(|key_field| {
             lists::join_by_key(key_field, (base, server, client), |key, base, server, client| {
-                self.join_items(path, key, (base, server, client), version)
+                let joined = self.join_items(path, key, (base, server, client), version)?;
+                whole &= joined.whole;
+                Ok(joined.value)
             })
         });
         let joined = match by_key.transpose()?.flatten() {
             Some(joined) => joined,
             None => lists::join(base, server, client),
         };
-        Ok(Value::Array(joined))
+        Ok(Joined { value: Value::Array(joined), whole })
     }
 
     /// Merges an item of a list that both sides have, with the paths of its
@@ -279,9 +286,10 @@ impl Merge<'_> {
         key: &str,
         (base, server, client): (Option<&Value>, &Value, &Value),
         version: &Version,
-    ) -> Result<Value, Open> {
+    ) -> Result<Joined, Open> {
         let (Value::Object(server), Value::Object(client)) = (server, client) else {
-            return Ok(server.clone());
+            // Without a key they are told apart by what they are.
+            return Ok(Joined { value: server.clone(), whole: true });
         };
         let mut way = list.clone();
         way.push(key.to_owned());
@@ -302,8 +310,18 @@ impl Merge<'_> {
         if merged.open {
             return Err(Open);
         }
-        Ok(value_at(&merged.fields, &way).cloned().unwrap_or(Value::Null))
+        let whole = merged.overlaps.len() == merged.joined.len();
+        let value = value_at(&merged.fields, &way).cloned().unwrap_or(Value::Null);
+        Ok(Joined { value, whole })
     }
+}
+
+/// One value made of both sides'.
+#[derive(Clone, Debug)]
+struct Joined {
+    value: Value,
+    /// Nothing of either side was left out.
+    whole: bool,
 }
 
 /// An overlap inside a value is left to somebody.

@@ -12,6 +12,8 @@ mod errors;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod golden;
+#[cfg(test)]
 mod granted;
 #[cfg(test)]
 mod health;

@@ -17,7 +17,8 @@ pub(super) enum Side {
 /// What a merge of texts comes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Merged {
-    Text(String),
+    /// And whether nothing of either side was left out.
+    Text(String, bool),
     /// Both sides changed the same words, and neither is to win.
     Open,
     /// They are too long to be compared.
@@ -59,7 +60,7 @@ fn merge_pieces(
     let (ours, theirs) = (hunks(base, server), hunks(base, client));
     let (mut ours, mut theirs) = (ours.as_slice(), theirs.as_slice());
     let mut merged = String::new();
-    let mut done = 0;
+    let (mut done, mut whole) = (0, true);
     loop {
         // The next region: hunks that touch each other are decided together.
         let next = [ours.first(), theirs.first()].into_iter().flatten();
@@ -94,13 +95,15 @@ fn merge_pieces(
             _ if server == client => merged.push_str(&server),
             _ if start == end && server_first => merged.extend([server, client]),
             _ if start == end && client_first => merged.extend([client, server]),
-            (.., Some(Side::Server)) => merged.push_str(&server),
-            (.., Some(Side::Client)) => merged.push_str(&client),
             (.., None) => return Merged::Open,
+            (.., Some(winner)) => {
+                whole = false;
+                merged.push_str(if winner == Side::Server { &server } else { &client });
+            }
         }
     }
     push(&mut merged, base, done..base.len());
-    Merged::Text(merged)
+    Merged::Text(merged, whole)
 }
 
 /// A part of the base that both sides may have changed.
