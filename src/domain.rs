@@ -11,6 +11,8 @@ mod filter;
 mod fingerprint;
 mod history;
 mod id;
+#[cfg(test)]
+mod laws;
 pub mod limits;
 mod merge;
 mod mutation;

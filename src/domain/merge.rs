@@ -13,14 +13,15 @@ mod text;
 use serde_json::{Map, Value};
 
 use super::document::JsonObject;
-use super::fields::{put_at, value_at, write_at};
+use super::fields::{put_at, remove_at, value_at};
 use super::{Fallback, FieldRule, FieldRuleKind, Policy, Strategy, Version, number};
 use text::{Merged as MergedText, Side};
 
 use claims::Claim;
-
 pub(super) use claims::Claims;
-pub(super) use edits::{Edit, Path, To, edits};
+use edits::parent;
+
+pub(super) use edits::{Edit, Path, To, about, edits};
 
 /// Who is to win.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,27 +111,31 @@ impl Merge<'_> {
     }
 
     fn apply(&self, edit: &Edit, merged: &mut Merged) {
-        let covering: Vec<_> = self.claims.covering(&edit.path).collect();
-        let below: Vec<_> = self.claims.below(&edit.path).collect();
+        let claimed = edit.claim();
+        let covering: Vec<_> = self.claims.covering(&claimed).collect();
+        let below: Vec<_> = self.claims.below(&claimed).collect();
         let there = value_at(self.server, &edit.path);
-        let begun = edit.to == To::Object && there.is_some_and(Value::is_object);
-        if covering.is_empty() && (below.is_empty() || begun) {
+        if covering.is_empty() && below.is_empty() {
             merged.is_void = false;
-            if !begun {
-                write_at(&mut merged.fields, &edit.path, edit.value());
-            }
-            return;
+            return write(&mut merged.fields, edit);
         }
         let winner = |(path, version): &Claim<'_>| {
             if path.is_empty() { self.deletion } else { self.winner(&edit.path, path, version) }
         };
         let covered: Vec<_> = covering.iter().map(winner).collect();
-        if begun || there == edit.value().as_ref() {
+        let is_object = |path| value_at(self.server, path).is_some_and(Value::is_object);
+        let agreed = match edit.to {
+            To::Object => is_object(&edit.path),
+            _ => there == edit.value().as_ref() && parent(&edit.path).is_none_or(is_object),
+        };
+        // Two equal amounts are both to count.
+        let adds = self.rule_kind(&edit.path) == Some(FieldRuleKind::Sum);
+        if agreed && !adds {
             merged.is_void &= covered.contains(&Winner::Server);
             return;
         }
         let outer = covering.iter().find(|(path, _)| !path.is_empty());
-        merged.overlaps.push(outer.map_or(&edit.path, |(path, _)| path).clone());
+        merged.overlaps.push(outer.map_or(&edit.path[..], |(path, _)| about(path)).to_vec());
         let version = covering.iter().chain(&below).map(|(_, version)| *version).max();
         match version.and_then(|version| self.join(edit, there, version)) {
             Some(Ok(Joined { value, whole })) => {
@@ -148,21 +153,40 @@ impl Merge<'_> {
             return;
         }
         merged.is_void = false;
-        write_at(&mut merged.fields, &edit.path, edit.value());
+        write(&mut merged.fields, edit);
         for (path, _) in kept.iter().filter(|(_, winner)| *winner == Winner::Server) {
-            let value = value_at(self.server, path).cloned();
-            // What is gone in any case makes no objects on its way.
-            if value.is_some() || value_at(&merged.fields, path).is_some() {
-                write_at(&mut merged.fields, path, value);
+            self.keep(path, &mut merged.fields);
+        }
+    }
+
+    /// Puts what the server's side has at a claimed path over what was written
+    /// around it.
+    fn keep(&self, claimed: &Path, fields: &mut JsonObject) {
+        let path = about(claimed);
+        match value_at(self.server, path) {
+            // Of an object that was begun there is no more to keep than that.
+            Some(Value::Object(_)) if path.len() < claimed.len() => begin_at(fields, path),
+            Some(value) => put_at(fields, path, value.clone()),
+            None => {
+                let parent = parent(path);
+                let there = parent.and_then(|parent| value_at(self.server, parent));
+                if parent.is_none() || there.is_some_and(Value::is_object) {
+                    take_at(fields, path);
+                }
             }
         }
     }
 
+    fn rule_kind(&self, path: &[String]) -> Option<FieldRuleKind> {
+        self.policy.rule(path).map(|rule| rule.kind)
+    }
+
     /// Who wins where the client has changed `edited` and the server's side
     /// `claimed`, of which one lies in the other. The deeper one's rule counts.
-    fn winner(&self, edited: &Path, claimed: &Path, version: &Version) -> Winner {
+    fn winner(&self, edited: &[String], claimed: &[String], version: &Version) -> Winner {
+        let claimed = about(claimed);
         let deeper = if edited.len() >= claimed.len() { edited } else { claimed };
-        match self.policy.rule(deeper).map(|rule| rule.kind) {
+        match self.rule_kind(deeper) {
             Some(FieldRuleKind::Server) => Winner::Server,
             Some(FieldRuleKind::Client) => Winner::Client,
             Some(FieldRuleKind::Latest) => later(version, self.claimed),
@@ -313,6 +337,30 @@ impl Merge<'_> {
         let whole = merged.overlaps.len() == merged.joined.len();
         let value = value_at(&merged.fields, &way).cloned().unwrap_or(Value::Null);
         Ok(Joined { value, whole })
+    }
+}
+
+/// Writes an edit, whatever is there.
+fn write(fields: &mut JsonObject, edit: &Edit) {
+    match &edit.to {
+        To::Value(value) => put_at(fields, &edit.path, value.clone()),
+        To::Nothing => take_at(fields, &edit.path),
+        To::Object => begin_at(fields, &edit.path),
+    }
+}
+
+/// Takes a value out of its object, which there is then.
+fn take_at(fields: &mut JsonObject, path: &[String]) {
+    if let Some(parent) = parent(path) {
+        begin_at(fields, parent);
+    }
+    remove_at(fields, path);
+}
+
+/// Sees to it that there is an object.
+fn begin_at(fields: &mut JsonObject, path: &[String]) {
+    if !value_at(fields, path).is_some_and(Value::is_object) {
+        put_at(fields, path, Value::Object(Map::new()));
     }
 }
 

@@ -2,13 +2,14 @@
 //! it, an offline client may, and a preview does.
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 
 use serde_json::Value;
 use time::OffsetDateTime;
 
 use super::document::JsonObject;
 use super::fields::{value_at, write_at};
-use super::merge::{self, Claims, Edit, Merge, Merged, Path, To, Winner, edits};
+use super::merge::{self, Claims, Edit, Merge, Merged, Path, To, Winner, about, edits};
 use super::patch::patched;
 use super::{
     Base, Conflict, DeleteRule, Document, Operation, Pointer, Policy, Relation, Side, Strategy,
@@ -182,7 +183,7 @@ impl<'a> Sides<'a> {
 
     fn resolve(&self) -> Resolution {
         let (result, merged) = match (&self.server, &self.client) {
-            (None, None) => (Resolved::Server, Merged::default()),
+            (None, None) => (self.both_deleted(), Merged::default()),
             (Some(_), None) => (self.beside_deletion(Winner::Client), Merged::default()),
             (None, Some(_)) => (self.beside_deletion(Winner::Server), Merged::default()),
             (Some(server), Some(client)) => self.both_live(server, client),
@@ -192,7 +193,6 @@ impl<'a> Sides<'a> {
 
     fn accept(&self) -> Resolution {
         let result = match (&self.server, &self.client, self.of.operation) {
-            (None, None, _) => Resolved::Server,
             (Some(server), Some(_), Operation::Patch(patch)) => {
                 let mut fields = server.clone();
                 patch.edit(&mut fields);
@@ -204,6 +204,14 @@ impl<'a> Sides<'a> {
             _ => self.client_taken(),
         };
         self.told(result, &Merged::default())
+    }
+
+    /// The later deletion is to be known, for updates that are between the two.
+    fn both_deleted(&self) -> Resolved {
+        match self.winner(self.server_version) {
+            Winner::Client => self.client_taken(),
+            Winner::Server | Winner::Nobody => Resolved::Server,
+        }
     }
 
     /// An update beside a deletion, which is the side of `deleting`.
@@ -295,7 +303,7 @@ impl<'a> Sides<'a> {
             Winner::Server => self.becomes(&fields, ruled.is_empty() || is_void),
             Winner::Client => {
                 let mut taken = client.clone();
-                let claimed = self.claims.iter().map(|(path, _)| path.as_slice());
+                let claimed = self.claims.iter().map(|(path, _)| about(path));
                 let edited = ruled.iter().map(|edit| edit.path.as_slice());
                 let relative = self.transforms.iter().map(|it| it.path.keys());
                 let kept = claimed.chain(edited).filter(|path| is_ruled(path)).chain(relative);
@@ -338,11 +346,11 @@ impl<'a> Sides<'a> {
 
     /// The paths that the client's side set.
     fn claimed_paths(&self) -> Option<Vec<Pointer>> {
-        let edited = self.edits.iter().filter(|edit| edit.claims()).map(|edit| edit.path.clone());
+        let edited = self.edits.iter().flat_map(Edit::claims);
         let relative = self.transforms.iter().map(|it| it.path.keys().to_vec());
-        let paths = edited.chain(relative).filter_map(Pointer::from_keys);
-        let paths: Vec<_> = paths.take(limits::CLAIMED_PATHS_MAX + 1).collect();
-        (paths.len() <= limits::CLAIMED_PATHS_MAX && self.client.is_some()).then_some(paths)
+        let paths: BTreeSet<_> = edited.chain(relative).filter_map(Pointer::from_keys).collect();
+        let fits = paths.len() <= limits::CLAIMED_PATHS_MAX && self.client.is_some();
+        fits.then(|| paths.into_iter().collect())
     }
 
     fn told(&self, result: Resolved, merged: &Merged) -> Resolution {
@@ -375,8 +383,8 @@ impl<'a> Sides<'a> {
             Resolved::Server => self.server.clone(),
             Resolved::Open | Resolved::Invalid(_) => return Vec::new(),
         };
-        let now = |path: &Path| becomes.as_ref().and_then(|fields| value_at(fields, path));
-        let joined = |path: &Path| {
+        let now = |path: &[String]| becomes.as_ref().and_then(|fields| value_at(fields, path));
+        let joined = |path: &[String]| {
             let mut joined = merged.joined.iter();
             joined.any(|it| it.starts_with(path) || path.starts_with(it))
                 || self.transforms.iter().any(|it| it.path.keys().starts_with(path))
@@ -385,13 +393,17 @@ impl<'a> Sides<'a> {
             Some(_) => now(&edit.path) != edit.value().as_ref(),
             None => true,
         });
-        let edited = edited.map(|edit| &edit.path);
-        let written = |path: &&Path| {
+        let edited = edited.map(|edit| edit.path.as_slice());
+        let claimed = self.claims.iter().filter(|(claimed, _)| {
+            let path = about(claimed);
             let there = self.server.as_ref().and_then(|fields| value_at(fields, path));
-            !path.is_empty() && now(path) != there
-        };
-        let claimed = self.claims.iter().map(|(path, _)| path).filter(written);
-        logged(edited.chain(claimed).filter(|path| !joined(path)).cloned())
+            let now = now(path);
+            // An object that others went on with is still the one that was begun.
+            let goes_on = path.len() < claimed.len() && now.is_some_and(Value::is_object);
+            now != there && !goes_on
+        });
+        let claimed = claimed.map(|(claimed, _)| about(claimed));
+        logged(edited.chain(claimed).filter(|path| !joined(path)).map(<[String]>::to_vec))
     }
 }
 
@@ -442,6 +454,6 @@ fn with_transforms(
 
 /// Paths for the log: each once, and not too many.
 fn logged(paths: impl Iterator<Item = Path>) -> Vec<Pointer> {
-    let paths: std::collections::BTreeSet<_> = paths.filter_map(Pointer::from_keys).collect();
+    let paths: BTreeSet<_> = paths.filter_map(Pointer::from_keys).collect();
     paths.into_iter().take(limits::CONFLICT_PATHS_MAX).collect()
 }

@@ -42,8 +42,8 @@ impl Claims {
     }
 
     fn add_difference(&mut self, before: &JsonObject, after: &JsonObject, version: &Version) {
-        for edit in edits(before, after).into_iter().filter(|edit| edit.claims()) {
-            self.add(edit.path, version);
+        for edit in edits(before, after) {
+            edit.claims().for_each(|path| self.add(path, version));
         }
     }
 

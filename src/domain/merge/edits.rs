@@ -20,10 +20,14 @@ pub(in crate::domain) struct Edit {
 pub(in crate::domain) enum To {
     Value(Value),
     Nothing,
-    /// An empty object where nothing was: it claims no more than that there is
-    /// one, so that two writers can both begin it.
+    /// An empty object where nothing was: it says no more than that there is one,
+    /// so that what others put into it stands beside it.
     Object,
 }
+
+/// A step below an object that claims its being one, and none of its values.
+/// No document has such a key.
+const BEING: &str = "\0";
 
 impl Edit {
     /// The value after it.
@@ -35,9 +39,31 @@ impl Edit {
         }
     }
 
-    /// Whether it claims its path for itself.
-    pub(in crate::domain) fn claims(&self) -> bool {
-        self.to != To::Object
+    /// The path that it is about, as a claim.
+    pub(in crate::domain) fn claim(&self) -> Path {
+        if self.to == To::Object { being(&self.path) } else { self.path.clone() }
+    }
+
+    /// All that it claims: who changes a value in an object says that this is one.
+    pub(in crate::domain) fn claims(&self) -> impl Iterator<Item = Path> {
+        [self.claim()].into_iter().chain(parent(&self.path).map(being))
+    }
+}
+
+/// The object that a value is in, unless that is the document.
+pub(in crate::domain) fn parent(path: &[String]) -> Option<&[String]> {
+    path.split_last().map(|(_, parent)| parent).filter(|parent| !parent.is_empty())
+}
+
+fn being(object: &[String]) -> Path {
+    object.iter().cloned().chain([BEING.to_owned()]).collect()
+}
+
+/// The value that a claimed path is about.
+pub(in crate::domain) fn about(claimed: &[String]) -> &[String] {
+    match claimed {
+        [path @ .., last] if last == BEING => path,
+        path => path,
     }
 }
 

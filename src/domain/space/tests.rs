@@ -1,12 +1,14 @@
 //! Random histories against a model of what is stored: decided at once, in
 //! groups with a reload between them, or request by request.
 
+mod convergence;
 mod histories;
 mod stored;
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::domain::laws::laws;
 use crate::domain::{
     ChangeAction, CollectionName, ConflictState, Document, History, MutationResult, OTHERS,
     Parents, Policy, RecordId, RejectionReason, Seen, SetPolicy, UserId,
@@ -89,7 +91,7 @@ fn fold(changes: &[(Arc<Change>, Fingerprint)]) -> HashMap<RecordKey, Arc<Record
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(laws())]
 
     #[test]
     fn answers_do_not_depend_on_where_groups_end(
