@@ -63,6 +63,8 @@ create table conflicts (
     base            text,
     server          text,
     server_version  text        not null,
+    -- The time that its write had claimed, in microseconds since 1970.
+    server_claimed  bigint      not null,
     server_revision bigint      not null,
     server_author   text        not null,
     server_device   text,

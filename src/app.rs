@@ -9,6 +9,7 @@ mod error;
 mod feeder;
 mod group;
 mod policies;
+mod retention;
 mod wakeup;
 
 use std::io;
@@ -20,7 +21,7 @@ use uuid::Uuid;
 
 use crate::clock::Clock;
 use crate::domain::{
-    CollectionName, Conflict, Cursor, DeviceId, Filter, MutationId, MutationResult, Record,
+    CollectionName, Conflict, Cursor, DeviceId, Filter, MutationId, MutationResult, Policy, Record,
     RecordId, RecordKey, Request, Sequence, Space, UserId, limits,
 };
 use crate::hub::{Hint, Hub, Watch};
@@ -33,7 +34,9 @@ use feeder::Feeder;
 use policies::Policies;
 use wakeup::Wakeup;
 
-pub use crate::store::{ConflictPlace, ConflictQuery, SpaceHead};
+pub use crate::store::{
+    Condition, ConflictPlace, ConflictQuery, NewPolicy, SpaceHead, StoredPolicy,
+};
 pub use error::Error;
 
 /// How to run the service.
@@ -58,21 +61,27 @@ pub struct App {
     /// Bounds the memory of waiting requests, in KiB.
     queue_space: Arc<Semaphore>,
     feeder: Arc<Feeder>,
+    policies: Arc<Policies>,
+    clock: Clock,
     tasks: Tasks,
 }
 
 impl App {
     /// Starts the background tasks; [`Tasks::shutdown`] ends them. Requests that
-    /// committers have taken are still decided and answered then.
-    pub fn start(
+    /// committers have taken are still decided and answered then. `bootstrap` are
+    /// policies to set where nobody has set one. Not cancel safe.
+    pub async fn start(
         store: Store,
         settings: Settings,
+        bootstrap: &[(CollectionName, Policy)],
         clock: &Clock,
         tasks: Tasks,
     ) -> io::Result<Arc<Self>> {
+        let policies = Arc::new(Policies::default());
+        policies::bootstrap(&store, bootstrap, clock.now()).await.map_err(io::Error::other)?;
+        policies.read(&store).await.map_err(io::Error::other)?;
         let hub = Arc::new(Hub::new(settings.ring_bytes_max));
         let wakeup = Arc::new(Wakeup::new(Uuid::new_v4()));
-        let policies = Arc::new(Policies::default());
         let feeder = Arc::new(Feeder::new(store.clone(), Arc::clone(&hub)));
         let parts = Parts {
             store: store.clone(),
@@ -93,10 +102,14 @@ impl App {
         let token = tasks.token();
         drop(tasks.spawn("feeder", Arc::clone(&feeder).run(token.clone())));
         drop(tasks.spawn("notifier", Arc::clone(&wakeup).notify(store.clone(), token.clone())));
+        drop(tasks.spawn("policies", Arc::clone(&policies).follow(store.clone(), token.clone())));
+        let forgetting = retention::forget_conflicts(store.clone(), clock.clone(), token.clone());
+        drop(tasks.spawn("retention", forgetting));
         drop(tasks.spawn("listener", wakeup.listen(store.clone(), Arc::clone(&feeder), token)));
         let queue_kib = (settings.queue_bytes_max >> 10).min(Semaphore::MAX_PERMITS);
         let queue_space = Arc::new(Semaphore::new(queue_kib));
-        Ok(Arc::new(Self { store, hub, committers, queue_space, feeder, tasks }))
+        let clock = clock.clone();
+        Ok(Arc::new(Self { store, hub, committers, queue_space, feeder, policies, clock, tasks }))
     }
 
     /// The space that a user means by a name; empty = their own. Whether a space

@@ -44,6 +44,29 @@ pub struct Principal {
     pub user: UserId,
     /// When their token ends, without leeway, in seconds since 1970.
     pub expires_at: i64,
+    /// What they may do beyond their own spaces.
+    pub grants: Vec<Grant>,
+}
+
+/// Something that a token may allow its bearer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grant {
+    /// To set and delete policies.
+    Policies,
+}
+
+impl Grant {
+    /// The grant of this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        (name == "policies").then_some(Self::Policies)
+    }
+
+    /// Its name in tokens.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Policies => "policies",
+        }
+    }
 }
 
 /// Why a token is refused: for logs and tests. The wire learns [`TokenError::class`] alone.
@@ -147,7 +170,8 @@ impl Verifier {
         if claims.not_before > now_unix_seconds.saturating_add(LEEWAY_SECONDS) {
             return Err(TokenError::NotYetValid);
         }
-        Ok(Principal { user: claims.user.clone(), expires_at: claims.expires_at })
+        let grants = claims.grants.clone();
+        Ok(Principal { user: claims.user.clone(), expires_at: claims.expires_at, grants })
     }
 
     /// What the token says, if it is ours; all but the times is checked.
@@ -192,13 +216,20 @@ impl fmt::Debug for Verifier {
 pub struct Minter {
     algorithm: Algorithm,
     key: EncodingKey,
+    grants: Vec<Grant>,
 }
 
 impl Minter {
     /// A minter whose key has been tried out; of a pair it takes the private key.
     pub fn new(key: &KeyConfig) -> Result<Self, KeyError> {
         let (algorithm, key) = keys::signing(key)?;
-        Ok(Self { algorithm, key })
+        Ok(Self { algorithm, key, grants: Vec::new() })
+    }
+
+    /// The same, for tokens with these grants.
+    #[must_use]
+    pub fn with_grants(self, grants: Vec<Grant>) -> Self {
+        Self { grants, ..self }
     }
 
     /// A token for the user that is good for `ttl` from now on.
@@ -212,13 +243,17 @@ impl Minter {
     ) -> Result<String, KeyError> {
         let ttl_seconds = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX);
         let expires_at = now_unix_seconds.saturating_add(ttl_seconds).min(NUMERIC_DATE_MAX);
-        let claims = json!({
+        let mut claims = json!({
             "sub": user.as_str(),
             "iss": issuer,
             "aud": audience,
             "iat": now_unix_seconds,
             "exp": expires_at,
         });
+        if !self.grants.is_empty() {
+            let grants: Vec<_> = self.grants.iter().map(|grant| grant.as_str()).collect();
+            claims["grants"] = json!(grants);
+        }
         let header = jsonwebtoken::Header::new(self.algorithm);
         jsonwebtoken::encode(&header, &claims, &self.key).map_err(KeyError::Signing)
     }

@@ -15,8 +15,8 @@ use std::time::Duration;
 use std::{fs, io};
 
 pub use self::args::{BenchKind, BenchPlan, DevConfig, HealthConfig, LogConfig, ServerConfig};
-pub use self::values::Secret;
-use crate::auth::{KeyConfig, KeyError, Minter, Verifier};
+pub use self::values::{Policies, Secret};
+use crate::auth::{Grant, KeyConfig, KeyError, Minter, Verifier};
 use crate::domain::UserId;
 use crate::exit::Exit;
 use args::{
@@ -113,6 +113,10 @@ pub struct Signer {
 }
 
 impl Signer {
+    fn with_grants(self, grants: Vec<Grant>) -> Self {
+        Self { minter: self.minter.with_grants(grants), ..self }
+    }
+
     /// A token for the user that is good for `ttl` from now on.
     pub fn mint(
         &self,
@@ -230,7 +234,8 @@ fn serve(args: ServeArgs) -> Result<ServeConfig, Error> {
 
 fn token(args: TokenArgs) -> Result<TokenConfig, Error> {
     let user = args.sub.ok_or_else(|| wrong("--sub", "missing: whom is the token for?"))?;
-    Ok(TokenConfig { user, ttl: args.ttl, signer: signer(args.signer)? })
+    let signer = signer(args.signer)?.with_grants(args.grants);
+    Ok(TokenConfig { user, ttl: args.ttl, signer })
 }
 
 fn bench(args: BenchArgs) -> Result<BenchConfig, Error> {

@@ -22,6 +22,7 @@ mod patch;
 mod pattern;
 mod pointer;
 mod policy;
+mod preview;
 mod resolve;
 mod revision;
 mod schema;
@@ -52,6 +53,7 @@ pub use policy::{
     DeleteRule, Fallback, FieldRule, FieldRuleKind, OTHERS, Policy, PolicyMode, PolicySet,
     SetPolicy, Strategy,
 };
+pub use preview::{Preview, PreviewedConflict, PreviewedWrite};
 pub use resolve::{Concurrency, Resolution, Resolved, Step, accept, resolve, resolve_logged};
 pub use revision::{Revision, Sequence};
 pub use schema::Schema;

@@ -12,6 +12,7 @@ mod live;
 mod outbox;
 mod outer;
 mod page;
+mod policy_service;
 pub mod proto;
 mod server;
 mod service;

@@ -37,7 +37,7 @@ pub struct Server {
 impl Server {
     /// Starts serving on a listener that is bound already, so that nobody has to
     /// wait until it can be reached.
-    pub fn start(
+    pub async fn start(
         listener: TcpListener,
         store: Store,
         verifier: Verifier,
@@ -52,7 +52,8 @@ impl Server {
             queue_bytes_max: QUEUE_BYTES_MAX,
             clock_skew: config.clock_skew,
         };
-        let app = App::start(store.clone(), settings, &clock, tasks.clone())?;
+        let policies = &config.policies.0;
+        let app = App::start(store.clone(), settings, policies, &clock, tasks.clone()).await?;
         let parts = rpc::Parts {
             app,
             verifier: Arc::new(verifier),

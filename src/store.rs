@@ -15,6 +15,7 @@ mod migrate;
 mod notify;
 mod pages;
 mod past;
+mod policies;
 mod row;
 mod write;
 
@@ -29,6 +30,7 @@ pub use load::{Found, Loaded, Standing, Wanted};
 pub use notify::{Heard, Listener, Notifier};
 pub use pages::{ChangesPage, ChangesQuery, RecordsPage};
 pub use past::{FoundPast, WantedPast};
+pub use policies::{Condition, NewPolicy, SetOutcome, StoredPolicy};
 pub use write::{Decided, Locked, Writer};
 
 /// The database. Cheap to clone.

@@ -18,6 +18,15 @@ pub enum Error {
     /// There is no such conflict, or it is no longer kept.
     #[error("the conflict does not exist")]
     ConflictNotFound,
+    /// No policy is set for the collection, or there never was such a version.
+    #[error("the policy does not exist")]
+    PolicyNotFound,
+    /// Another version than the expected one is set; 0 = none is.
+    #[error("another policy is set: version {version}")]
+    PolicyChanged { version: i64 },
+    /// There are as many policies as there may be.
+    #[error("there are too many policies")]
+    TooManyPolicies,
     /// The whole request was refused; nothing of it was decided.
     #[error("the request was refused: {0:?}")]
     Refused(Refusal),

@@ -10,7 +10,7 @@ use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use super::{NUMERIC_DATE_MAX, TokenError};
+use super::{Grant, NUMERIC_DATE_MAX, TokenError};
 use crate::domain::UserId;
 
 const KEY_ID_SIZE_MAX_BYTES: usize = 128;
@@ -22,6 +22,7 @@ pub(super) struct Claims {
     pub(super) expires_at: i64,
     /// 0 where the token does not say.
     pub(super) not_before: i64,
+    pub(super) grants: Vec<Grant>,
 }
 
 /// Refuses every header that we do not know how to honour.
@@ -77,6 +78,7 @@ pub(super) fn read(segment: &str, issuer: &str, audience: &str) -> Result<Claims
         user: user.ok_or(TokenError::Claim("sub"))?,
         expires_at: claims.date("exp")?.ok_or(TokenError::Claim("exp"))?,
         not_before: claims.date("nbf")?.unwrap_or(0),
+        grants: claims.grants()?,
     })
 }
 
@@ -96,6 +98,15 @@ impl Object {
 
     fn text(&self, name: &str) -> Option<&str> {
         self.get(name)?.as_str()
+    }
+
+    /// The grants that are ours; others may be somebody else's.
+    fn grants(&self) -> Result<Vec<Grant>, TokenError> {
+        let wrong = TokenError::Claim("grants");
+        let Some(value) = self.get("grants") else { return Ok(Vec::new()) };
+        let names = value.as_array().ok_or(wrong)?.iter().map(Value::as_str);
+        let names = names.collect::<Option<Vec<_>>>().ok_or(wrong)?;
+        Ok(names.into_iter().filter_map(Grant::parse).collect())
     }
 
     /// Seconds since 1970, whole or not, if the claim is there.

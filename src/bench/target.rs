@@ -102,7 +102,7 @@ impl Target {
         let verifier = Verifier::new(&key, DEV_ISSUER, DEV_AUDIENCE)?;
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let config = dev_config()?;
-        let server = Server::start(listener, store, verifier, Clock::system(), &config)?;
+        let server = Server::start(listener, store, verifier, Clock::system(), &config).await?;
         Ok(Self {
             uri: format!("http://{}", server.address()),
             tokens: Tokens::Dev(Minter::new(&key)?),

@@ -14,7 +14,7 @@ use tracing::info;
 use uuid::Uuid;
 
 use super::{asked_to_stop, database, init_log, listen, print};
-use crate::auth::{KeyConfig, Minter, Verifier};
+use crate::auth::{Grant, KeyConfig, Minter, Verifier};
 use crate::clock::Clock;
 use crate::config::{self, DEV_AUDIENCE, DEV_ISSUER, DevConfig};
 use crate::domain::UserId;
@@ -42,12 +42,12 @@ pub(super) async fn run(config: DevConfig) -> Result<(), Failure> {
     let key = KeyConfig::Secret(secret(dir)?);
     let clock = Clock::system();
     let user = UserId::parse(DEV_USER).map_err(anyhow::Error::msg)?;
-    let minter = Minter::new(&key)?;
+    let minter = Minter::new(&key)?.with_grants(vec![Grant::Policies]);
     let token = minter.mint(&user, TOKEN_TTL, clock.unix_seconds(), DEV_ISSUER, DEV_AUDIENCE)?;
     write_private(&dir.join("dev.token"), &format!("{token}\n"))?;
 
     let verifier = Verifier::new(&key, DEV_ISSUER, DEV_AUDIENCE)?;
-    let mut server = Server::start(listener, store, verifier, clock, &config.server)?;
+    let mut server = Server::start(listener, store, verifier, clock, &config.server).await?;
     print(&banner(server.address(), dir, &postgres))?;
     // Cancel: both only wait, and `ended` is cancel safe.
     tokio::select! {

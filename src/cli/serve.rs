@@ -19,7 +19,7 @@ pub(super) async fn run(config: ServeConfig) -> Result<(), Failure> {
     let migrations = store.migrate().await.map_err(database)?;
     let listener = listen(config.server.listen).await?;
     let mut server =
-        Server::start(listener, store, config.verifier, Clock::system(), &config.server)?;
+        Server::start(listener, store, config.verifier, Clock::system(), &config.server).await?;
     info!(address = %server.address(), migrations, "serving");
     // Cancel: both only wait, and `ended` is cancel safe.
     tokio::select! {

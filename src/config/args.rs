@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
-use super::values::{Secret, duration, size_bytes};
+use super::values::{Policies, Secret, duration, policies, size_bytes};
+use crate::auth::Grant;
 use crate::domain::UserId;
 use crate::logging::{LogFormat, parse_filter};
 
@@ -77,6 +78,10 @@ pub struct ServerConfig {
     /// that much ahead.
     #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = duration)]
     pub clock_skew: Duration,
+    /// Policies to begin with, by collection, such as {"task": {"strategy": "merge"}}; in the file
+    /// as tables [policies.task]. What somebody has set by SetPolicy stays.
+    #[arg(long, value_name = "JSON", default_value = "{}", value_parser = policies)]
+    pub policies: Policies,
     /// Memory for recent changes, all spaces together.
     #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = ring_size)]
     pub ring_bytes: usize,
@@ -195,6 +200,9 @@ pub(super) struct TokenArgs {
     /// How long the token is good.
     #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = ttl)]
     pub(super) ttl: Duration,
+    /// What else the bearer may do: `policies`, to set and delete policies.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = grant)]
+    pub(super) grants: Vec<Grant>,
     #[command(flatten)]
     pub(super) signer: SignerArgs,
 }
@@ -290,6 +298,10 @@ fn ring_size(text: &str) -> Result<usize, String> {
         size if (1 << 20..=1 << 36).contains(&size) => Ok(size),
         _ => Err("must be 1MiB to 64GiB".to_owned()),
     }
+}
+
+fn grant(text: &str) -> Result<Grant, String> {
+    Grant::parse(text).ok_or_else(|| "expected policies".to_owned())
 }
 
 fn ttl(text: &str) -> Result<Duration, String> {

@@ -3,6 +3,7 @@
 //! what the environment or the file says is checked and then handed to clap as if it were a flag.
 //! Must not know what any of them means.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::error::Error as _;
 use std::ffi::{OsStr, OsString};
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches};
+use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::Error;
@@ -165,7 +167,11 @@ fn from_file(cli: &Command, path: &Path) -> Result<Vec<Setting>, Error> {
         let key = key.get_ref().as_ref();
         let command = cli.get_subcommands().find(|command| keys(command).any(|known| known == key));
         let command = command.ok_or_else(|| wrong(at, unknown(key)))?;
-        let text = text_of(value.get_ref())
+        let text = match (key, value.get_ref()) {
+            ("policies", table @ DeValue::Table(_)) => json_of(table).map(|json| json.to_string()),
+            (_, value) => text_of(value),
+        };
+        let text = text
             .ok_or_else(|| wrong(at, format!("`{key}` must be a string, a number or a boolean")))?;
         check(command, key, OsStr::new(&text))
             .map_err(|reason| wrong(at, format!("`{key}`: {reason}")))?;
@@ -191,6 +197,28 @@ fn text_of(value: &DeValue<'_>) -> Option<String> {
         DeValue::Boolean(value) => Some(value.to_string()),
         DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => None,
     }
+}
+
+/// What a table says, as JSON, which has no dates.
+fn json_of(value: &DeValue<'_>) -> Option<serde_json::Value> {
+    Some(match value {
+        DeValue::String(text) => text.as_ref().into(),
+        DeValue::Integer(number) => {
+            i64::from_str_radix(number.as_str(), number.radix()).ok()?.into()
+        }
+        DeValue::Float(number) => number.as_str().parse::<f64>().ok()?.into(),
+        DeValue::Boolean(value) => (*value).into(),
+        DeValue::Datetime(_) => return None,
+        DeValue::Array(items) => {
+            items.iter().map(|item| json_of(item.get_ref())).collect::<Option<Vec<_>>>()?.into()
+        }
+        DeValue::Table(fields) => {
+            let field = |(key, value): (&Spanned<Cow<'_, str>>, &Spanned<DeValue<'_>>)| {
+                Some((key.get_ref().clone().into_owned(), json_of(value.get_ref())?))
+            };
+            serde_json::Value::Object(fields.iter().map(field).collect::<Option<_>>()?)
+        }
+    })
 }
 
 /// Whether the flag would take this value; if not, why.

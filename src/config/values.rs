@@ -1,8 +1,11 @@
-//! The values that settings have beyond the usual ones: durations, sizes and secrets. Must not know
+//! The values that settings have beyond the usual ones: durations, sizes, policies and secrets. Must not know
 //! which setting they belong to.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
+
+use crate::domain::{CollectionName, Policy};
 
 /// Text that must not be shown: `Debug` redacts it, and it has no `Display`.
 #[derive(Clone, PartialEq, Eq)]
@@ -25,6 +28,27 @@ impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("[redacted]")
     }
+}
+
+/// Policies by collection.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Policies(pub Vec<(CollectionName, Policy)>);
+
+/// Parses `{"task": {"strategy": "merge"}}`.
+pub(super) fn policies(text: &str) -> Result<Policies, String> {
+    let by_name: BTreeMap<String, serde_json::Value> =
+        serde_json::from_str(text).map_err(|error| format!("no object of policies: {error}"))?;
+    let policy = |(name, value): (String, serde_json::Value)| {
+        let collection = CollectionName::parse(&name);
+        let collection = collection.map_err(|rule| format!("the collection {name:?} {rule}"))?;
+        let policy: Policy =
+            serde_json::from_value(value).map_err(|error| format!("policies.{name}: {error}"))?;
+        match policy.violations().first() {
+            Some(wrong) => Err(format!("policies.{name}.{}: {}", wrong.field, wrong.description)),
+            None => Ok((collection, policy)),
+        }
+    };
+    by_name.into_iter().map(policy).collect::<Result<_, _>>().map(Policies)
 }
 
 /// Parses `500ms`, `10s`, `5m`, `24h`, `7d`.

@@ -21,6 +21,8 @@ pub struct Conflict {
     pub lost: Vec<Pointer>,
     pub base: Base,
     pub server: Side,
+    /// The time of the version that the server's side had claimed.
+    pub server_claimed_micros: i64,
     /// Its revision is 0.
     pub client: Side,
     /// 0 = none was set.

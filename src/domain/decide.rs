@@ -201,6 +201,7 @@ impl Meeting<'_> {
                 author: record.author.clone(),
                 device: record.device.clone(),
             },
+            server_claimed_micros: record.claimed().micros,
             client: Side {
                 document: resolution.client.clone(),
                 version: self.claimed.clone(),

@@ -64,6 +64,8 @@ pub const VIOLATION_BYTES_MAX: usize = 240;
 pub const CONFLICT_PATHS_MAX: usize = 100;
 /// Paths that a merged change claims; with more, the difference has to do.
 pub const CLAIMED_PATHS_MAX: usize = 1_000;
+/// Policies that are set: every replica holds all of them.
+pub const POLICIES_MAX: usize = 1_000;
 /// Rules in a policy: each overlap is held against all of them.
 pub const POLICY_FIELDS_MAX: usize = 100;
 /// A JSON Schema as text.
@@ -82,6 +84,8 @@ pub const PAST_CHANGES_MAX: usize = 64;
 pub const PAST_BYTES_MAX: usize = 1 << 20;
 /// Changes of a record that are looked through to find what a base had seen.
 pub const PAST_DEPTH_MAX: usize = 2_000;
+/// Conflicts and writes that a preview tells of, each.
+pub const PREVIEW_ENTRIES_MAX: usize = 100;
 /// Violations that a rejection by a schema names.
 pub const SCHEMA_VIOLATIONS_MAX: usize = 100;
 /// Open conflicts of a record that a write is held against; older ones wait for

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{CollectionName, Pattern, Pointer, Schema};
+use super::{CollectionName, Pattern, Pointer, Schema, Violation, limits};
 
 /// A collection's policy. Its serialised form is what the database and the
 /// configuration file hold, so names in it never change.
@@ -100,6 +100,41 @@ pub enum FieldRuleKind {
     Union,
     Text,
     Manual,
+}
+
+impl Policy {
+    /// What of it makes no sense together.
+    pub fn violations(&self) -> Vec<Violation> {
+        let mut found = Vec::new();
+        let mut wrong = |field: &str, rule: &str| found.push(Violation::new(field, rule));
+        let by_value = matches!(self.strategy, Strategy::Merge | Strategy::Additive);
+        if self.fallback != Fallback::default() && !by_value {
+            wrong("fallback", "goes with the strategies merge and additive only");
+        }
+        if self.version_field.is_some() && self.strategy != Strategy::HighestVersionWins {
+            wrong("version_field", "goes with the strategy highest_version_wins only");
+        }
+        if self.fields.len() > limits::POLICY_FIELDS_MAX {
+            let (count, max) = (self.fields.len(), limits::POLICY_FIELDS_MAX);
+            wrong("fields", &format!("has {count} rules; at most {max}"));
+        }
+        for (index, rule) in self.fields.iter().enumerate() {
+            let earlier = self.fields.iter().take(index);
+            if earlier.filter(|it| it.path == rule.path).count() > 0 {
+                wrong(&format!("fields[{index}].path"), "has a rule already");
+            }
+            match &rule.key_field {
+                Some(_) if rule.kind != FieldRuleKind::Union => {
+                    wrong(&format!("fields[{index}].key_field"), "goes with union only");
+                }
+                Some(field) if field.is_empty() => {
+                    wrong(&format!("fields[{index}].key_field"), "must not be empty");
+                }
+                _ => {}
+            }
+        }
+        found
+    }
 }
 
 /// A policy as it was set.

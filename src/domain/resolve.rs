@@ -98,7 +98,8 @@ pub fn accept(sides: &Concurrency<'_>) -> Resolution {
 /// What a policy makes of a conflict of the log, whose sides count as one write each.
 pub fn resolve_logged(policy: &Policy, conflict: &Conflict, now: OffsetDateTime) -> Resolution {
     let Side { document, version, .. } = &conflict.server;
-    resolve_two(policy, &conflict.base, (document.as_ref(), version), &conflict.client, now)
+    let claimed = Version { micros: conflict.server_claimed_micros, ..version.clone() };
+    resolve_two(policy, &conflict.base, (document.as_ref(), &claimed), &conflict.client, now)
 }
 
 /// What a policy makes of a record as it is and another side.

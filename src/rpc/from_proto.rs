@@ -4,6 +4,7 @@
 mod conflict;
 mod document;
 mod mutation;
+mod policy;
 
 use uuid::Uuid;
 
@@ -13,8 +14,11 @@ use crate::domain::{
     Violation, limits,
 };
 
-pub(super) use conflict::{conflict_filter, conflict_id, resolution, strategy};
+use conflict::strategy;
+
+pub(super) use conflict::{conflict_filter, conflict_id, resolution};
 pub(super) use mutation::{mutations, single};
+pub(super) use policy::{policy_to_delete, policy_to_set, policy_version, preview};
 
 /// All rules that a request breaks.
 pub(super) type Violations = Vec<Violation>;

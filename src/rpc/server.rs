@@ -16,6 +16,7 @@ use super::incoming::incoming;
 use super::outer::OuterLayer;
 use super::proto::DESCRIPTOR_SET;
 use super::proto::server::conflict_service_server::ConflictServiceServer;
+use super::proto::server::policy_service_server::PolicyServiceServer;
 use super::proto::server::sync_service_server::SyncServiceServer;
 use super::service::Service;
 use crate::app::App;
@@ -68,6 +69,7 @@ pub async fn serve(
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<SyncServiceServer<Service>>().await;
     health.set_serving::<ConflictServiceServer<Service>>().await;
+    health.set_serving::<PolicyServiceServer<Service>>().await;
     let layers = ServiceBuilder::new()
         .layer(OuterLayer)
         .layer(AuthLayer::new(Arc::clone(&parts.verifier), parts.clock.clone()));
@@ -86,6 +88,7 @@ pub async fn serve(
     health.set_service_status("", ServingStatus::NotServing).await;
     health.set_not_serving::<SyncServiceServer<Service>>().await;
     health.set_not_serving::<ConflictServiceServer<Service>>().await;
+    health.set_not_serving::<PolicyServiceServer<Service>>().await;
     stopping.cancel();
     end(serving, &streams, deadline).await
 }
@@ -101,10 +104,13 @@ fn routes(parts: Parts, streams: &Tasks, others: Routes) -> Routes {
     let conflicts = ConflictServiceServer::new(service.clone())
         .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
         .max_encoding_message_size(limits::MESSAGE_BYTES_MAX);
+    let policies = PolicyServiceServer::new(service.clone())
+        .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(limits::MESSAGE_BYTES_MAX);
     let sync = SyncServiceServer::new(service)
         .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
         .max_encoding_message_size(limits::MESSAGE_BYTES_MAX);
-    let routes = others.add_service(sync).add_service(conflicts);
+    let routes = others.add_service(sync).add_service(conflicts).add_service(policies);
     if parts.reflection { with_reflection(routes) } else { routes }
 }
 

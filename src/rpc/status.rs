@@ -10,8 +10,9 @@ use tracing::error;
 use uuid::Uuid;
 
 use crate::app::Error;
+use crate::auth::Grant;
 use crate::chain::Chain;
-use crate::domain::{CursorFault, Refusal, Violation};
+use crate::domain::{CursorFault, Refusal, Violation, limits};
 use crate::store;
 
 /// Stands in every ErrorInfo of this service.
@@ -65,6 +66,13 @@ pub(super) fn invalid(violations: Vec<Violation>) -> Status {
     Status::with_error_details(Code::InvalidArgument, message, details)
 }
 
+/// A caller whose token does not grant what they ask for.
+pub(super) fn not_granted(grant: Grant) -> Status {
+    let grant = grant.as_str();
+    let message = format!("the token must have {grant:?} among its `grants`");
+    status(Code::PermissionDenied, "PERMISSION_DENIED", message, [("grant", grant.to_owned())])
+}
+
 /// A stream or request that the server cannot go on with because it stops.
 pub(super) fn stopping() -> Status {
     retryable(Code::Unavailable, "SYNC_FAILED", "the server is stopping; try again")
@@ -102,6 +110,23 @@ impl From<Error> for Status {
                 "the conflict does not exist, or is no longer kept",
                 [],
             ),
+            Error::PolicyNotFound => status(
+                Code::NotFound,
+                "POLICY_NOT_FOUND",
+                "the collection has no such policy; see ListPolicies",
+                [],
+            ),
+            Error::PolicyChanged { version } => status(
+                Code::FailedPrecondition,
+                "POLICY_CHANGED",
+                format!("version {version} of the policy is set (0 = none is); look at it again"),
+                [("version", version.to_string())],
+            ),
+            Error::TooManyPolicies => {
+                let max = limits::POLICIES_MAX;
+                let message = format!("there are {max} policies already; delete one, or use *");
+                status(Code::FailedPrecondition, "TOO_MANY_POLICIES", message, [])
+            }
             Error::Refused(refusal) => refused(refusal),
             Error::Cursor { fault, epoch, head, floor } => {
                 let (reason, message) = cursor_fault(fault);

@@ -1,6 +1,7 @@
 //! Domain to wire. Cannot fail.
 
 mod conflict;
+mod policy;
 mod result;
 
 use bytes::Bytes;
@@ -15,7 +16,10 @@ use crate::domain::{
     Record, RecordKey, Revision, Violation, limits,
 };
 
-pub(super) use conflict::{conflict, conflict_entry, strategy};
+use conflict::strategy;
+
+pub(super) use conflict::{conflict, conflict_entry};
+pub(super) use policy::{policy, preview};
 pub(super) use result::results;
 
 fn document(document: &Document, form: DocumentForm) -> proto::Document {

@@ -41,6 +41,7 @@ pub(super) struct Row<'a> {
     base: Option<Cow<'a, str>>,
     server: Option<Cow<'a, str>>,
     server_version: String,
+    server_claimed: i64,
     server_revision: i64,
     server_author: Cow<'a, str>,
     server_device: Option<Cow<'a, str>>,
@@ -177,6 +178,7 @@ impl<'a> Row<'a> {
             base: document_to_sql(base),
             server: document_to_sql(conflict.server.document.as_ref()),
             server_version: conflict.server.version.to_string(),
+            server_claimed: conflict.server_claimed_micros,
             server_revision: conflict.server.revision.get(),
             server_author: conflict.server.author.as_str().into(),
             server_device: device(&conflict.server),
@@ -217,6 +219,7 @@ impl<'a> Row<'a> {
                 author: UserId::from_stored(&self.server_author),
                 device: device_from_sql(self.server_device.as_deref()),
             },
+            server_claimed_micros: self.server_claimed,
             client: Side {
                 document: document_from_sql(self.client),
                 version: version(&self.client_version)?,

@@ -53,7 +53,10 @@ pub(in crate::rpc) fn conflict_filter(
 }
 
 /// An empty text is none.
-fn given<T>(text: &str, parse: fn(&str) -> Result<T, String>) -> Result<Option<T>, String> {
+pub(super) fn given<T>(
+    text: &str,
+    parse: fn(&str) -> Result<T, String>,
+) -> Result<Option<T>, String> {
     if text.is_empty() { Ok(None) } else { parse(text).map(Some) }
 }
 
@@ -97,7 +100,7 @@ fn choice(
 }
 
 /// A strategy; unspecified means `Manual`.
-pub(in crate::rpc) fn strategy(number: i32) -> Result<Strategy, String> {
+pub(super) fn strategy(number: i32) -> Result<Strategy, String> {
     use proto::Strategy as Wire;
     Ok(match Wire::try_from(number) {
         Ok(Wire::LastWriteWins) => Strategy::LastWriteWins,

@@ -95,7 +95,7 @@ fn relation(relation: Relation) -> proto::ConflictRelation {
     }
 }
 
-fn decision(verdict: Verdict) -> proto::ConflictDecision {
+pub(super) fn decision(verdict: Verdict) -> proto::ConflictDecision {
     match verdict {
         Verdict::Client => proto::ConflictDecision::Client,
         Verdict::Server => proto::ConflictDecision::Server,
@@ -105,7 +105,7 @@ fn decision(verdict: Verdict) -> proto::ConflictDecision {
 }
 
 /// A strategy.
-pub(in crate::rpc) fn strategy(strategy: Strategy) -> proto::Strategy {
+pub(super) fn strategy(strategy: Strategy) -> proto::Strategy {
     match strategy {
         Strategy::LastWriteWins => proto::Strategy::LastWriteWins,
         Strategy::FirstWriteWins => proto::Strategy::FirstWriteWins,

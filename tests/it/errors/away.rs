@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use syncline::auth::{KeyConfig, Verifier};
 use syncline::clock::Clock;
-use syncline::config::{LogConfig, ServerConfig};
+use syncline::config::{LogConfig, Policies, ServerConfig};
 use syncline::postgres::{Options, PrivatePostgres};
 use syncline::rpc::proto::{ChangesSinceRequest, GetStatusRequest, ListRecordsRequest};
 use syncline::server::Server;
@@ -24,6 +24,7 @@ async fn start(postgres: &PrivatePostgres) -> Server {
         database_connections: 2,
         max_connections: 10,
         clock_skew: Duration::from_secs(60),
+        policies: Policies::default(),
         ring_bytes: 1 << 20,
         shutdown_deadline: Duration::from_secs(5),
         reflection: false,
@@ -33,7 +34,7 @@ async fn start(postgres: &PrivatePostgres) -> Server {
     store.migrate().await.unwrap();
     let listener = TcpListener::bind(config.listen).await.unwrap();
     let verifier = Verifier::new(&KeyConfig::Secret(SECRET.into()), ISSUER, AUDIENCE).unwrap();
-    Server::start(listener, store, verifier, Clock::system(), &config).unwrap()
+    Server::start(listener, store, verifier, Clock::system(), &config).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

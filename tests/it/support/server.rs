@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use syncline::auth::{KeyConfig, Minter, Verifier};
 use syncline::clock::Clock;
-use syncline::config::{LogConfig, ServerConfig};
+use syncline::config::{LogConfig, Policies, ServerConfig};
 use syncline::domain::UserId;
 use syncline::server::Server;
 use syncline::store::Store;
@@ -62,6 +62,7 @@ impl TestServer {
             database_connections: 4,
             max_connections: 1_000,
             clock_skew: Duration::from_secs(60),
+            policies: Policies::default(),
             ring_bytes: 16 << 20,
             shutdown_deadline: Duration::from_secs(5),
             reflection: true,
@@ -69,7 +70,7 @@ impl TestServer {
         change(&mut config);
         let listener = TcpListener::bind(config.listen).await.unwrap();
         let verifier = Verifier::new(&KeyConfig::Secret(SECRET.into()), ISSUER, AUDIENCE).unwrap();
-        let server = Server::start(listener, store, verifier, clock, &config).unwrap();
+        let server = Server::start(listener, store, verifier, clock, &config).await.unwrap();
         Self { server }
     }
 

@@ -1,0 +1,109 @@
+//! PolicyService: what collections do with concurrent writes.
+
+use prost::Message;
+use tonic::{Request, Response, Status};
+
+use super::proto::server::policy_service_server::PolicyService;
+use super::service::{Service, principal};
+use super::{from_proto, proto, status, to_proto};
+use crate::app::{Condition, NewPolicy};
+use crate::auth::{Grant, Principal};
+use crate::domain::{CollectionName, Policy, limits};
+
+#[tonic::async_trait]
+impl PolicyService for Service {
+    async fn set_policy(
+        &self,
+        request: Request<proto::SetPolicyRequest>,
+    ) -> Result<Response<proto::SetPolicyResponse>, Status> {
+        let principal = granted(&request)?;
+        let wire = request.into_inner();
+        let (policy, condition) = from_proto::policy_to_set(&wire).map_err(status::invalid)?;
+        let (collection, policy) = policy;
+        let new = self.new_policy(&principal, collection, Some(policy), condition);
+        let stored = self.app.set_policy(new).await?;
+        let policy = to_proto::policy(&stored);
+        Ok(Response::new(proto::SetPolicyResponse { policy }))
+    }
+
+    async fn get_policy(
+        &self,
+        request: Request<proto::GetPolicyRequest>,
+    ) -> Result<Response<proto::GetPolicyResponse>, Status> {
+        let wire = request.into_inner();
+        let (collection, version) = from_proto::policy_version(&wire).map_err(status::invalid)?;
+        let stored = self.app.policy(collection, version).await?;
+        let policy = to_proto::policy(&stored);
+        Ok(Response::new(proto::GetPolicyResponse { policy }))
+    }
+
+    async fn list_policies(
+        &self,
+        _request: Request<proto::ListPoliciesRequest>,
+    ) -> Result<Response<proto::ListPoliciesResponse>, Status> {
+        let stored = self.app.policies().await?;
+        let mut policies: Vec<_> = stored.iter().filter_map(to_proto::policy).collect();
+        // The largest schemas go first, until the rest fits.
+        let mut bytes: usize = policies.iter().map(|it| it.encoded_len() + ENTRY_BYTES).sum();
+        let mut by_size: Vec<_> = policies.iter_mut().collect();
+        by_size.sort_by_key(|it| std::cmp::Reverse(it.json_schema.len()));
+        for policy in by_size {
+            if bytes <= limits::MESSAGE_BYTES_MAX {
+                break;
+            }
+            bytes -= std::mem::take(&mut policy.json_schema).len();
+        }
+        Ok(Response::new(proto::ListPoliciesResponse { policies }))
+    }
+
+    async fn delete_policy(
+        &self,
+        request: Request<proto::DeletePolicyRequest>,
+    ) -> Result<Response<proto::DeletePolicyResponse>, Status> {
+        let principal = granted(&request)?;
+        let wire = request.into_inner();
+        let (collection, condition) =
+            from_proto::policy_to_delete(&wire).map_err(status::invalid)?;
+        let new = self.new_policy(&principal, collection, None, condition);
+        let version = self.app.set_policy(new).await?.version;
+        Ok(Response::new(proto::DeletePolicyResponse { version }))
+    }
+
+    async fn preview_policy(
+        &self,
+        request: Request<proto::PreviewPolicyRequest>,
+    ) -> Result<Response<proto::PreviewPolicyResponse>, Status> {
+        let (_principal, space) = self.space(&request, &request.get_ref().space)?;
+        let wire = request.into_inner();
+        let (collection, policy, entries_max) =
+            from_proto::preview(&wire).map_err(status::invalid)?;
+        let preview = self.app.preview(space, collection, policy, entries_max).await?;
+        Ok(Response::new(to_proto::preview(&preview)))
+    }
+}
+
+/// What a policy takes in a list beside itself.
+const ENTRY_BYTES: usize = 8;
+
+impl Service {
+    fn new_policy(
+        &self,
+        principal: &Principal,
+        collection: CollectionName,
+        policy: Option<Policy>,
+        condition: Condition,
+    ) -> NewPolicy {
+        let author = Some(principal.user.as_str().to_owned());
+        NewPolicy { collection, policy, author, set_at: self.clock.now(), condition }
+    }
+}
+
+/// The caller, if they may set policies.
+fn granted<T>(request: &Request<T>) -> Result<Principal, Status> {
+    let principal = principal(request)?;
+    if principal.grants.contains(&Grant::Policies) {
+        Ok(principal)
+    } else {
+        Err(status::not_granted(Grant::Policies))
+    }
+}

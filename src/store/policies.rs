@@ -1,0 +1,216 @@
+//! Policies: every version of them, in the order of their commits.
+
+use std::sync::Arc;
+
+use sqlx::postgres::PgRow;
+use sqlx::types::Json;
+use sqlx::{Connection, PgConnection, Row};
+use time::OffsetDateTime;
+
+use super::row::{self, change_columns};
+use super::{Error, Store};
+use crate::domain::{Change, CollectionName, Policy, Revision, SpaceId, limits};
+
+/// A policy as it is stored; None = it was deleted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredPolicy {
+    pub collection: CollectionName,
+    pub version: i64,
+    pub policy: Option<Policy>,
+    /// None if it came from the configuration file.
+    pub author: Option<String>,
+    pub set_at: OffsetDateTime,
+}
+
+/// What to store.
+#[derive(Clone, Debug)]
+pub struct NewPolicy {
+    pub collection: CollectionName,
+    /// None deletes it.
+    pub policy: Option<Policy>,
+    pub author: Option<String>,
+    pub set_at: OffsetDateTime,
+    pub condition: Condition,
+}
+
+/// When to store it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    Always,
+    /// This version is set, 0 standing for none that is.
+    Version(i64),
+    /// None was ever set by anybody, and the file's last one is another.
+    FromFile,
+}
+
+/// What became of it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SetOutcome {
+    Stored(StoredPolicy),
+    /// The condition does not hold: this version is set, 0 if none is.
+    Refused {
+        version: i64,
+    },
+    /// There are as many policies as there may be.
+    TooMany,
+}
+
+/// What is read of writes at once: with the largest documents still a few MiB.
+const WRITES_AT_ONCE: usize = 50;
+/// So many of a space's last changes are looked through for writes.
+const WRITES_LOOKED_THROUGH: i64 = 20_000;
+
+const LAST_WRITES: &str = concat!(
+    "select ",
+    change_columns!("c"),
+    " from changes c
+     where c.space_id = $1 and c.revision < $3
+         and c.revision > (select s.head - $5 from spaces s where s.id = $1)
+         and c.collection = $2 and c.document is not null
+     order by c.revision desc limit $4"
+);
+
+impl Store {
+    /// The number of the last policy that was set or deleted; 0 if none was.
+    pub async fn policies_number(&self) -> Result<i64, Error> {
+        let rows = self.read(sqlx::query("select max(number) from policies")).await?;
+        let number: Option<i64> = rows.first().map(|row| row.try_get(0)).transpose()?.flatten();
+        Ok(number.unwrap_or(0))
+    }
+
+    /// The last version of each, by collection, without those that were deleted,
+    /// and the number of the last one.
+    pub async fn policies(&self) -> Result<(Vec<StoredPolicy>, i64), Error> {
+        const ALL: &str = "select p.collection, p.version, p.policy, p.author, p.set_at, p.number
+             from policies p
+             where not exists (
+                 select from policies later
+                 where later.collection = p.collection and later.version > p.version
+             )
+             order by p.collection";
+        let rows = self.read(sqlx::query(ALL)).await?;
+        let mut number = 0;
+        let mut policies = Vec::new();
+        for row in &rows {
+            number = number.max(row.try_get(5)?);
+            policies.push(from_row(row)?);
+        }
+        policies.retain(|it| it.policy.is_some());
+        Ok((policies, number))
+    }
+
+    /// A version of a collection's policy; None = the last one.
+    pub async fn policy(
+        &self,
+        collection: &CollectionName,
+        version: Option<i64>,
+    ) -> Result<Option<StoredPolicy>, Error> {
+        const ONE: &str = "select collection, version, policy, author, set_at from policies
+             where collection = $1 and ($2::bigint is null or version = $2)
+             order by version desc limit 1";
+        let query = sqlx::query(ONE).bind(collection.as_str()).bind(version);
+        self.read(query).await?.first().map(from_row).transpose()
+    }
+
+    /// The last writes of documents of a collection before a revision, the latest
+    /// first; of a space's last changes only, so that a collection that is rarely
+    /// written does not cost the whole log.
+    pub async fn last_writes(
+        &self,
+        space: SpaceId,
+        collection: &CollectionName,
+        before: Option<Revision>,
+        entries_max: usize,
+    ) -> Result<Vec<Arc<Change>>, Error> {
+        let rows = sqlx::query(LAST_WRITES)
+            .bind(space.0)
+            .bind(collection.as_str())
+            .bind(before.unwrap_or(Revision::MAX).get())
+            .bind(i64::try_from(entries_max.min(WRITES_AT_ONCE)).unwrap_or(i64::MAX))
+            .bind(WRITES_LOOKED_THROUGH);
+        let rows = self.read(rows).await?;
+        let changes = rows.iter().map(|row| Ok(Arc::new(row::change(row, 0)?)));
+        let mut changes = changes.collect::<Result<Vec<_>, Error>>()?;
+        changes.sort_by_key(|change| std::cmp::Reverse(change.revision));
+        Ok(changes)
+    }
+
+    /// Stores those policies whose conditions hold. Whoever else does so waits:
+    /// numbers follow the order of commits. Not cancel safe.
+    pub async fn set_policies(&self, policies: &[NewPolicy]) -> Result<Vec<SetOutcome>, Error> {
+        const LOCK: &str = "lock table policies in share row exclusive mode";
+        let mut connection = self.connection().await?;
+        let mut transaction = connection.begin().await?;
+        sqlx::raw_sql(LOCK).execute(&mut *transaction).await?;
+        let mut outcomes = Vec::new();
+        for new in policies {
+            outcomes.push(set(&mut transaction, new).await?);
+        }
+        transaction.commit().await?;
+        connection.close().await?;
+        Ok(outcomes)
+    }
+}
+
+async fn set(connection: &mut PgConnection, new: &NewPolicy) -> Result<SetOutcome, Error> {
+    const LAST: &str = "select collection, version, policy, author, set_at from policies
+         where collection = $1 order by version desc limit 1";
+    const COUNT: &str = "select count(*) from policies p
+         where policy is not null and not exists (
+             select from policies later
+             where later.collection = p.collection and later.version > p.version
+         )";
+    const INSERT: &str =
+        "insert into policies (collection, version, number, policy, author, set_at)
+         select $1, $2, coalesce(max(number), 0) + 1, $3, $4, $5 from policies";
+    let name = new.collection.as_str();
+    let last = sqlx::query(LAST).bind(name).fetch_optional(&mut *connection).await?;
+    let last = last.as_ref().map(from_row).transpose()?;
+    let set = last.as_ref().filter(|it| it.policy.is_some()).map_or(0, |it| it.version);
+    let holds = match new.condition {
+        Condition::Always => true,
+        Condition::Version(version) => version == set,
+        Condition::FromFile => {
+            last.as_ref().is_none_or(|last| last.author.is_none() && last.policy != new.policy)
+        }
+    };
+    // What is not set cannot be deleted, whatever the condition.
+    if !holds || (new.policy.is_none() && set == 0) {
+        return Ok(SetOutcome::Refused { version: set });
+    }
+    if set == 0 && new.policy.is_some() {
+        let count: i64 = sqlx::query(COUNT).fetch_one(&mut *connection).await?.try_get(0)?;
+        if count >= i64::try_from(limits::POLICIES_MAX).unwrap_or(i64::MAX) {
+            return Ok(SetOutcome::TooMany);
+        }
+    }
+    let version = last.map_or(0, |last| last.version) + 1;
+    sqlx::query(INSERT)
+        .bind(name)
+        .bind(version)
+        .bind(new.policy.as_ref().map(Json))
+        .bind(new.author.as_deref().unwrap_or_default())
+        .bind(new.set_at)
+        .execute(connection)
+        .await?;
+    let NewPolicy { collection, policy, author, set_at, condition: _ } = new.clone();
+    Ok(SetOutcome::Stored(StoredPolicy { collection, version, policy, author, set_at }))
+}
+
+/// From the columns collection, version, policy, author and set_at.
+fn from_row(row: &PgRow) -> Result<StoredPolicy, Error> {
+    let collection: &str = row.try_get(0)?;
+    let policy: Option<Json<serde_json::Value>> = row.try_get(2)?;
+    let policy = policy.map(|Json(stored)| serde_json::from_value(stored)).transpose();
+    let policy = policy.map_err(|error| {
+        Error::Corrupt(format!("the policy of {collection:?}, which cannot be read: {error}"))
+    })?;
+    let author: &str = row.try_get(3)?;
+    Ok(StoredPolicy {
+        collection: CollectionName::from_stored(collection),
+        version: row.try_get(1)?,
+        policy,
+        author: (!author.is_empty()).then(|| author.to_owned()),
+        set_at: row.try_get(4)?,
+    })
+}
