@@ -296,10 +296,8 @@ impl<'a> Sides<'a> {
         // Where rules decide all that the client wrote, there is no more to decide.
         let by_rules = !ruled.is_empty() && ruled.len() == self.edits.len();
         let winner = if by_rules { Winner::Server } else { self.winner(self.server_version) };
-        let agreed = |edit: &Edit| value_at(server, &edit.path) == edit.value().as_ref();
         let result = match winner {
             _ if open => Resolved::Open,
-            Winner::Nobody if self.edits.iter().all(agreed) => Resolved::Server,
             Winner::Nobody => Resolved::Open,
             Winner::Server => self.becomes(&fields, ruled.is_empty() || is_void),
             Winner::Client => {
