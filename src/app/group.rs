@@ -101,10 +101,11 @@ pub(super) async fn decide(
             }
             let mut bases = group.bases(cache, loaded)?;
             let mut plan = Plan::new(&bases, group, mode);
-            let mut searched = false;
+            let (mut searched, mut asked) = (false, Asked::default());
             loop {
                 let lacks = plan.lacks();
                 if !lacks.is_empty() {
+                    asked.note(&lacks)?;
                     basis::extend(&mut bases, writer.find(&lacks).await?);
                 } else if !searched && !plan.verdicts.iter().all(took_effect_or_replayed) {
                     // What took effect before must not be answered otherwise now. For
@@ -142,11 +143,13 @@ async fn decide_locked(
     }
     let mut bases = group.bases(cache, loaded)?;
     let mut plan = Plan::new(&bases, group, Mode::Locked);
+    let mut asked = Asked::default();
     loop {
         let lacks = plan.lacks();
         if lacks.is_empty() {
             break;
         }
+        asked.note(&lacks)?;
         basis::extend(&mut bases, locked.find(&lacks).await?);
         plan = Plan::new(&bases, group, Mode::Locked);
     }
@@ -159,6 +162,21 @@ async fn decide_locked(
     *decided = Some(plan.verdicts.clone());
     locked.commit().await?;
     Ok(plan.committed(cache))
+}
+
+/// What was asked for, so that no decision can ask for ever.
+#[derive(Default)]
+struct Asked(HashSet<(SpaceId, Lack)>);
+
+impl Asked {
+    fn note(&mut self, lacks: &[(SpaceId, Lack)]) -> Result<(), store::Error> {
+        match lacks.iter().find(|lack| !self.0.insert((*lack).clone())) {
+            None => Ok(()),
+            Some((_, lack)) => {
+                Err(store::Error::Corrupt(format!("a decision asked twice for {lack:?}")))
+            }
+        }
+    }
 }
 
 /// With all earlier answers.

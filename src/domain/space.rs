@@ -135,10 +135,9 @@ pub struct Writes {
 impl SpaceState {
     /// A space of which this is known.
     pub fn new(known: Known, rules: Rules) -> Self {
-        let mut open = known.open;
         let slot = |record: Arc<Record>| {
             let none = (record.open_conflicts == 0).then(Vec::new);
-            let open = open.remove(&record.key).or(none);
+            let open = known.open.get(&record.key).cloned().or(none);
             let (stored, current) = (Some(Arc::clone(&record)), Some(Arc::clone(&record)));
             (record.key.clone(), Slot { stored, current, open })
         };

@@ -361,11 +361,12 @@ async fn a_mutation_that_another_replica_decided_meanwhile_is_a_replay() {
     let second = async || waiting_since(&mut watching).await.filter(|since| *since > first);
     wait_for("a second attempt", second).await;
     for sql in [
-        "insert into changes select a.id, c.revision, c.collection, c.id, c.action, c.document,
-             c.previous_revision, c.author, c.device, c.mutation_id, c.fingerprint, c.committed_at
+        "insert into changes
+         select (jsonb_populate_record(c, jsonb_build_object('space_id', a.id))).*
          from changes c, spaces a where a.name = 'users/alice'",
-        "insert into latest select a.id, l.collection, l.id, l.revision, l.foreign_revision,
-             l.deleted, l.bytes from latest l, spaces a where a.name = 'users/alice'",
+        "insert into latest
+         select (jsonb_populate_record(l, jsonb_build_object('space_id', a.id))).*
+         from latest l, spaces a where a.name = 'users/alice'",
         "update spaces set head = 1 where name = 'users/alice'",
         "commit",
     ] {

@@ -268,3 +268,28 @@ fn spaces_keep_what_was_loaded_apart_from_what_changed() {
     assert_eq!((revisions(&writes.updates), revisions(&writes.inserts)), (vec![2], vec![3]));
     assert_eq!(state.records().count(), 2);
 }
+
+/// What is cached of a record once came in for each mutation that names it, and all but the first
+/// of them without its open conflicts, which were then asked for again and again.
+#[test]
+fn a_record_that_comes_twice_keeps_its_open_conflicts() {
+    let mut stored = Stored::default();
+    let put = |base| content("1", Operation::Put(document("{}")), Some(base));
+    for (id, base) in [("a", 0), ("b", 0)] {
+        stored.commit(&[request("", false, vec![mutation(id, None, None, put(base))])]);
+    }
+    let record = Arc::clone(&stored.records[&key("1")]);
+    assert_eq!(record.open_conflicts, 1);
+    let open = stored.open(&record.key).map(|logged| logged.conflict.as_open()).collect();
+    let known = Known {
+        head: stored.head,
+        records: vec![Arc::clone(&record), Arc::clone(&record)],
+        open: [(record.key.clone(), open)].into_iter().collect(),
+        ..Known::default()
+    };
+    let mut state = SpaceState::new(known, Rules::default());
+    let knew = request("", false, vec![mutation("c", None, None, put(1))]);
+    state.decide(&knew, OffsetDateTime::UNIX_EPOCH).unwrap();
+    assert_eq!(state.lacks(), []);
+    assert_eq!(state.writes().closed.len(), 1);
+}

@@ -1,0 +1,122 @@
+//! The statements that write. Each part of them costs a group time, also where it
+//! has nothing to do, so there are several.
+
+pub(super) const LOCK_HEADS: &str =
+    "select id from spaces where id = any($1) order by id for update";
+
+/// All changes of a group: the log, what is latest, and the heads, in one statement.
+/// `state` is 1 for a record's last change in this group when the record is new,
+/// 2 when it has a row, 0 for earlier changes of the group to the same record.
+///
+/// Documents are unnested once, for the log; what the rest needs is unnested
+/// apart, because rows that several parts read are copied for it.
+///
+/// The heads are moved from what was known to what was decided; if one of them,
+/// its count of stored answers, or its epoch is not what it was, the last line
+/// makes the whole statement fail. So does a row that is there already: of a
+/// mutation that took effect before, or of a record that was taken for new.
+macro_rules! write_changes {
+    ($condition:expr $(, $more:expr)*) => {
+        concat!(
+            "with w as (
+                 select * from unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[],
+                     $12::integer[], $13::smallint[], $20::integer[])
+                 as w (space_id, revision, collection, id, open_conflicts, state, bytes)
+             ), moved as (
+                 update spaces s set head = h.head, answered = s.answered + h.answers,
+                     conflicts = h.conflicts
+                 from unnest($14::uuid[], $15::bigint[], $16::bigint[], $18::bigint[],
+                     $19::bigint[], $21::uuid[], $27::bigint[])
+                     h (id, before, head, answered, answers, epoch, conflicts)
+                 where s.id = h.id and s.head = h.before and s.answered = h.answered
+                     and s.epoch = h.epoch
+                 returning 1
+             ), logged as (
+                 insert into changes (space_id, revision, collection, id, action, document,
+                     previous_revision, author, device, mutation_id, fingerprint, micros,
+                     sequence, parents, others, settlement, committed_at)
+                 select *, $17::timestamptz
+                 from unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::smallint[],
+                     $6::text[], $7::bigint[], $8::text[], $9::text[], $10::text[], $11::bytea[],
+                     $22::bigint[], $23::bigint[], $24::text[], $25::text[], $26::text[])
+             ), inserted as (
+                 insert into latest (space_id, collection, id, revision, open_conflicts,
+                     deleted, bytes)
+                 select space_id, collection, id, revision, open_conflicts, bytes is null,
+                     coalesce(bytes, 0)
+                 from w where state = 1
+             )",
+            $($more,)*
+            " select case when count(*) = cardinality($14) ", $condition, "
+                  then 0 else 1 / (count(*) - count(*)) end
+              from moved"
+        )
+    };
+}
+
+/// New records only: what most groups are. Each further part costs a group
+/// time, also when it has nothing to do.
+pub(super) const WRITE_NEW: &str = write_changes!("");
+
+/// What a group with known records has in addition.
+macro_rules! updated {
+    () => {
+        ", updated as (
+         insert into latest (space_id, collection, id, revision, open_conflicts, deleted, bytes)
+         select space_id, collection, id, revision, open_conflicts, bytes is null,
+             coalesce(bytes, 0)
+         from w where state = 2
+         on conflict (space_id, collection, id) do update
+         set revision = excluded.revision, open_conflicts = excluded.open_conflicts,
+             deleted = excluded.deleted, bytes = excluded.bytes
+     )"
+    };
+}
+
+/// New and known records.
+pub(super) const WRITE_CHANGES: &str = write_changes!("", updated!());
+
+/// What a group with conflicts has in addition.
+macro_rules! conflicts {
+    () => {
+        ", found as (
+         insert into conflicts select * from json_populate_recordset(null::conflicts, $28::text::json)
+     ), closed as (
+         update conflicts k set number = c.number, moved_at = c.moved_at, state = c.state,
+             closing = c.closing, expires_at = c.expires_at
+         from json_populate_recordset(null::conflicts, $29::text::json) c
+         where k.space_id = c.space_id and k.mutation_id = c.mutation_id
+     ), touched as (
+         update latest l set open_conflicts = t.open_conflicts
+         from unnest($30::uuid[], $31::text[], $32::text[], $33::integer[])
+             t (space_id, collection, id, open_conflicts)
+         where l.space_id = t.space_id and l.collection = t.collection and l.id = t.id
+     )"
+    };
+}
+
+/// The same with conflicts.
+pub(super) const WRITE_CONFLICTS: &str = write_changes!("", updated!(), conflicts!());
+
+/// The same with answers that no change stands for, and with sequences; only
+/// if none of the mutations has such an answer already.
+pub(super) const WRITE_ALL: &str = write_changes!(
+    "and not exists (
+         select from unnest($1::uuid[], $10::text[]) m (space_id, mutation_id)
+         join answers a on a.space_id = m.space_id and a.mutation_id = m.mutation_id
+     )",
+    updated!(),
+    conflicts!(),
+    ", answered as (
+         insert into answers (space_id, mutation_id, fingerprint, outcome, record_revision,
+             rejection, answered_at)
+         select *, $17 from unnest($34::uuid[], $35::text[], $36::bytea[], $37::smallint[],
+             $38::bigint[], $39::jsonb[])
+     ), sequenced as (
+         insert into devices (space_id, device, sequence, updated_at)
+         select *, $17 from unnest($40::uuid[], $41::text[], $42::bigint[])
+         on conflict (space_id, device) do update
+         set sequence = greatest(devices.sequence, excluded.sequence),
+             updated_at = excluded.updated_at
+     )"
+);
