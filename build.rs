@@ -16,7 +16,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     // Messages and the client; then the server, whose large answers are bytes
     // that were encoded once for everybody.
-    tonic_prost_build::configure().bytes(".").build_server(false).compile_fds(files.clone())?;
+    tonic_prost_build::configure()
+        .bytes(".")
+        // Much larger than the other frames.
+        .boxed(".syncline.v1.SubscribeResponse.frame.conflict")
+        .build_server(false)
+        .compile_fds(files.clone())?;
     let server = out.join("server");
     std::fs::create_dir_all(&server)?;
     tonic_prost_build::configure()

@@ -243,17 +243,15 @@ impl Minter {
     ) -> Result<String, KeyError> {
         let ttl_seconds = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX);
         let expires_at = now_unix_seconds.saturating_add(ttl_seconds).min(NUMERIC_DATE_MAX);
-        let mut claims = json!({
+        let grants: Vec<_> = self.grants.iter().map(|grant| grant.as_str()).collect();
+        let claims = json!({
             "sub": user.as_str(),
             "iss": issuer,
             "aud": audience,
             "iat": now_unix_seconds,
             "exp": expires_at,
+            "grants": grants,
         });
-        if !self.grants.is_empty() {
-            let grants: Vec<_> = self.grants.iter().map(|grant| grant.as_str()).collect();
-            claims["grants"] = json!(grants);
-        }
         let header = jsonwebtoken::Header::new(self.algorithm);
         jsonwebtoken::encode(&header, &claims, &self.key).map_err(KeyError::Signing)
     }

@@ -98,7 +98,7 @@ pub enum BenchTarget {
         /// Its address.
         uri: http::Uri,
         /// Signs tokens that it accepts.
-        signer: Signer,
+        signer: Box<Signer>,
         /// Its database, to measure that as well.
         database_url: Option<Secret>,
     },
@@ -242,7 +242,7 @@ fn bench(args: BenchArgs) -> Result<BenchConfig, Error> {
     let target = match args.target {
         Some(uri) => BenchTarget::Remote {
             uri,
-            signer: signer(args.signer)?,
+            signer: Box::new(signer(args.signer)?),
             database_url: database(args.database)?,
         },
         None => BenchTarget::Dev,

@@ -71,7 +71,7 @@ impl Target {
             BenchTarget::Dev => Self::start(run).await,
             BenchTarget::Remote { uri, signer, database_url } => Ok(Self {
                 uri: uri.to_string(),
-                tokens: Tokens::Remote(signer),
+                tokens: Tokens::Remote(*signer),
                 database_url: database_url.map(|url| url.expose().to_owned()),
                 private: None,
                 run,

@@ -66,6 +66,8 @@ pub const CONFLICT_PATHS_MAX: usize = 100;
 pub const CLAIMED_PATHS_MAX: usize = 1_000;
 /// Policies that are set: every replica holds all of them.
 pub const POLICIES_MAX: usize = 1_000;
+/// A policy with its schema, as JSON.
+pub const POLICY_BYTES_MAX: usize = 256 << 10;
 /// Rules in a policy: each overlap is held against all of them.
 pub const POLICY_FIELDS_MAX: usize = 100;
 /// A JSON Schema as text.

@@ -87,7 +87,7 @@ impl PastLog {
         // Of what a vector has not covered, the oldest tells where the ways part.
         let foreign = |it: &&Arc<Change>| device.is_none() || it.device.as_ref() != device;
         let unseen = |it: &&Arc<Change>| foreign(it) && !seen.covers(&it.entry());
-        let parts = after.iter().rposition(|it| unseen(&it)).map_or(0, |index| index + 1);
+        let parts = after.iter().rposition(unseen).map_or(0, |index| index + 1);
         let base_micros = after.get(parts).copied().or(base).map_or(0, |it| it.micros);
         let base = after.get(parts).copied().or(base).and_then(|it| it.document.clone());
         let base = Base::Known(base);

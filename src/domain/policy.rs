@@ -133,7 +133,19 @@ impl Policy {
                 _ => {}
             }
         }
+        let (bytes, max) = (self.size_bytes(), limits::POLICY_BYTES_MAX);
+        if bytes > max {
+            found.push(Violation::new(
+                "fields",
+                format!("make a policy of {bytes} bytes; at most {max}"),
+            ));
+        }
         found
+    }
+
+    /// What it takes when it is stored.
+    fn size_bytes(&self) -> usize {
+        serde_json::to_string(self).map_or(usize::MAX, |text| text.len())
     }
 }
 

@@ -1,5 +1,7 @@
 //! PolicyService: what collections do with concurrent writes.
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use prost::Message;
 use tonic::{Request, Response, Status};
 
@@ -8,7 +10,7 @@ use super::service::{Service, principal};
 use super::{from_proto, proto, status, to_proto};
 use crate::app::{Condition, NewPolicy};
 use crate::auth::{Grant, Principal};
-use crate::domain::{CollectionName, Policy, limits};
+use crate::domain::{CollectionName, Policy, Violation, limits};
 
 #[tonic::async_trait]
 impl PolicyService for Service {
@@ -39,21 +41,26 @@ impl PolicyService for Service {
 
     async fn list_policies(
         &self,
-        _request: Request<proto::ListPoliciesRequest>,
+        request: Request<proto::ListPoliciesRequest>,
     ) -> Result<Response<proto::ListPoliciesResponse>, Status> {
+        let wire = request.into_inner();
+        let entries_max = from_proto::page_size(wire.page_size).map_err(status::invalid)?;
+        let after = parse_token(&wire.page_token).map_err(status::invalid)?;
         let stored = self.app.policies().await?;
-        let mut policies: Vec<_> = stored.iter().filter_map(to_proto::policy).collect();
-        // The largest schemas go first, until the rest fits.
-        let mut bytes: usize = policies.iter().map(|it| it.encoded_len() + ENTRY_BYTES).sum();
-        let mut by_size: Vec<_> = policies.iter_mut().collect();
-        by_size.sort_by_key(|it| std::cmp::Reverse(it.json_schema.len()));
-        for policy in by_size {
-            if bytes <= limits::MESSAGE_BYTES_MAX {
-                break;
-            }
-            bytes -= std::mem::take(&mut policy.json_schema).len();
+        let rest = stored.iter().filter(|it| Some(it.collection.as_str()) > after.as_deref());
+        let mut rest = rest.filter_map(to_proto::policy).peekable();
+        let (mut policies, mut bytes) = (Vec::new(), 0);
+        while policies.len() < entries_max
+            && let Some(policy) = rest.next_if(|it| {
+                bytes += it.encoded_len() + ENTRY_BYTES;
+                bytes <= PAGE_BYTES_MAX || policies.is_empty()
+            })
+        {
+            policies.push(policy);
         }
-        Ok(Response::new(proto::ListPoliciesResponse { policies }))
+        let last = policies.last().filter(|_| rest.peek().is_some());
+        let next_page_token = last.map_or_else(String::new, |it| BASE64.encode(&it.collection));
+        Ok(Response::new(proto::ListPoliciesResponse { policies, next_page_token }))
     }
 
     async fn delete_policy(
@@ -84,6 +91,8 @@ impl PolicyService for Service {
 
 /// What a policy takes in a list beside itself.
 const ENTRY_BYTES: usize = 8;
+/// Policies of a page, beside what else is in it.
+const PAGE_BYTES_MAX: usize = limits::MESSAGE_BYTES_MAX - (1 << 10);
 
 impl Service {
     fn new_policy(
@@ -106,4 +115,14 @@ fn granted<T>(request: &Request<T>) -> Result<Principal, Status> {
     } else {
         Err(status::not_granted(Grant::Policies))
     }
+}
+
+/// The collection after which a page begins, or None for the first page.
+fn parse_token(text: &str) -> Result<Option<String>, Vec<Violation>> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let name = BASE64.decode(text).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    let rule = "is not a page token of this server";
+    name.map(Some).ok_or_else(|| vec![Violation::new("page_token", rule)])
 }

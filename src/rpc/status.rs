@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::app::Error;
 use crate::auth::Grant;
 use crate::chain::Chain;
-use crate::domain::{CursorFault, Refusal, Violation, limits};
+use crate::domain::{CursorFault, Epoch, Refusal, Revision, Violation, limits};
 use crate::store;
 
 /// Stands in every ErrorInfo of this service.
@@ -89,14 +89,12 @@ pub(super) fn internal(cause: &(dyn std::error::Error + 'static)) -> Status {
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
         match error {
-            Error::SpaceNotFound => status(
-                Code::NotFound,
+            Error::SpaceNotFound => not_found(
                 "SPACE_NOT_FOUND",
                 "the space does not exist; leave `space` empty for your own",
-                [],
             ),
             Error::RecordNotFound { deleted_at: None } => {
-                status(Code::NotFound, "RECORD_NOT_FOUND", "the record does not exist", [])
+                not_found("RECORD_NOT_FOUND", "the record does not exist")
             }
             Error::RecordNotFound { deleted_at: Some(revision) } => status(
                 Code::NotFound,
@@ -104,18 +102,12 @@ impl From<Error> for Status {
                 format!("the record was deleted at revision {revision}"),
                 [("deleted_at", revision.to_string())],
             ),
-            Error::ConflictNotFound => status(
-                Code::NotFound,
-                "CONFLICT_NOT_FOUND",
-                "the conflict does not exist, or is no longer kept",
-                [],
-            ),
-            Error::PolicyNotFound => status(
-                Code::NotFound,
-                "POLICY_NOT_FOUND",
-                "the collection has no such policy; see ListPolicies",
-                [],
-            ),
+            Error::ConflictNotFound => {
+                not_found("CONFLICT_NOT_FOUND", "the conflict does not exist, or is no longer kept")
+            }
+            Error::PolicyNotFound => {
+                not_found("POLICY_NOT_FOUND", "the collection has no such policy; see ListPolicies")
+            }
             Error::PolicyChanged { version } => status(
                 Code::FailedPrecondition,
                 "POLICY_CHANGED",
@@ -128,19 +120,7 @@ impl From<Error> for Status {
                 status(Code::FailedPrecondition, "TOO_MANY_POLICIES", message, [])
             }
             Error::Refused(refusal) => refused(refusal),
-            Error::Cursor { fault, epoch, head, floor } => {
-                let (reason, message) = cursor_fault(fault);
-                status(
-                    Code::FailedPrecondition,
-                    reason,
-                    format!("{message}; begin again from revision 0"),
-                    [
-                        ("epoch", epoch.to_string()),
-                        ("head", head.to_string()),
-                        ("floor", floor.to_string()),
-                    ],
-                )
-            }
+            Error::Cursor { fault, epoch, head, floor } => cursor(fault, epoch, head, floor),
             Error::Overloaded => retryable(
                 Code::ResourceExhausted,
                 "OVERLOADED",
@@ -190,6 +170,19 @@ fn refused(refusal: Refusal) -> Status {
             [("expected", expected.to_string()), ("got", got.to_string())],
         ),
     }
+}
+
+/// A cursor that cannot be resumed, and where the space is.
+fn cursor(fault: CursorFault, epoch: Epoch, head: Revision, floor: Revision) -> Status {
+    let (reason, message) = cursor_fault(fault);
+    let places =
+        [("epoch", epoch.to_string()), ("head", head.to_string()), ("floor", floor.to_string())];
+    let message = format!("{message}; begin again from revision 0");
+    status(Code::FailedPrecondition, reason, message, places)
+}
+
+fn not_found(reason: &'static str, message: &str) -> Status {
+    status(Code::NotFound, reason, message, [])
 }
 
 /// The reason and the words for a cursor that cannot be resumed.

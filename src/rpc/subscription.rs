@@ -93,10 +93,9 @@ impl Subscription {
         for (_, conflict) in &page.conflicts {
             let documents = conflict.document_bytes() <= limits::FRAME_DOCUMENT_BYTES_MAX;
             let conflict = to_proto::conflict(conflict, self.view.form, documents);
-            frames.push(encode(Response::Conflict(proto::ConflictFrame {
-                subscription_id: self.id.clone(),
-                conflict: Some(conflict),
-            })));
+            let subscription_id = self.id.clone();
+            let frame = proto::ConflictFrame { subscription_id, conflict: Some(conflict) };
+            frames.push(encode(Response::Conflict(Box::new(frame))));
         }
         let last = page.conflicts.last().map(|(place, _)| *place).filter(|_| page.has_more);
         let end = ConflictPlace { moved_at: at.head, number: at.conflicts };

@@ -10,7 +10,7 @@ use syncline::domain::{
 };
 use time::OffsetDateTime;
 
-use super::{MEETINGS, Meeting, Seen, Table, tables};
+use super::{MEETINGS, Meeting, Seen, Table, operation, tables};
 
 #[test]
 fn the_decision_is_what_the_tables_say() {
@@ -65,13 +65,13 @@ fn meet(table: &Table, policy: &Policy, meeting: Meeting) -> String {
     let mut world = World::new(Policy { mode: meeting.mode(), ..policy.clone() });
     let [base_micros, server_micros, client_micros] = meeting.micros();
     let mut base = 0;
-    if let Some(operation) = &table.base {
-        assert!(world.write("seed", operation.clone(), 0, base_micros).took_effect());
+    if let Some(text) = &table.base {
+        assert!(world.write("seed", operation(text), 0, base_micros).took_effect());
         base = 1;
     }
-    let server = world.write("laptop", table.server.clone(), base, server_micros);
+    let server = world.write("laptop", operation(&table.server), base, server_micros);
     assert!(server.took_effect() && server.conflict().is_none(), "{server:?}");
-    let outcome = world.write("phone", table.client.clone(), base, client_micros);
+    let outcome = world.write("phone", operation(&table.client), base, client_micros);
     let record = Arc::clone(&world.record()[&world.key]);
     let seen = Seen {
         outcome: match &outcome {

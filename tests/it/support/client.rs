@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use syncline::rpc::proto::conflict_service_client::ConflictServiceClient;
+use syncline::rpc::proto::policy_service_client::PolicyServiceClient;
 use syncline::rpc::proto::sync_service_client::SyncServiceClient;
 use syncline::rpc::proto::{
     self, Document, Mutation, MutationResult, PutOperation, RecordKey, document,
@@ -28,6 +30,8 @@ impl Interceptor for Bearer {
 #[derive(Clone, Debug)]
 pub struct Client {
     pub stub: SyncServiceClient<InterceptedService<Channel, Bearer>>,
+    pub conflicts: ConflictServiceClient<InterceptedService<Channel, Bearer>>,
+    pub policies: PolicyServiceClient<InterceptedService<Channel, Bearer>>,
 }
 
 impl Client {
@@ -52,9 +56,14 @@ impl Client {
 
     pub fn on(channel: Channel, token: &str) -> Self {
         let bearer = Bearer(format!("Bearer {token}").parse().unwrap());
-        let stub =
-            SyncServiceClient::with_interceptor(channel, bearer).max_decoding_message_size(4 << 20);
-        Self { stub }
+        let (conflicts, policies) = (channel.clone(), channel.clone());
+        let stub = SyncServiceClient::with_interceptor(channel, bearer.clone());
+        let conflicts = ConflictServiceClient::with_interceptor(conflicts, bearer.clone());
+        Self {
+            stub: stub.max_decoding_message_size(4 << 20),
+            conflicts: conflicts.max_decoding_message_size(4 << 20),
+            policies: PolicyServiceClient::with_interceptor(policies, bearer),
+        }
     }
 
     /// Sends one mutation of the caller's own space.
@@ -71,6 +80,29 @@ impl Client {
     ) -> Result<Vec<MutationResult>, Status> {
         let request = proto::BatchMutateRequest { mutations, atomic, ..Default::default() };
         Ok(self.stub.clone().batch_mutate(request).await?.into_inner().results)
+    }
+
+    /// Sends one mutation from a device.
+    pub async fn mutate_from(
+        &self,
+        device: &str,
+        mutation: Mutation,
+    ) -> Result<MutationResult, Status> {
+        let request = proto::MutateRequest {
+            device: device.into(),
+            mutation: Some(mutation),
+            document_form: proto::DocumentForm::Json.into(),
+            ..Default::default()
+        };
+        Ok(self.stub.clone().mutate(request).await?.into_inner().result.unwrap())
+    }
+
+    /// Sets a policy; its version.
+    pub async fn set_policy(&self, policy: proto::Policy) -> Result<i64, Status> {
+        let policy = Some(policy);
+        let request = proto::SetPolicyRequest { policy, expected_version: None };
+        let answer = self.policies.clone().set_policy(request).await?.into_inner();
+        Ok(answer.policy.unwrap().version)
     }
 
     /// The head of the caller's own space.

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use syncline::auth::{KeyConfig, Minter, Verifier};
+use syncline::auth::{Grant, KeyConfig, Minter, Verifier};
 use syncline::clock::Clock;
 use syncline::config::{LogConfig, Policies, ServerConfig};
 use syncline::domain::UserId;
@@ -88,6 +88,16 @@ impl TestServer {
     /// A client of this user, on a connection of its own.
     pub async fn client(&self, user: &str) -> Client {
         Client::connect(self.address(), &mint(user)).await
+    }
+
+    /// A client of this user, who may set policies.
+    pub async fn admin(&self, user: &str) -> Client {
+        let minter = Minter::new(&KeyConfig::Secret(SECRET.into())).unwrap();
+        let minter = minter.with_grants(vec![Grant::Policies]);
+        let (user, ttl) = (UserId::parse(user).unwrap(), Duration::from_secs(3_600));
+        let now = Clock::system().unix_seconds();
+        let token = minter.mint(&user, ttl, now, ISSUER, AUDIENCE).unwrap();
+        Client::connect(self.address(), &token).await
     }
 
     pub async fn stop(self) {
