@@ -8,6 +8,8 @@ mod bad_inputs;
 #[cfg(test)]
 mod concurrency;
 #[cfg(test)]
+mod conflicts;
+#[cfg(test)]
 mod errors;
 #[cfg(test)]
 mod faults;

@@ -1,0 +1,171 @@
+//! Conflicts on live streams: in order with the changes, once, and after a resume.
+
+use syncline::rpc::proto::resolve_conflict_request::Resolution;
+use syncline::rpc::proto::subscribe_response::Frame;
+use syncline::rpc::proto::{
+    ConflictState, Cursor, GetStatusRequest, KeepClient, ListConflictsRequest, MutationResult,
+    PatchOperation, Policy, RejectionReason, Strategy, SubscribeFrame, mutation::Operation,
+};
+
+use super::{House, based, meet, resolve, tasks};
+use crate::support::{Client, Stream, TestServer, mutation, put, subscribe_frame};
+
+fn with_conflicts(id: &str, cursor: Option<Cursor>) -> SubscribeFrame {
+    SubscribeFrame { conflicts: true, ..subscribe_frame(id, cursor) }
+}
+
+fn show(frame: Frame) -> String {
+    match frame {
+        Frame::Subscribed(it) => format!("subscribed at {}", it.head),
+        Frame::Changes(it) => {
+            let revisions: Vec<_> = it.changes.iter().map(|it| it.revision.to_string()).collect();
+            format!("changes {} up to {}", revisions.join(" "), it.up_to)
+        }
+        Frame::CaughtUp(it) => format!("caught up at {}", it.up_to),
+        Frame::Conflict(it) => {
+            let conflict = it.conflict.unwrap();
+            let state = conflict.state().as_str_name().trim_start_matches("CONFLICT_STATE_");
+            format!("conflict {} {} at {}", conflict.id, state.to_lowercase(), conflict.revision)
+        }
+        other => panic!("not expected: {other:?}"),
+    }
+}
+
+async fn frames(stream: &mut Stream, count: usize) -> Vec<String> {
+    let mut shown = Vec::new();
+    while shown.len() < count {
+        shown.push(show(stream.frame().await));
+    }
+    shown
+}
+
+/// A stream of a client that has caught up.
+async fn following(client: &Client) -> Stream {
+    let mut stream = Stream::open(client).await.unwrap();
+    stream.subscribe(with_conflicts("s", None)).await;
+    frames(&mut stream, 2).await;
+    stream
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn opened_and_resolved_come_in_order_with_the_changes_on_every_replica() {
+    let house = House::new().await;
+    let other = TestServer::start(&house.database).await;
+    let elsewhere = other.client("alice").await;
+    let mut streams = [following(&house.alice).await, following(&elsewhere).await];
+    meet(&house.alice, r#"{"n":1}"#, r#"{"n":2}"#, r#"{"n":3}"#).await;
+    let keep = || Resolution::KeepClient(KeepClient {});
+    // Each part is waited for, because what was opened and closed while somebody was behind comes
+    // once only.
+    for stream in &mut streams {
+        let mut seen = Vec::new();
+        while seen.last().is_none_or(|it: &String| !it.starts_with("conflict")) {
+            seen.extend(frames(stream, 1).await);
+        }
+        seen.retain(|it| !it.starts_with("changes") && !it.starts_with("caught up"));
+        assert_eq!(seen, ["conflict phone-1 open at 2"]);
+    }
+    resolve(&elsewhere, "r", "phone-1", 2, keep()).await.unwrap();
+    for stream in &mut streams {
+        let mut seen = Vec::new();
+        while seen.last().is_none_or(|it: &String| !it.starts_with("conflict")) {
+            seen.extend(frames(stream, 1).await);
+        }
+        seen.retain(|it| !it.starts_with("caught up"));
+        assert_eq!(seen, ["changes 3 up to 3", "conflict phone-1 resolved at 3"]);
+    }
+    other.stop().await;
+    house.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_back_is_told_what_happened_meanwhile_and_who_begins_what_is_open() {
+    let house = House::new().await;
+    let alice = &house.alice;
+    meet(alice, r#"{"n":1}"#, r#"{"n":2}"#, r#"{"n":3}"#).await;
+    let late = based(put("tablet-1", "1", r#"{"n":4}"#), 1);
+    alice.mutate_from("tablet", late).await.unwrap();
+    let mut stream = Stream::open(alice).await.unwrap();
+    stream.subscribe(with_conflicts("begins", None)).await;
+    let expected = [
+        "subscribed at 2",
+        "changes 2 up to 2",
+        "conflict phone-1 open at 2",
+        "conflict tablet-1 open at 2",
+        "caught up at 2",
+    ];
+    assert_eq!(frames(&mut stream, 5).await, expected);
+    let status = alice.stub.clone().get_status(GetStatusRequest::default()).await.unwrap();
+    let epoch = status.into_inner().epoch;
+    let keep = Resolution::KeepClient(KeepClient {});
+    resolve(alice, "r", "phone-1", 2, keep).await.unwrap();
+
+    let mut again = Stream::open(alice).await.unwrap();
+    again.subscribe(with_conflicts("returns", Some(Cursor { epoch, revision: 2 }))).await;
+    let expected = [
+        "subscribed at 3",
+        "changes 3 up to 3",
+        // Of the very revision of the cursor: it may have come before.
+        "conflict tablet-1 open at 2",
+        "conflict phone-1 resolved at 3",
+        "caught up at 3",
+    ];
+    assert_eq!(frames(&mut again, 5).await, expected);
+    let mut new = Stream::open(alice).await.unwrap();
+    new.subscribe(with_conflicts("begins", None)).await;
+    let expected = ["subscribed at 3", "changes 3 up to 3", "conflict tablet-1 open at 2"];
+    assert_eq!(frames(&mut new, 3).await, expected);
+    house.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_ask_hears_nothing_of_conflicts() {
+    let house = House::new().await;
+    let mut stream = Stream::open(&house.alice).await.unwrap();
+    stream.subscribe(subscribe_frame("plain", None)).await;
+    let other =
+        SubscribeFrame { collections: vec!["note".into()], ..with_conflicts("notes", None) };
+    stream.subscribe(other).await;
+    frames(&mut stream, 4).await;
+    meet(&house.alice, r#"{"n":1}"#, r#"{"n":2}"#, r#"{"n":3}"#).await;
+    house.alice.mutate(put("end", "2", "{}")).await.unwrap();
+    let mut seen = Vec::new();
+    while seen.last().is_none_or(|it: &String| !it.ends_with("up to 3")) {
+        seen.extend(frames(&mut stream, 1).await);
+    }
+    assert!(seen.iter().all(|it| !it.starts_with("conflict")), "{seen:?}");
+    house.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_merged_document_is_held_against_the_schema_as_well() {
+    let schema = r#"{"properties":{"a":{"type":"integer"},"b":{"type":"integer"}},
+        "maxProperties":2,"required":["a"]}"#;
+    let policy =
+        Policy { json_schema: schema.into(), ..tasks(Strategy::Merge, Strategy::LastWriteWins) };
+    let house = House::with(policy).await;
+    let alice = &house.alice;
+    let rejected = |result: MutationResult| {
+        let rejection = result.rejection.expect("a rejection");
+        assert_eq!(rejection.reason(), RejectionReason::Schema);
+        let fields = rejection.violations.into_iter().map(|it| it.field);
+        fields.collect::<Vec<_>>().join(" ")
+    };
+    let both = alice.mutate(put("m1", "1", r#"{"a":"x","b":"y"}"#)).await.unwrap();
+    assert_eq!(rejected(both), "document/a document/b");
+    alice.mutate_from("seed", put("m2", "1", r#"{"a":1}"#)).await.unwrap();
+    // A patched document is one, too.
+    let unset = PatchOperation { unset: vec!["/a".into()], ..Default::default() };
+    let unset = Operation::Patch(unset);
+    assert_eq!(rejected(alice.mutate(mutation("m3", "1", unset)).await.unwrap()), "document");
+    // Each side is fine, both together are not.
+    alice.mutate_from("laptop", based(put("m4", "1", r#"{"a":1,"b":1}"#), 1)).await.unwrap();
+    let merged = alice.mutate_from("phone", based(put("m5", "1", r#"{"a":1,"c":1}"#), 1)).await;
+    assert_eq!(rejected(merged.unwrap()), "document");
+    assert_eq!(alice.task("1").await.unwrap(), r#"{"a":1,"b":1}"#);
+    assert!(super::get(alice, "m5").await.is_err(), "a rejected write is no conflict");
+    let state = ConflictState::Open.into();
+    let all = ListConflictsRequest { state, ..Default::default() };
+    assert_eq!(super::list(alice, all).await.0, []);
+    house.server.stop().await;
+}
