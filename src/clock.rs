@@ -45,6 +45,13 @@ impl Clock {
         }
     }
 
+    /// The current time as exactly as PostgreSQL keeps it: what is told of it now is what is told
+    /// later.
+    pub fn now_to_store(&self) -> OffsetDateTime {
+        let now = self.now();
+        now.replace_microsecond(now.microsecond()).unwrap_or(now)
+    }
+
     /// The current time as tokens count it: whole seconds since 1970.
     pub fn unix_seconds(&self) -> i64 {
         self.now().unix_timestamp()

@@ -222,9 +222,7 @@ impl Committer {
                 .map_err(|_slow| store::Error::TimedOut("connecting"))??,
         };
         let writer = self.writer.insert(writer);
-        // As exact as PostgreSQL keeps it: what is told now is told for ever.
-        let now = self.clock.now();
-        let now = now.replace_microsecond(now.microsecond()).unwrap_or(now);
+        let now = self.clock.now_to_store();
         let rules = Rules { policies: self.policies.current(), skew_micros: self.skew_micros };
         let group = Group { jobs, rules: &rules, now };
         let deciding = group::decide(writer, mode, &mut self.cache, &group, decided);

@@ -103,7 +103,7 @@ impl Service {
         condition: Condition,
     ) -> NewPolicy {
         let author = Some(principal.user.as_str().to_owned());
-        NewPolicy { collection, policy, author, set_at: self.clock.now(), condition }
+        NewPolicy { collection, policy, author, set_at: self.clock.now_to_store(), condition }
     }
 }
 

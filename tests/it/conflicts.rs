@@ -2,7 +2,9 @@
 //! forgotten.
 
 mod causality;
+mod model;
 mod resolving;
+mod schema;
 mod told;
 
 use syncline::rpc::proto::resolve_conflict_request::Resolution;

@@ -24,6 +24,8 @@ mod kill;
 #[cfg(test)]
 mod network;
 #[cfg(test)]
+mod policies;
+#[cfg(test)]
 mod postgres;
 #[cfg(test)]
 mod resume;

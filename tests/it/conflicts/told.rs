@@ -2,13 +2,10 @@
 
 use syncline::rpc::proto::resolve_conflict_request::Resolution;
 use syncline::rpc::proto::subscribe_response::Frame;
-use syncline::rpc::proto::{
-    ConflictState, Cursor, GetStatusRequest, KeepClient, ListConflictsRequest, MutationResult,
-    PatchOperation, Policy, RejectionReason, Strategy, SubscribeFrame, mutation::Operation,
-};
+use syncline::rpc::proto::{Cursor, GetStatusRequest, KeepClient, SubscribeFrame};
 
-use super::{House, based, meet, resolve, tasks};
-use crate::support::{Client, Stream, TestServer, mutation, put, subscribe_frame};
+use super::{House, based, meet, resolve};
+use crate::support::{Client, Stream, TestServer, put, subscribe_frame};
 
 fn with_conflicts(id: &str, cursor: Option<Cursor>) -> SubscribeFrame {
     SubscribeFrame { conflicts: true, ..subscribe_frame(id, cursor) }
@@ -134,38 +131,5 @@ async fn who_does_not_ask_hears_nothing_of_conflicts() {
         seen.extend(frames(&mut stream, 1).await);
     }
     assert!(seen.iter().all(|it| !it.starts_with("conflict")), "{seen:?}");
-    house.server.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_merged_document_is_held_against_the_schema_as_well() {
-    let schema = r#"{"properties":{"a":{"type":"integer"},"b":{"type":"integer"}},
-        "maxProperties":2,"required":["a"]}"#;
-    let policy =
-        Policy { json_schema: schema.into(), ..tasks(Strategy::Merge, Strategy::LastWriteWins) };
-    let house = House::with(policy).await;
-    let alice = &house.alice;
-    let rejected = |result: MutationResult| {
-        let rejection = result.rejection.expect("a rejection");
-        assert_eq!(rejection.reason(), RejectionReason::Schema);
-        let fields = rejection.violations.into_iter().map(|it| it.field);
-        fields.collect::<Vec<_>>().join(" ")
-    };
-    let both = alice.mutate(put("m1", "1", r#"{"a":"x","b":"y"}"#)).await.unwrap();
-    assert_eq!(rejected(both), "document/a document/b");
-    alice.mutate_from("seed", put("m2", "1", r#"{"a":1}"#)).await.unwrap();
-    // A patched document is one, too.
-    let unset = PatchOperation { unset: vec!["/a".into()], ..Default::default() };
-    let unset = Operation::Patch(unset);
-    assert_eq!(rejected(alice.mutate(mutation("m3", "1", unset)).await.unwrap()), "document");
-    // Each side is fine, both together are not.
-    alice.mutate_from("laptop", based(put("m4", "1", r#"{"a":1,"b":1}"#), 1)).await.unwrap();
-    let merged = alice.mutate_from("phone", based(put("m5", "1", r#"{"a":1,"c":1}"#), 1)).await;
-    assert_eq!(rejected(merged.unwrap()), "document");
-    assert_eq!(alice.task("1").await.unwrap(), r#"{"a":1,"b":1}"#);
-    assert!(super::get(alice, "m5").await.is_err(), "a rejected write is no conflict");
-    let state = ConflictState::Open.into();
-    let all = ListConflictsRequest { state, ..Default::default() };
-    assert_eq!(super::list(alice, all).await.0, []);
     house.server.stop().await;
 }
