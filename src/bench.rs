@@ -9,6 +9,7 @@
 mod baseline;
 mod batch;
 mod catchup;
+mod conflict;
 mod empty;
 mod fanout;
 mod load;
@@ -40,7 +41,13 @@ pub(crate) async fn run(config: BenchConfig) -> Result<(), Failure> {
     logging::init(&plan.log.filter, plan.log.format)?;
     let kinds = match plan.kind {
         BenchKind::All => {
-            vec![BenchKind::Write, BenchKind::Batch, BenchKind::Catchup, BenchKind::Fanout]
+            vec![
+                BenchKind::Write,
+                BenchKind::Batch,
+                BenchKind::Catchup,
+                BenchKind::Fanout,
+                BenchKind::Conflict,
+            ]
         }
         kind => vec![kind],
     };
@@ -76,6 +83,7 @@ impl Bench {
                 BenchKind::Batch => batch::round(self).await?,
                 BenchKind::Catchup => catchup::round(self).await?,
                 BenchKind::Fanout => fanout::round(self).await?,
+                BenchKind::Conflict => conflict::round(self).await?,
                 BenchKind::All => {}
             }
             self.progress.inc(1);

@@ -242,7 +242,7 @@ fn bench(args: BenchArgs) -> Result<BenchConfig, Error> {
     let target = match args.target {
         Some(uri) => BenchTarget::Remote {
             uri,
-            signer: Box::new(signer(args.signer)?),
+            signer: Box::new(signer(args.signer)?.with_grants(vec![Grant::Policies])),
             database_url: database(args.database)?,
         },
         None => BenchTarget::Dev,

@@ -13,7 +13,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 use uuid::Uuid;
 
-use crate::auth::{KeyConfig, Minter, Verifier};
+use crate::auth::{Grant, KeyConfig, Minter, Verifier};
 use crate::clock::Clock;
 use crate::config::{self, BenchTarget, Command, DEV_AUDIENCE, DEV_ISSUER, ServerConfig, Signer};
 use crate::domain::{UserId, limits};
@@ -105,7 +105,7 @@ impl Target {
         let server = Server::start(listener, store, verifier, Clock::system(), &config).await?;
         Ok(Self {
             uri: format!("http://{}", server.address()),
-            tokens: Tokens::Dev(Minter::new(&key)?),
+            tokens: Tokens::Dev(Minter::new(&key)?.with_grants(vec![Grant::Policies])),
             database_url: Some(url),
             private: Some(Private { server, postgres, dir }),
             run,

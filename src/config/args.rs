@@ -235,6 +235,8 @@ pub enum BenchKind {
     Catchup,
     /// One writer, many subscribers.
     Fanout,
+    /// Writes that are merged with others.
+    Conflict,
     /// One after the other.
     All,
 }

@@ -192,7 +192,7 @@ fn operation(text: &str) -> Operation {
 
 /// Whether a table's row is tried at the small size, or at any.
 fn is_due(table: usize, row: usize) -> bool {
-    scale() > 1 || (table + row) % 4 == 0
+    scale() > 1 || (table + row).is_multiple_of(4)
 }
 
 /// Words for what became of a write, from what both tests can see of it.

@@ -111,7 +111,8 @@ impl Device {
             };
             let answer = self.client.stub.clone().batch_mutate(request).await.unwrap();
             for result in answer.into_inner().results {
-                let first = results.entry(result.mutation_id.clone()).or_insert(result.clone());
+                let first =
+                    results.entry(result.mutation_id.clone()).or_insert_with(|| result.clone());
                 let replayed = MutationResult { replayed: first.replayed, ..result };
                 // An answer to a batch may leave documents out where they are many.
                 assert_eq!((replayed.outcome, replayed.revision), (first.outcome, first.revision));
@@ -318,7 +319,7 @@ impl World {
             MutationOutcome::Rejected => return "rejected",
             MutationOutcome::Superseded | MutationOutcome::Conflict => {
                 let conflict = conflict.unwrap_or_else(|| panic!("not in the log: {edit:?}"));
-                self.check_side(edit, conflict);
+                check_side(edit, conflict);
                 let open = result.outcome() == MutationOutcome::Conflict;
                 assert_eq!(conflict.decision() == ConflictDecision::Open, open, "{conflict:?}");
                 return if open { "open" } else { "superseded" };
@@ -334,7 +335,7 @@ impl World {
         if !there(&log[place]) {
             // Merged, but this value of it lost at once.
             let conflict = conflict.unwrap_or_else(|| panic!("lost in silence: {edit:?}"));
-            self.check_side(edit, conflict);
+            check_side(edit, conflict);
             assert!(conflict.lost_paths.iter().any(|it| *it == format!("/{}", value.0)));
             return "lost in a conflict";
         }
@@ -354,16 +355,16 @@ impl World {
             }
         }
     }
+}
 
-    /// The client's side in the log is what the device had made of the record.
-    fn check_side(&self, edit: &Edit, conflict: &Conflict) {
-        let client = conflict.client.as_ref().unwrap();
-        assert_eq!(client.device, edit.device);
-        match &edit.value {
-            None => assert!(client.deleted, "{conflict:?}"),
-            Some(value) => {
-                assert!(holds(fields(client.document.as_ref()).as_ref(), value), "{conflict:?}");
-            }
+/// The client's side in the log is what the device had made of the record.
+fn check_side(edit: &Edit, conflict: &Conflict) {
+    let client = conflict.client.as_ref().unwrap();
+    assert_eq!(client.device, edit.device);
+    match &edit.value {
+        None => assert!(client.deleted, "{conflict:?}"),
+        Some(value) => {
+            assert!(holds(fields(client.document.as_ref()).as_ref(), value), "{conflict:?}");
         }
     }
 }

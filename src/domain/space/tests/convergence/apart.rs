@@ -3,9 +3,9 @@
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-use super::super::*;
 use crate::domain::fields::{put_at, remove_at, value_at};
 use crate::domain::merge::{To, edits};
+use crate::domain::space::tests::*;
 use crate::domain::{DeleteRule, Fallback, Patch, Pointer, Strategy as Named};
 
 pub(super) const DEVICES: [&str; 3] = ["desk", "phone", "tablet"];
