@@ -82,10 +82,21 @@ pub(super) async fn decide(
     let jobs = group.jobs;
     match mode {
         Mode::Cached => {
-            let bases = group.bases(cache, basis::assumed(cache, jobs))?;
-            let plan = Plan::new(&bases, group, mode);
+            let mut bases = group.bases(cache, basis::assumed(cache, jobs))?;
+            let mut plan = Plan::new(&bases, group, mode);
+            let mut asked = Asked::default();
+            // What a stale base had seen stays as it was, wherever the space is by now.
+            loop {
+                let lacks = plan.lacks();
+                if lacks.is_empty() {
+                    break;
+                }
+                asked.note(&lacks)?;
+                basis::extend(&mut bases, writer.find(&lacks).await?);
+                plan = Plan::new(&bases, group, mode);
+            }
             // What was only assumed is read first, if it matters.
-            if !plan.lacks().is_empty() || !plan.verdicts.iter().all(took_effect_or_replayed) {
+            if !plan.verdicts.iter().all(took_effect_or_replayed) {
                 return Err(Undecided::Again(Mode::Read));
             }
             plan.write(writer, cache, group, decided).await

@@ -7,8 +7,8 @@ use super::load::{Work, closed_loop};
 use super::target::{Stub, document};
 use crate::rpc::proto::policy_service_client::PolicyServiceClient;
 use crate::rpc::proto::{
-    Document, MutateRequest, Mutation, MutationOutcome, Policy, PutOperation, RecordKey,
-    SetPolicyRequest, Strategy, document::Form, mutation::Operation,
+    BatchMutateRequest, Document, MutateRequest, Mutation, MutationOutcome, MutationResult, Policy,
+    PutOperation, RecordKey, SetPolicyRequest, Strategy, document::Form, mutation::Operation,
 };
 
 const CLIENTS: usize = 64;
@@ -42,8 +42,13 @@ impl Updater {
         let mut clients = Vec::new();
         for _ in 0..CLIENTS {
             let user = uuid::Uuid::new_v4().simple().to_string();
-            let stub = bench.target.stub_of(&user).await?;
-            let records = vec![[Known::default(); 2]; RECORDS];
+            let mut stub = bench.target.stub_of(&user).await?;
+            let mutations = (0..RECORDS).map(|record| put(record, &Known::default())).collect();
+            let request = BatchMutateRequest { mutations, ..BatchMutateRequest::default() };
+            let results = stub.batch_mutate(request).await?.into_inner().results;
+            let created =
+                |it: &MutationResult| [Known { revision: it.revision, ..Known::default() }; 2];
+            let records: Vec<_> = results.iter().map(created).collect();
             clients.push(Self { stub, late, number: 0, last: 0, records });
         }
         Ok(clients)

@@ -175,7 +175,7 @@ pub(super) async fn connect(uri: &str) -> anyhow::Result<Channel> {
 
 /// A document of 268 bytes, as a contact or a task might have.
 pub(super) fn document(number: u64) -> String {
-    let text = "The quick brown fox jumps over the lazy dog; ".repeat(4);
+    let text = "The quick brown fox jumps over the lazy dog; ".repeat(5);
     format!(
         r#"{{"done":false,"number":{number:010},"tags":["home","garden"],"text":"{}"}}"#,
         text.get(..184).unwrap_or_default()
@@ -193,5 +193,17 @@ pub(super) fn put(record: String, number: u64) -> Mutation {
             document: Some(Document { form: Some(json) }),
         })),
         ..Mutation::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The text was once too short to be cut, and so left out.
+    #[test]
+    fn documents_are_as_large_as_they_are_said_to_be() {
+        assert_eq!(document(7).len(), 268);
+        assert!(document(7).contains("lazy dog"));
     }
 }
