@@ -46,12 +46,11 @@ const SAME_ROWS: &str = "with moved as (
          update syncline_bench.spaces set head = head + 1 where id = $1 returning head
      ), logged as (
          insert into syncline_bench.changes (space_id, revision, collection, id, action, document,
-             previous_revision, author, mutation_id, fingerprint, committed_at)
-         select $1, head, 'task', $2, 1, $3, 0, 'bench', $4, $5, now() from moved
+             previous_revision, author, mutation_id, fingerprint, micros, committed_at)
+         select $1, head, 'task', $2, 1, $3, 0, 'bench', $4, $5, 1, now() from moved
      )
-     insert into syncline_bench.latest (space_id, collection, id, revision, foreign_revision,
-         deleted, bytes)
-     select $1, 'task', $2, head, 0, false, octet_length($3) from moved";
+     insert into syncline_bench.latest (space_id, collection, id, revision, deleted, bytes)
+     select $1, 'task', $2, head, false, octet_length($3) from moved";
 
 /// How a baseline writes the rows of one mutation.
 #[derive(Clone, Copy)]
@@ -135,8 +134,9 @@ impl SingleRows {
         .await?;
         sqlx::query(
             "insert into syncline_bench.changes (space_id, revision, collection, id, action,
-                 document, previous_revision, author, mutation_id, fingerprint, committed_at)
-             values ($1, $2, 'task', $3, 1, $4, 0, 'bench', $5, $6, now())",
+                 document, previous_revision, author, mutation_id, fingerprint, micros,
+                 committed_at)
+             values ($1, $2, 'task', $3, 1, $4, 0, 'bench', $5, $6, 1, now())",
         )
         .bind(self.space)
         .bind(head)
@@ -147,9 +147,8 @@ impl SingleRows {
         .execute(&mut *transaction)
         .await?;
         sqlx::query(
-            "insert into syncline_bench.latest (space_id, collection, id, revision,
-                 foreign_revision, deleted, bytes)
-             values ($1, 'task', $2, $3, 0, false, octet_length($4))",
+            "insert into syncline_bench.latest (space_id, collection, id, revision, deleted, bytes)
+             values ($1, 'task', $2, $3, false, octet_length($4))",
         )
         .bind(self.space)
         .bind(id)

@@ -6,6 +6,8 @@
 #[cfg(test)]
 mod bad_inputs;
 #[cfg(test)]
+mod bench;
+#[cfg(test)]
 mod concurrency;
 #[cfg(test)]
 mod conflicts;
