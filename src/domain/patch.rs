@@ -53,6 +53,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::domain::laws::laws;
     use crate::domain::{Pointer, Transform, TransformKind};
 
     const EPOCH: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
@@ -110,6 +111,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(laws())]
+
         #[test]
         fn applying_twice_equals_once(
             before in prop::collection::btree_map("[ab]", 0..3i64, 0..3),

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::domain::laws::laws;
 
 fn canonical(text: &str) -> String {
     Document::from_json(text.as_bytes()).unwrap().as_str().to_owned()
@@ -93,7 +94,61 @@ fn json() -> impl Strategy<Value = Value> {
     })
 }
 
+/// The same value spelt otherwise: other white space, order of keys, escapes and
+/// forms of numbers, as `choices` have it.
+fn spell(value: &Value, choices: &mut impl Iterator<Item = u8>, out: &mut String) {
+    let mut gap = |out: &mut String, choices: &mut dyn Iterator<Item = u8>| {
+        out.push_str(["", " ", "\n", "\t \r"][usize::from(choices.next().unwrap_or(0) % 4)]);
+    };
+    gap(out, choices);
+    match value {
+        Value::Object(fields) => {
+            let mut fields: Vec<_> = fields.iter().collect();
+            if choices.next().unwrap_or(0) % 2 == 0 {
+                fields.reverse();
+            }
+            let mut separator = '{';
+            for (key, item) in &fields {
+                out.push(separator);
+                separator = ',';
+                spell(&Value::String((*key).clone()), choices, out);
+                out.push(':');
+                spell(item, choices, out);
+            }
+            out.push_str(if fields.is_empty() { "{}" } else { "}" });
+        }
+        Value::Array(items) => {
+            out.push('[');
+            for (index, item) in items.iter().enumerate() {
+                out.push_str(if index > 0 { "," } else { "" });
+                spell(item, choices, out);
+            }
+            out.push(']');
+        }
+        Value::String(text) => {
+            out.push('"');
+            for unit in text.encode_utf16().collect::<Vec<_>>() {
+                out.push_str(&format!("\\u{unit:04X}"));
+            }
+            out.push('"');
+        }
+        Value::Number(number) if number.is_i64() && number.as_i64().unwrap().abs() < 1 << 50 => {
+            let number = number.as_i64().unwrap();
+            match choices.next().unwrap_or(0) % 4 {
+                0 => out.push_str(&format!("{number}.0")),
+                1 => out.push_str(&format!("{number}e0")),
+                2 => out.push_str(&format!("{number}0E-1")),
+                _ => out.push_str(&number.to_string()),
+            }
+        }
+        other => out.push_str(&other.to_string()),
+    }
+    gap(out, choices);
+}
+
 proptest! {
+    #![proptest_config(laws())]
+
     #[test]
     fn canonical_text_is_a_fixed_point(fields in prop::collection::btree_map("[a-z]{1,3}", json(), 0..6)) {
         let first = Document::from_fields(fields.into_iter().collect()).unwrap();
@@ -101,6 +156,20 @@ proptest! {
         prop_assert_eq!(first.as_str(), second.as_str());
         let third = Document::from_fields(second.fields()).unwrap();
         prop_assert_eq!(first.as_str(), third.as_str());
+    }
+
+    #[test]
+    fn however_it_is_spelt_a_document_has_one_checksum(
+        fields in prop::collection::btree_map("[a-zé💧]{1,3}", json(), 0..6),
+        choices in prop::collection::vec(any::<u8>(), 64),
+    ) {
+        let plain = Document::from_fields(fields.clone().into_iter().collect()).unwrap();
+        let mut spelt = String::new();
+        let value = Value::Object(fields.into_iter().collect());
+        spell(&value, &mut choices.into_iter().cycle(), &mut spelt);
+        let spelt = Document::from_json(spelt.as_bytes()).unwrap();
+        prop_assert_eq!(plain.as_str(), spelt.as_str());
+        prop_assert_eq!(plain.checksum(), spelt.checksum());
     }
 
     #[test]

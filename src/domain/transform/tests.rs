@@ -5,6 +5,7 @@ use time::Duration;
 
 use super::*;
 use crate::domain::Document;
+use crate::domain::laws::laws;
 
 fn now() -> OffsetDateTime {
     OffsetDateTime::UNIX_EPOCH + Duration::seconds(1_769_860_800) + Duration::nanoseconds(1_999)
@@ -166,6 +167,8 @@ fn kinds() -> impl Strategy<Value = Vec<TransformKind>> {
 }
 
 proptest! {
+    #![proptest_config(laws())]
+
     #[test]
     fn transforms_of_one_kind_commute(
         (kinds, shuffled) in kinds().prop_flat_map(|kinds| (Just(kinds.clone()), Just(kinds).prop_shuffle())),
