@@ -24,6 +24,8 @@ mod health;
 #[cfg(test)]
 mod kill;
 #[cfg(test)]
+mod migration;
+#[cfg(test)]
 mod network;
 #[cfg(test)]
 mod policies;

@@ -1,0 +1,88 @@
+//! What an older server has written is there after the migration, with what newer
+//! ones need to know of it.
+
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::{Executor, SqlSafeStr};
+use syncline::domain::{Space, UserId};
+use syncline::rpc::proto::{Mutation, MutationOutcome};
+
+use crate::support::{Database, TestServer, json, put};
+
+/// Two devices have written record 1, and one of them has deleted record 2.
+const WRITTEN: &str = "
+    insert into changes (space_id, revision, collection, id, action, document, previous_revision,
+        author, device, mutation_id, fingerprint, committed_at)
+    select s.id, v.revision, 'task', v.record, v.action, v.document, v.previous, 'alice', v.device,
+        'm' || v.revision, '\\x00', '2026-01-31 12:00:00+00'
+    from spaces s, (values
+        (1, '1', 1, '{\"n\":1}', 0, 'desk'),
+        (2, '1', 2, '{\"n\":2}', 1, 'phone'),
+        (3, '2', 1, '{}', 0, null),
+        (4, '2', 3, null, 3, 'desk')
+    ) v (revision, record, action, document, previous, device);
+    insert into latest (space_id, collection, id, revision, foreign_revision, deleted, bytes)
+    select s.id, 'task', v.record, v.revision, v.other, v.deleted, 7
+    from spaces s, (values ('1', 2, 1, false), ('2', 4, 3, true))
+        v (record, revision, other, deleted);
+    update spaces set head = 4";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_older_server_wrote_has_versions_and_a_history() {
+    let database = Database::unmigrated().await;
+    let mut old = database.connect().await;
+    let sql = include_str!("../../migrations/0001_foundation.sql").into_sql_str();
+    let first = Migration::new(1, "foundation".into(), MigrationType::Simple, sql, false);
+    Migrator::with_migrations(vec![first]).run(&mut old).await.unwrap();
+    let space = Space::private(&UserId::parse("alice").unwrap());
+    sqlx::query("insert into spaces (id, name, epoch) values ($1, $2, gen_random_uuid())")
+        .bind(space.id.0)
+        .bind(space.name())
+        .execute(&mut old)
+        .await
+        .unwrap();
+    old.execute(WRITTEN).await.unwrap();
+    assert_eq!(database.store().await.migrate().await.unwrap(), 2);
+
+    let server = TestServer::start(&database).await;
+    let alice = server.client("alice").await;
+    let request = syncline::rpc::proto::ChangesSinceRequest {
+        every_step: true,
+        ..syncline::rpc::proto::ChangesSinceRequest::default()
+    };
+    let changes = alice.stub.clone().changes_since(request).await.unwrap().into_inner().changes;
+    let shown: Vec<_> = changes
+        .iter()
+        .map(|it| {
+            let history = it.history.iter().map(|it| format!("{}:{}", it.device, it.revision));
+            let history = history.collect::<Vec<_>>().join(" ");
+            format!("{} after {} by {history}", it.version, it.parents.join(" "))
+        })
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            "1769860800000001-desk-0 after  by desk:1",
+            "1769860800000002-phone-0 after 1769860800000001-desk-0 by :1 phone:2",
+            "1769860800000003--0 after  by :3",
+            "1769860800000004-desk-0 after 1769860800000003--0 by :3 desk:4",
+        ]
+    );
+    // Whoever wrote last does not conflict with itself, whoever wrote before does.
+    let based =
+        |id: &str, record: &str, base| Mutation { base: Some(base), ..put(id, record, "{}") };
+    for (device, mutation, expected) in [
+        ("tablet", based("t", "1", 1), MutationOutcome::Conflict),
+        ("phone", based("p", "1", 1), MutationOutcome::Applied),
+        ("tablet", based("u", "2", 3), MutationOutcome::Conflict),
+        ("desk", based("d", "2", 3), MutationOutcome::Applied),
+    ] {
+        let name = mutation.id.clone();
+        let result = alice.mutate_from(device, mutation).await.unwrap();
+        assert_eq!(result.outcome(), expected, "{name}");
+        if let Some(conflict) = result.conflict {
+            let base = if name == "t" { json(r#"{"n":1}"#) } else { json("{}") };
+            assert_eq!((conflict.base, conflict.base_known), (base, true));
+        }
+    }
+    server.stop().await;
+}
