@@ -97,14 +97,14 @@ fn json() -> impl Strategy<Value = Value> {
 /// The same value spelt otherwise: other white space, order of keys, escapes and
 /// forms of numbers, as `choices` have it.
 fn spell(value: &Value, choices: &mut impl Iterator<Item = u8>, out: &mut String) {
-    let mut gap = |out: &mut String, choices: &mut dyn Iterator<Item = u8>| {
+    let gap = |out: &mut String, choices: &mut dyn Iterator<Item = u8>| {
         out.push_str(["", " ", "\n", "\t \r"][usize::from(choices.next().unwrap_or(0) % 4)]);
     };
     gap(out, choices);
     match value {
         Value::Object(fields) => {
             let mut fields: Vec<_> = fields.iter().collect();
-            if choices.next().unwrap_or(0) % 2 == 0 {
+            if choices.next().unwrap_or(0).is_multiple_of(2) {
                 fields.reverse();
             }
             let mut separator = '{';
