@@ -178,7 +178,7 @@ pub(super) fn document(number: u64) -> String {
     let text = "The quick brown fox jumps over the lazy dog; ".repeat(5);
     format!(
         r#"{{"done":false,"number":{number:010},"tags":["home","garden"],"text":"{}"}}"#,
-        text.get(..184).unwrap_or_default()
+        text.get(..199).unwrap_or_default()
     )
     .replace(":0", ":1")
 }
