@@ -58,11 +58,8 @@ impl Conflict {
 
     /// What its documents have together.
     pub fn document_bytes(&self) -> usize {
-        let base = match &self.base {
-            Base::Known(document) => document.as_ref(),
-            Base::Lost => None,
-        };
-        let documents = [base, self.server.document.as_ref(), self.client.document.as_ref()];
+        let documents =
+            [self.base.document(), self.server.document.as_ref(), self.client.document.as_ref()];
         documents.into_iter().flatten().map(|it| it.as_str().len()).sum()
     }
 
@@ -155,6 +152,16 @@ pub enum Base {
     Known(Option<Document>),
     /// It is no longer kept.
     Lost,
+}
+
+impl Base {
+    /// The document, if there was one, and it is still kept.
+    pub fn document(&self) -> Option<&Document> {
+        match self {
+            Self::Known(document) => document.as_ref(),
+            Self::Lost => None,
+        }
+    }
 }
 
 /// One side of a conflict.

@@ -76,14 +76,16 @@ pub const SCHEMA_BYTES_MAX: usize = 64 << 10;
 pub const PATCH_TRANSFORMS_MAX: usize = 100;
 /// Words and gaps, or lines, of a text that is merged: the time that it takes
 /// grows with their square.
-pub const TEXT_PIECES_MAX: usize = 2_000;
+pub const TEXT_PIECES_MAX: usize = 1_000;
 /// Devices in a record's history; those that wrote longest ago are forgotten.
 pub const HISTORY_DEVICES_MAX: usize = 64;
-/// Changes of a record that are read to find what others wrote; of a longer way
-/// only the ends count.
+/// Changes by others that are read of a record to find what they wrote; of a
+/// longer way only the ends count.
 pub const PAST_CHANGES_MAX: usize = 64;
 /// Documents of those changes.
 pub const PAST_BYTES_MAX: usize = 1 << 20;
+/// Documents of all pasts that one group reads, apart from their ends.
+pub const GROUP_PAST_BYTES_MAX: usize = 64 << 20;
 /// Changes of a record that are looked through to find what a base had seen.
 pub const PAST_DEPTH_MAX: usize = 2_000;
 /// Conflicts and writes that a preview tells of, each.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::{Base, Change, DeviceId, Document, HistoryEntry, Revision, Seen, Step};
+use super::{Base, Change, DeviceId, Document, HistoryEntry, Revision, Seen, Step, limits};
 
 /// What is known of a record's earlier changes.
 #[derive(Clone, Debug, Default)]
@@ -92,6 +92,15 @@ impl PastLog {
         let base = after.get(parts).copied().or(base).and_then(|it| it.document.clone());
         let base = Base::Known(base);
         after.truncate(parts);
+        // Of a way that is too long only the ends count, also if it is all known. A device's own
+        // writes make it no longer: it may have queued a thousand.
+        let others: Vec<_> = after.iter().filter(|it| unseen(it)).collect();
+        let documents = others.iter().filter_map(|it| it.document.as_ref());
+        let bytes: usize = documents.map(|document| document.as_str().len()).sum();
+        if others.len() > limits::PAST_CHANGES_MAX || bytes > limits::PAST_BYTES_MAX {
+            let steps = vec![Step { paths: None, ..step(current, false) }];
+            return Ok(Past { view: self.view(seen, device, &base), base, base_micros, steps });
+        }
         let steps = after.into_iter().rev().map(|it| step(it, !unseen(&it))).collect();
         Ok(Past { view: self.view(seen, device, &base), base, base_micros, steps })
     }

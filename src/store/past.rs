@@ -36,21 +36,24 @@ pub struct FoundPast {
     pub view: Option<View>,
 }
 
+/// The way back. What the device wrote itself does not count as steps.
 const WALK: &str = concat!(
     "with recursive walk as (
-         select w.number, w.space_id, w.since, c.revision, c.previous_revision, 1 as depth,
-             coalesce(octet_length(c.document), 0) as bytes
-         from unnest($1::uuid[], $2::bigint[], $3::bigint[]) with ordinality
-             w (space_id, at, since, number)
+         select w.number, w.space_id, w.since, w.device, c.revision, c.previous_revision,
+             c.device as writer, 1 as depth, coalesce(octet_length(c.document), 0) as bytes
+         from unnest($1::uuid[], $2::bigint[], $3::bigint[], $7::text[]) with ordinality
+             w (space_id, at, since, device, number)
          join changes c on c.space_id = w.space_id and c.revision = w.at
          union all
-         select w.number, w.space_id, w.since, c.revision, c.previous_revision, w.depth + 1,
-             coalesce(octet_length(c.document), 0)
+         select w.number, w.space_id, w.since, w.device, c.revision, c.previous_revision,
+             c.device, w.depth + 1, coalesce(octet_length(c.document), 0)
          from walk w
          join changes c on c.space_id = w.space_id and c.revision = w.previous_revision
          where w.revision > w.since and w.depth < $4
      ), measured as (
-         select w.*, count(*) over all_of as steps, sum(w.bytes) over all_of as total
+         select w.*, sum(w.bytes) over all_of as total,
+             count(*) filter (where w.device is null or w.writer is distinct from w.device)
+                 over all_of as steps
          from walk w
          window all_of as (partition by w.number)
      )
@@ -60,6 +63,8 @@ const WALK: &str = concat!(
      join changes c on c.space_id = m.space_id and c.revision = m.revision
      where m.revision <= m.since or (m.steps <= $5 and m.total <= $6)"
 );
+/// Pasts that are read at once.
+const AT_ONCE: usize = 32;
 
 /// The last conflicts of devices since a revision. Whatever a device met after it
 /// moved after it.
@@ -75,10 +80,35 @@ const VIEWS: &str = "select w.number::int, k.client, k.server_device, k.server_v
      ) k on true
      where w.device is not null";
 
-/// Reads pasts; one for each that is wanted, in their order.
+/// Reads pasts; one for each that is wanted, in their order. Once they are large
+/// together, only the ends of the rest are read.
 pub(super) async fn pasts(
     connection: &mut PgConnection,
     wanted: &[WantedPast],
+) -> Result<Vec<FoundPast>, Error> {
+    let mut found = Vec::new();
+    let mut room = limits::GROUP_PAST_BYTES_MAX;
+    for wanted in wanted.chunks(AT_ONCE) {
+        let pasts = walk(connection, wanted, limits::PAST_BYTES_MAX.min(room / AT_ONCE)).await?;
+        let changes = pasts.iter().flat_map(|past| &past.changes);
+        let bytes: usize = changes.map(|change| change.size_bytes()).sum();
+        room = room.saturating_sub(bytes);
+        found.extend(pasts);
+    }
+    if wanted.iter().any(|it| it.device.is_some()) {
+        for (number, view) in views(connection, wanted).await? {
+            if let Some(past) = found.get_mut(number) {
+                past.view = Some(view);
+            }
+        }
+    }
+    Ok(found)
+}
+
+async fn walk(
+    connection: &mut PgConnection,
+    wanted: &[WantedPast],
+    bytes_max: usize,
 ) -> Result<Vec<FoundPast>, Error> {
     let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
     let rows = sqlx::query(WALK)
@@ -87,8 +117,9 @@ pub(super) async fn pasts(
         .bind(wanted.iter().map(|it| it.from.get()).collect::<Vec<_>>())
         .bind(count(limits::PAST_DEPTH_MAX))
         .bind(count(limits::PAST_CHANGES_MAX))
-        .bind(count(limits::PAST_BYTES_MAX))
-        .fetch_all(&mut *connection)
+        .bind(count(bytes_max))
+        .bind(wanted.iter().map(device).collect::<Vec<_>>())
+        .fetch_all(connection)
         .await?;
     let none = |_: &WantedPast| FoundPast { base: None, changes: Vec::new(), view: None };
     let mut found: Vec<_> = wanted.iter().map(none).collect();
@@ -102,21 +133,17 @@ pub(super) async fn pasts(
             past.changes.push(change);
         }
     }
-    if wanted.iter().any(|it| it.device.is_some()) {
-        for (number, view) in views(connection, wanted).await? {
-            if let Some(past) = found.get_mut(number) {
-                past.view = Some(view);
-            }
-        }
-    }
     Ok(found)
+}
+
+fn device(wanted: &WantedPast) -> Option<&str> {
+    wanted.device.as_ref().map(DeviceId::as_str)
 }
 
 async fn views(
     connection: &mut PgConnection,
     wanted: &[WantedPast],
 ) -> Result<Vec<(usize, View)>, Error> {
-    let device = |it: &WantedPast| it.device.as_ref().map(|device| device.as_str().to_owned());
     let rows = sqlx::query(VIEWS)
         .bind(wanted.iter().map(|it| it.space.0).collect::<Vec<_>>())
         .bind(wanted.iter().map(|it| it.key.collection.as_str()).collect::<Vec<_>>())

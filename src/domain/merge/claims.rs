@@ -5,7 +5,7 @@ use std::ops::Bound;
 
 use super::edits::{Path, edits};
 use crate::domain::document::JsonObject;
-use crate::domain::{Step, Version};
+use crate::domain::{Document, Step, Version};
 
 /// The highest version that claims each path. A claim covers all that lies below.
 #[derive(Clone, Debug, Default)]
@@ -16,20 +16,23 @@ pub(in crate::domain) type Claim<'c> = (&'c Path, &'c Version);
 
 impl Claims {
     /// What the steps claim that the client had not seen.
-    pub(in crate::domain) fn of(base: Option<JsonObject>, steps: &[Step]) -> Self {
+    pub(in crate::domain) fn of(base: Option<&Document>, steps: &[Step]) -> Self {
         let mut claims = Self::default();
-        let mut before = base.unwrap_or_default();
+        let mut before = base;
         for step in steps {
-            let after = step.document.as_ref().map(|it| it.fields());
-            match (&after, &step.paths) {
+            match (&step.document, &step.paths) {
+                // Not even read: a device may have queued a thousand.
                 _ if step.seen => {}
                 (None, _) => claims.add(Vec::new(), &step.claimed),
                 (Some(_), Some(paths)) => {
                     paths.iter().for_each(|it| claims.add(it.keys().to_vec(), &step.claimed));
                 }
-                (Some(after), None) => claims.add_difference(&before, after, &step.claimed),
+                (Some(after), None) => {
+                    let before = before.map(Document::fields).unwrap_or_default();
+                    claims.add_difference(&before, &after.fields(), &step.claimed);
+                }
             }
-            before = after.unwrap_or_default();
+            before = step.document.as_ref();
         }
         claims
     }

@@ -40,12 +40,8 @@ impl<'a> Sides<'a> {
         let last = of.steps.last();
         let server_document = last.and_then(|step| step.document.as_ref());
         let server = server_document.map(Document::fields);
-        let known = |base: &Base| match base {
-            Base::Known(document) => document.as_ref().map(Document::fields),
-            Base::Lost => None,
-        };
         let is_lost = *of.base == Base::Lost;
-        let view = if is_lost { None } else { known(of.view) };
+        let view = if is_lost { None } else { of.view.document().map(Document::fields) };
         // A patch of what is no longer known is one of the nearest that there is.
         let before = if is_lost { &server } else { &view };
         let client = client_side(of.operation, before.as_ref());
@@ -67,7 +63,7 @@ impl<'a> Sides<'a> {
             is_lost,
             edits: made_edits(of.operation, is_lost, view.as_ref(), client.as_ref()),
             // Without a base all that is there counts as written since.
-            claims: Claims::of(known(of.base), of.steps),
+            claims: Claims::of(of.base.document(), of.steps),
             server_version: last.map_or(of.claimed, |step| &step.claimed),
             view,
             client,

@@ -15,10 +15,7 @@ pub(in crate::rpc) fn conflict(
     form: DocumentForm,
     documents: bool,
 ) -> proto::Conflict {
-    let base = match &it.base {
-        Base::Known(base) => base.as_ref(),
-        Base::Lost => None,
-    };
+    let base = it.base.document();
     let texts = |paths: &[Pointer]| paths.iter().map(ToString::to_string).collect();
     let result = it.closing.as_ref().map_or(it.result_revision, |closing| closing.revision);
     proto::Conflict {
