@@ -10,6 +10,9 @@ mod edits;
 mod lists;
 mod text;
 
+use std::collections::BTreeSet;
+use std::ops::Bound;
+
 use serde_json::{Map, Value};
 
 use super::document::JsonObject;
@@ -56,11 +59,21 @@ pub(super) struct Merged {
     /// Where both sides changed the same value.
     pub(super) overlaps: Vec<Path>,
     /// Where both sides count in what became of it.
-    pub(super) joined: Vec<Path>,
+    pub(super) joined: BTreeSet<Path>,
     /// Some overlap is left to somebody.
     pub(super) open: bool,
     /// All edits were of values that the server's side has later ones for.
     pub(super) is_void: bool,
+}
+
+impl Merged {
+    /// Whether both sides count in what is there, around it, or inside it.
+    pub(super) fn is_joined(&self, path: &[String]) -> bool {
+        let mut around = (1..=path.len()).filter_map(|length| path.get(..length));
+        let from = (Bound::Excluded(path), Bound::Unbounded);
+        let inside = self.joined.range::<[String], _>(from).next();
+        around.any(|it| self.joined.contains(it)) || inside.is_some_and(|it| it.starts_with(path))
+    }
 }
 
 impl Policy {

@@ -43,8 +43,7 @@ impl Sides<'_> {
         };
         let now = |path: &[String]| becomes.as_ref().and_then(|fields| value_at(fields, path));
         let joined = |path: &[String]| {
-            let mut joined = merged.joined.iter();
-            joined.any(|it| it.starts_with(path) || path.starts_with(it))
+            merged.is_joined(path)
                 || self.transforms.iter().any(|it| it.path.keys().starts_with(path))
         };
         let edited = self.edits.iter().filter(|edit| match &becomes {
