@@ -101,10 +101,14 @@ impl App {
         found.filter(|it| it.policy.is_some()).ok_or(Error::PolicyNotFound)
     }
 
-    /// All policies that are set.
-    pub async fn policies(&self) -> Result<Vec<StoredPolicy>, Error> {
+    /// A page of the policies that are set, by collection, and whether more follow.
+    pub async fn policies(
+        &self,
+        after: String,
+        entries_max: usize,
+    ) -> Result<(Vec<StoredPolicy>, bool), Error> {
         let store = self.store.clone();
-        Ok(self.detached(async move { store.policies().await }).await?.0)
+        self.detached(async move { store.policies_page(&after, entries_max).await }).await
     }
 
     /// Sets or deletes a policy. It holds for whatever this replica decides

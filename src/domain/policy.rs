@@ -143,8 +143,8 @@ impl Policy {
         found
     }
 
-    /// What it takes when it is stored.
-    fn size_bytes(&self) -> usize {
+    /// What it takes when it is stored, about.
+    pub fn size_bytes(&self) -> usize {
         serde_json::to_string(self).map_or(usize::MAX, |text| text.len())
     }
 }

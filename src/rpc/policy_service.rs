@@ -2,7 +2,6 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
-use prost::Message;
 use tonic::{Request, Response, Status};
 
 use super::proto::server::policy_service_server::PolicyService;
@@ -10,7 +9,7 @@ use super::service::{Service, principal};
 use super::{from_proto, proto, status, to_proto};
 use crate::app::{Condition, NewPolicy};
 use crate::auth::{Grant, Principal};
-use crate::domain::{CollectionName, Policy, Violation, limits};
+use crate::domain::{CollectionName, Policy, Violation};
 
 #[tonic::async_trait]
 impl PolicyService for Service {
@@ -46,20 +45,10 @@ impl PolicyService for Service {
         let wire = request.into_inner();
         let entries_max = from_proto::page_size(wire.page_size).map_err(status::invalid)?;
         let after = parse_token(&wire.page_token).map_err(status::invalid)?;
-        let stored = self.app.policies().await?;
-        let rest = stored.iter().filter(|it| Some(it.collection.as_str()) > after.as_deref());
-        let mut rest = rest.filter_map(to_proto::policy).peekable();
-        let (mut policies, mut bytes) = (Vec::new(), 0);
-        while policies.len() < entries_max
-            && let Some(policy) = rest.next_if(|it| {
-                bytes += it.encoded_len() + ENTRY_BYTES;
-                bytes <= PAGE_BYTES_MAX || policies.is_empty()
-            })
-        {
-            policies.push(policy);
-        }
-        let last = policies.last().filter(|_| rest.peek().is_some());
-        let next_page_token = last.map_or_else(String::new, |it| BASE64.encode(&it.collection));
+        let (stored, more) = self.app.policies(after, entries_max).await?;
+        let last = stored.last().filter(|_| more).map(|it| it.collection.as_str());
+        let next_page_token = last.map_or_else(String::new, |name| BASE64.encode(name));
+        let policies = stored.iter().filter_map(to_proto::policy).collect();
         Ok(Response::new(proto::ListPoliciesResponse { policies, next_page_token }))
     }
 
@@ -89,11 +78,6 @@ impl PolicyService for Service {
     }
 }
 
-/// What a policy takes in a list beside itself.
-const ENTRY_BYTES: usize = 8;
-/// Policies of a page, beside what else is in it.
-const PAGE_BYTES_MAX: usize = limits::MESSAGE_BYTES_MAX - (1 << 10);
-
 impl Service {
     fn new_policy(
         &self,
@@ -117,12 +101,10 @@ fn granted<T>(request: &Request<T>) -> Result<Principal, Status> {
     }
 }
 
-/// The collection after which a page begins, or None for the first page.
-fn parse_token(text: &str) -> Result<Option<String>, Vec<Violation>> {
-    if text.is_empty() {
-        return Ok(None);
-    }
+/// The collection after which a page begins; empty for the first page.
+fn parse_token(text: &str) -> Result<String, Vec<Violation>> {
     let name = BASE64.decode(text).ok().and_then(|bytes| String::from_utf8(bytes).ok());
     let rule = "is not a page token of this server";
-    name.map(Some).ok_or_else(|| vec![Violation::new("page_token", rule)])
+    let name = name.filter(|name| !name.contains('\0'));
+    name.ok_or_else(|| vec![Violation::new("page_token", rule)])
 }

@@ -99,6 +99,39 @@ impl Store {
         Ok((policies, number))
     }
 
+    /// A page of the policies that are set, by collection, and whether more follow.
+    pub async fn policies_page(
+        &self,
+        after: &str,
+        entries_max: usize,
+    ) -> Result<(Vec<StoredPolicy>, bool), Error> {
+        const PAGE: &str = "select collection, version, policy, author, set_at from (
+                 select p.*, sum(octet_length(p.policy::text)) over (
+                     order by p.collection rows between unbounded preceding and 1 preceding
+                 ) as before
+                 from policies p
+                 where p.collection > $1 and p.policy is not null and not exists (
+                     select from policies later
+                     where later.collection = p.collection and later.version > p.version
+                 )
+                 order by p.collection limit $2
+             ) p
+             where before is null or before < $3
+             order by collection";
+        let bytes_max = limits::PAGE_DOCUMENT_BYTES_MAX;
+        let query = sqlx::query(PAGE)
+            .bind(after)
+            .bind(i64::try_from(entries_max + 1).unwrap_or(i64::MAX))
+            .bind(i64::try_from(bytes_max).unwrap_or(i64::MAX));
+        let rows = self.read(query).await?;
+        let mut page = rows.iter().map(from_row).collect::<Result<Vec<_>, Error>>()?;
+        // One more than was asked for, or cut by bytes: then there may be more.
+        let bytes = |it: &StoredPolicy| it.policy.as_ref().map_or(0, Policy::size_bytes);
+        let more = page.len() > entries_max || page.iter().map(bytes).sum::<usize>() >= bytes_max;
+        page.truncate(entries_max);
+        Ok((page, more))
+    }
+
     /// A version of a collection's policy; None = the last one.
     pub async fn policy(
         &self,
