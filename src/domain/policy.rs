@@ -144,7 +144,7 @@ impl Policy {
     }
 
     /// What it takes when it is stored, about.
-    pub fn size_bytes(&self) -> usize {
+    fn size_bytes(&self) -> usize {
         serde_json::to_string(self).map_or(usize::MAX, |text| text.len())
     }
 }

@@ -105,8 +105,8 @@ impl Store {
         after: &str,
         entries_max: usize,
     ) -> Result<(Vec<StoredPolicy>, bool), Error> {
-        const PAGE: &str = "select collection, version, policy, author, set_at from (
-                 select p.*, sum(octet_length(p.policy::text)) over (
+        const PAGE: &str = "select collection, version, policy, author, set_at, left_over from (
+                 select p.*, count(*) over () as left_over, sum(octet_length(p.policy::text)) over (
                      order by p.collection rows between unbounded preceding and 1 preceding
                  ) as before
                  from policies p
@@ -118,17 +118,14 @@ impl Store {
              ) p
              where before is null or before < $3
              order by collection";
-        let bytes_max = limits::PAGE_DOCUMENT_BYTES_MAX;
         let query = sqlx::query(PAGE)
             .bind(after)
-            .bind(i64::try_from(entries_max + 1).unwrap_or(i64::MAX))
-            .bind(i64::try_from(bytes_max).unwrap_or(i64::MAX));
+            .bind(i64::try_from(entries_max).unwrap_or(i64::MAX))
+            .bind(i64::try_from(limits::PAGE_DOCUMENT_BYTES_MAX).unwrap_or(i64::MAX));
         let rows = self.read(query).await?;
-        let mut page = rows.iter().map(from_row).collect::<Result<Vec<_>, Error>>()?;
-        // One more than was asked for, or cut by bytes: then there may be more.
-        let bytes = |it: &StoredPolicy| it.policy.as_ref().map_or(0, Policy::size_bytes);
-        let more = page.len() > entries_max || page.iter().map(bytes).sum::<usize>() >= bytes_max;
-        page.truncate(entries_max);
+        let all: i64 = rows.first().map_or(Ok(0), |row| row.try_get(5))?;
+        let page = rows.iter().map(from_row).collect::<Result<Vec<_>, Error>>()?;
+        let more = all > i64::try_from(page.len()).unwrap_or(i64::MAX);
         Ok((page, more))
     }
 
