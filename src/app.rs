@@ -239,7 +239,7 @@ impl App {
         &self,
         space: Space,
         query: ConflictQuery,
-    ) -> Result<ConflictsPage, Error> {
+    ) -> Result<ConflictsPage<i64>, Error> {
         let store = self.store.clone();
         self.detached(async move { store.conflicts(space.id, &query).await }).await
     }
@@ -253,7 +253,7 @@ impl App {
         number_max: i64,
         collections: Vec<CollectionName>,
         open_only: bool,
-    ) -> Result<ConflictsPage, Error> {
+    ) -> Result<ConflictsPage<ConflictPlace>, Error> {
         let store = self.store.clone();
         self.detached(async move {
             let (space, collections) = (space.id, collections.as_slice());

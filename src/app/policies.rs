@@ -149,7 +149,7 @@ impl App {
                 let page = store.conflicts(space.id, &query).await?;
                 page.conflicts.iter().for_each(|(_, conflict)| preview.conflict(conflict));
                 left = left.saturating_sub(page.conflicts.len());
-                query.before = page.conflicts.last().map(|(place, _)| *place);
+                query.before = page.conflicts.last().map(|(found, _)| *found);
                 if !page.has_more || query.before.is_none() {
                     break;
                 }

@@ -28,15 +28,15 @@ pub struct ConflictQuery {
     pub record: Option<RecordId>,
     /// Of the client's side.
     pub device: Option<DeviceId>,
-    /// Only those before this place; None = from the latest on.
-    pub before: Option<ConflictPlace>,
+    /// Only those found before the one of this number; None = from the latest on.
+    pub before: Option<i64>,
     pub entries_max: usize,
 }
 
-/// A page of conflicts.
-#[derive(Clone, Debug, Default)]
-pub struct ConflictsPage {
-    pub conflicts: Vec<(ConflictPlace, Conflict)>,
+/// A page of conflicts, each with its place in the order of the page.
+#[derive(Clone, Debug)]
+pub struct ConflictsPage<P> {
+    pub conflicts: Vec<(P, Conflict)>,
     pub has_more: bool,
 }
 
@@ -45,12 +45,12 @@ pub struct ConflictsPage {
 macro_rules! page {
     ($order:literal, $rows:literal) => {
         concat!(
-            "select c.moved_at, c.number, row_to_json(c) from (
+            "select c.found, c.moved_at, c.number, row_to_json(c) from (
                  select w.*, sum(w.bytes) over (order by ",
             $order,
             "        rows between unbounded preceding and 1 preceding) as before
                  from (
-                     select k.space_id, k.mutation_id, k.moved_at, k.number,
+                     select k.space_id, k.mutation_id, k.found, k.moved_at, k.number,
                          coalesce(octet_length(k.base), 0) + coalesce(octet_length(k.server), 0)
                              + coalesce(octet_length(k.client), 0) as bytes
                      from conflicts k
@@ -68,32 +68,39 @@ macro_rules! page {
 }
 
 const LATEST: &str = page!(
-    "moved_at desc, number desc",
-    "(k.moved_at, k.number) < ($4, $5) and ($6::text is null or k.collection = $6)
-     and ($7::text is null or k.id = $7) and ($8::text is null or k.device = $8)
-     and ($9::smallint is null or k.state = $9)"
+    "found desc",
+    "k.found < $4 and ($5::text is null or k.collection = $5)
+     and ($6::text is null or k.id = $6) and ($7::text is null or k.device = $7)
+     and ($8::smallint is null or k.state = $8)"
 );
 
 /// Only open ones, by the index that has no others.
 const LATEST_OPEN: &str = page!(
-    "moved_at desc, number desc",
-    "k.state = 1 and (k.moved_at, k.number) < ($4, $5)
-     and ($6::text is null or k.collection = $6) and ($7::text is null or k.id = $7)
-     and ($8::text is null or k.device = $8) and ($9::smallint is null or k.state = $9)"
+    "found desc",
+    "k.state = 1 and k.found < $4 and ($5::text is null or k.collection = $5)
+     and ($6::text is null or k.id = $6) and ($7::text is null or k.device = $7)
+     and ($8::smallint is null or k.state = $8)"
 );
 
 /// Only those of one record, by the index of records.
 const LATEST_OF_RECORD: &str = page!(
-    "moved_at desc, number desc",
-    "k.collection = $6 and k.id = $7 and (k.moved_at, k.number) < ($4, $5)
-     and ($8::text is null or k.device = $8) and ($9::smallint is null or k.state = $9)"
+    "found desc",
+    "k.collection = $5 and k.id = $6 and k.found < $4
+     and ($7::text is null or k.device = $7) and ($8::smallint is null or k.state = $8)"
 );
 
 /// What was opened or closed after a place, up to a number.
 const MOVED: &str = page!(
     "moved_at, number",
     "(k.moved_at, k.number) > ($4, $5) and k.number <= $6
-     and ($7::text[] is null or k.collection = any($7)) and (not $8 or k.state = 1)"
+     and ($7::text[] is null or k.collection = any($7))"
+);
+
+/// The same of what is still open, which has not moved since it was found.
+const MOVED_OPEN: &str = page!(
+    "found",
+    "k.state = 1 and k.found > $5 and k.moved_at >= $4 and k.found <= $6
+     and ($7::text[] is null or k.collection = any($7))"
 );
 
 /// What to read of the conflicts that were opened or closed.
@@ -116,43 +123,46 @@ impl Store {
         &self,
         space: SpaceId,
         query: &ConflictQuery,
-    ) -> Result<ConflictsPage, Error> {
+    ) -> Result<ConflictsPage<i64>, Error> {
         let of_record = query.collection.is_some() && query.record.is_some();
         let sql = match query.state {
             _ if of_record => LATEST_OF_RECORD,
             Some(ConflictState::Open) => LATEST_OPEN,
             Some(ConflictState::Resolved | ConflictState::Superseded) | None => LATEST,
         };
-        let before = query.before.unwrap_or(ConflictPlace::END);
         let sql = sqlx::query(sql)
             .bind(space.0)
             .bind(page_bytes())
             .bind(i64::try_from(query.entries_max).unwrap_or(i64::MAX))
-            .bind(before.moved_at.get())
-            .bind(before.number)
+            .bind(query.before.unwrap_or(i64::MAX))
             .bind(query.collection.as_ref().map(CollectionName::as_str))
             .bind(query.record.as_ref().map(RecordId::as_str))
             .bind(query.device.as_ref().map(DeviceId::as_str))
             .bind(query.state.map(state_to_sql));
-        let mut page = page(&self.read(sql).await?, query.entries_max)?;
-        page.conflicts.sort_by_key(|(place, _)| std::cmp::Reverse(*place));
+        let mut page = page(&self.read(sql).await?, query.entries_max, |row| Ok(row.try_get(0)?))?;
+        page.conflicts.sort_by_key(|(found, _)| std::cmp::Reverse(*found));
         Ok(page)
     }
 
     /// A page of what was opened or closed, in that order.
-    pub async fn moved_conflicts(&self, query: MovedQuery<'_>) -> Result<ConflictsPage, Error> {
+    pub async fn moved_conflicts(
+        &self,
+        query: MovedQuery<'_>,
+    ) -> Result<ConflictsPage<ConflictPlace>, Error> {
         let collections = (!query.collections.is_empty())
             .then(|| query.collections.iter().map(CollectionName::as_str).collect::<Vec<_>>());
-        let sql = sqlx::query(MOVED)
+        let sql = sqlx::query(if query.open_only { MOVED_OPEN } else { MOVED })
             .bind(query.space.0)
             .bind(page_bytes())
             .bind(i64::try_from(MOVED_ENTRIES).unwrap_or(i64::MAX))
             .bind(query.after.moved_at.get())
             .bind(query.after.number)
             .bind(query.number_max)
-            .bind(collections)
-            .bind(query.open_only);
-        let mut page = page(&self.read(sql).await?, MOVED_ENTRIES)?;
+            .bind(collections);
+        let place = |row: &PgRow| {
+            Ok(ConflictPlace { moved_at: revision(row.try_get(1)?)?, number: row.try_get(2)? })
+        };
+        let mut page = page(&self.read(sql).await?, MOVED_ENTRIES, place)?;
         page.conflicts.sort_by_key(|(place, _)| *place);
         Ok(page)
     }
@@ -191,11 +201,6 @@ const MOVED_ENTRIES: usize = 100;
 /// Conflicts that are forgotten at once, so that nobody waits for long.
 const EXPIRE_ENTRIES: i64 = 1_000;
 
-impl ConflictPlace {
-    /// Behind all conflicts.
-    const END: Self = Self { moved_at: Revision::MAX, number: i64::MAX };
-}
-
 /// Before all conflicts that moved at this revision or later.
 impl From<Revision> for ConflictPlace {
     fn from(revision: Revision) -> Self {
@@ -211,13 +216,16 @@ fn page_bytes() -> i64 {
     i64::try_from(limits::PAGE_DOCUMENT_BYTES_MAX).unwrap_or(i64::MAX)
 }
 
-fn page(rows: &[PgRow], entries_max: usize) -> Result<ConflictsPage, Error> {
+fn page<P>(
+    rows: &[PgRow],
+    entries_max: usize,
+    place: impl Fn(&PgRow) -> Result<P, Error>,
+) -> Result<ConflictsPage<P>, Error> {
     let mut bytes = 0;
     let conflict = |row: &PgRow| {
-        let place = ConflictPlace { moved_at: revision(row.try_get(0)?)?, number: row.try_get(1)? };
-        let conflict = from_row(row, 2)?;
+        let conflict = from_row(row, 3)?;
         bytes += conflict.document_bytes();
-        Ok((place, conflict))
+        Ok((place(row)?, conflict))
     };
     let conflicts = rows.iter().map(conflict).collect::<Result<Vec<_>, Error>>()?;
     let full = conflicts.len() >= entries_max || bytes >= limits::PAGE_DOCUMENT_BYTES_MAX;
@@ -242,7 +250,7 @@ pub(in crate::store) async fn open(
              select * from conflicts k
              where k.space_id = w.space_id and k.collection = w.collection and k.id = w.id
                  and k.state = 1
-             order by k.moved_at desc, k.number desc limit $4
+             order by k.found desc limit $4
          ) k on true";
     let rows = sqlx::query(OPEN)
         .bind(records.iter().map(|(space, _)| space.0).collect::<Vec<_>>())

@@ -1,0 +1,12 @@
+-- Lists of conflicts go by when each was found, which stays, so that a list that
+-- is read page by page misses none that is closed meanwhile.
+
+drop index conflicts_open;
+drop index conflicts_open_by_record;
+drop index conflicts_by_record;
+
+create unique index conflicts_by_found on conflicts (space_id, found);
+create index conflicts_open on conflicts (space_id, found) where state = 1;
+create index conflicts_open_by_record on conflicts (space_id, collection, id, found)
+    where state = 1;
+create index conflicts_by_record on conflicts (space_id, collection, id, found);
