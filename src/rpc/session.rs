@@ -358,6 +358,8 @@ impl Session {
                 conflicts: frame.conflicts.then(|| ConflictPlace::from(cursor.revision)),
             },
             since: cursor.revision,
+            began: (cursor.revision == Revision::ZERO)
+                .then_some(ConflictPlace { moved_at: at.head, number: at.conflicts }),
         };
         Ok((subscription, subscribed))
     }

@@ -27,6 +27,9 @@ pub(super) struct Subscription {
     pub(super) place: Place,
     /// Where the catch-up began that goes on, or was the last.
     pub(super) since: Revision,
+    /// Where the space was when the client began from nothing: of the conflicts
+    /// before, only those that are open concern it.
+    pub(super) began: Option<ConflictPlace>,
 }
 
 /// Where the next changes come from.
@@ -36,10 +39,24 @@ pub(super) enum Phase {
     Live,
 }
 
+/// What a step of a catch-up comes to.
+#[derive(Debug)]
+struct CaughtUp {
+    frames: Vec<Encoded>,
+    phase: Phase,
+    place: Place,
+}
+
 impl Subscription {
     /// Goes one page of the store further; the frames to send. An error ends the subscription,
-    /// except that of a store that is away.
+    /// except that of a store that is away, after which it is where it was.
     pub(super) async fn catch_up(&mut self, app: &App) -> Result<Vec<Encoded>, Error> {
+        let CaughtUp { frames, phase, place } = self.next_page(app).await?;
+        (self.phase, self.place) = (phase, place);
+        Ok(frames)
+    }
+
+    async fn next_page(&self, app: &App) -> Result<CaughtUp, Error> {
         let cursor = Cursor { epoch: Some(self.view.epoch), revision: self.place.read_to };
         let space = self.space.clone();
         // Small pages: what a reader who stops reading can hold is made of them.
@@ -56,38 +73,40 @@ impl Subscription {
             }
             before = change.revision;
         }
-        self.place.read_to = up_to;
-        let mut frames = Vec::new();
+        let place = Place { read_to: up_to, ..self.place };
+        let mut next = CaughtUp { frames: Vec::new(), phase: Phase::CatchUp, place };
         if !builder.is_empty() {
-            let after = std::mem::replace(&mut self.place.told_to, up_to);
-            frames.push(changes_frame(vec![self.id.clone()], after, up_to, builder));
+            let after = std::mem::replace(&mut next.place.told_to, up_to);
+            next.frames.push(changes_frame(vec![self.id.clone()], after, up_to, builder));
         }
-        if up_to >= page.space.head && self.tell_conflicts(app, page.space, &mut frames).await? {
-            self.phase = Phase::Live;
-            self.place.told_to = up_to;
-            frames.push(self.caught_up());
+        if up_to >= page.space.head && self.tell_conflicts(app, page.space, &mut next).await? {
+            next.phase = Phase::Live;
+            next.place.told_to = up_to;
+            next.frames.push(self.caught_up(up_to));
         }
-        Ok(frames)
+        Ok(next)
     }
 
     /// Tells of conflicts, all changes before them having been told. True if
     /// those were all, as of the place where the space was.
     async fn tell_conflicts(
-        &mut self,
+        &self,
         app: &App,
         at: SpaceHead,
-        frames: &mut Vec<Encoded>,
+        next: &mut CaughtUp,
     ) -> Result<bool, Error> {
         let Some(place) = self.place.conflicts.filter(|place| place.number != at.conflicts) else {
             return Ok(true);
         };
-        let open_only = self.since == Revision::ZERO;
+        let head = ConflictPlace { moved_at: at.head, number: at.conflicts };
+        let began = self.began.filter(|began| place < *began);
+        let end = began.unwrap_or(head);
         let page = app.moved_conflicts(
             self.space.clone(),
             place,
-            at.conflicts,
+            end.number,
             self.view.filter.collections.clone(),
-            open_only,
+            began.is_some(),
         );
         let page = page.await?;
         for (_, conflict) in &page.conflicts {
@@ -95,12 +114,12 @@ impl Subscription {
             let conflict = to_proto::conflict(conflict, self.view.form, documents);
             let subscription_id = self.id.clone();
             let frame = proto::ConflictFrame { subscription_id, conflict: Some(conflict) };
-            frames.push(encode(Response::Conflict(Box::new(frame))));
+            next.frames.push(encode(Response::Conflict(Box::new(frame))));
         }
         let last = page.conflicts.last().map(|(place, _)| *place).filter(|_| page.has_more);
-        let end = ConflictPlace { moved_at: at.head, number: at.conflicts };
-        self.place.conflicts = Some(last.unwrap_or(end));
-        Ok(last.is_none())
+        let reached = last.unwrap_or(end);
+        next.place.conflicts = Some(reached);
+        Ok(reached.number == at.conflicts)
     }
 
     /// Goes on from where others went.
@@ -112,9 +131,8 @@ impl Subscription {
         }
     }
 
-    fn caught_up(&self) -> Encoded {
-        let up_to = self.place.read_to.get();
-        let frame = proto::CaughtUpFrame { subscription_id: self.id.clone(), up_to };
+    fn caught_up(&self, up_to: Revision) -> Encoded {
+        let frame = proto::CaughtUpFrame { subscription_id: self.id.clone(), up_to: up_to.get() };
         encode(Response::CaughtUp(frame))
     }
 

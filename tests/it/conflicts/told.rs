@@ -2,10 +2,10 @@
 
 use syncline::rpc::proto::resolve_conflict_request::Resolution;
 use syncline::rpc::proto::subscribe_response::Frame;
-use syncline::rpc::proto::{Cursor, GetStatusRequest, KeepClient, SubscribeFrame};
+use syncline::rpc::proto::{Cursor, GetStatusRequest, KeepClient, Strategy, SubscribeFrame};
 
-use super::{House, based, meet, resolve};
-use crate::support::{Client, Stream, TestServer, put, subscribe_frame};
+use super::{House, based, meet, resolve, tasks};
+use crate::support::{Client, Stream, TestServer, put, subscribe_frame, wait_for};
 
 fn with_conflicts(id: &str, cursor: Option<Cursor>) -> SubscribeFrame {
     SubscribeFrame { conflicts: true, ..subscribe_frame(id, cursor) }
@@ -130,6 +130,54 @@ async fn who_does_not_ask_hears_nothing_of_conflicts() {
     while seen.last().is_none_or(|it: &String| !it.ends_with("up to 3")) {
         seen.extend(frames(&mut stream, 1).await);
     }
+    // Whatever came of the conflict comes before a later change.
+    house.alice.mutate(put("later", "3", "{}")).await.unwrap();
+    while seen.last().is_none_or(|it: &String| !it.ends_with("up to 4")) {
+        seen.extend(frames(&mut stream, 1).await);
+    }
     assert!(seen.iter().all(|it| !it.starts_with("conflict")), "{seen:?}");
+    house.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_there_from_the_first_change_on_is_told_also_what_was_closed_at_once() {
+    let house = House::with(tasks(Strategy::Merge, Strategy::LastWriteWins)).await;
+    let mut stream = following(&house.alice).await;
+    // Writes of no device do not know each other, and these come as one news.
+    let writes = [("a", r#"{"a":1}"#), ("b", r#"{"b":1}"#)];
+    let writes = writes.map(|(id, text)| based(put(id, "1", text), 0)).to_vec();
+    house.alice.batch(writes, false).await.unwrap();
+    let expected = ["changes 2 up to 2", "conflict b resolved at 2", "caught up at 2"];
+    assert_eq!(frames(&mut stream, 3).await, expected);
+    house.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn conflicts_that_cannot_be_read_cost_no_change() {
+    let house = House::new().await;
+    let alice = &house.alice;
+    meet(alice, r#"{"n":1}"#, r#"{"n":2}"#, r#"{"n":3}"#).await;
+    // The changes can be read, and the conflicts cannot.
+    let mut lock = house.database.connect().await;
+    sqlx::raw_sql("begin; lock table conflicts in access exclusive mode")
+        .execute(&mut lock)
+        .await
+        .unwrap();
+    let mut stream = Stream::open(alice).await.unwrap();
+    stream.subscribe(with_conflicts("s", None)).await;
+    let observer = tokio::sync::Mutex::new(house.database.connect().await);
+    let waits = async |expected: bool| {
+        const WAITS: &str = "select exists (select from pg_locks
+             where relation = 'conflicts'::regclass and not granted)";
+        let found: bool =
+            sqlx::query_scalar(WAITS).fetch_one(&mut *observer.lock().await).await.unwrap();
+        (found == expected).then_some(())
+    };
+    wait_for("the read to wait", async || waits(true).await).await;
+    wait_for("the read to be given up", async || waits(false).await).await;
+    sqlx::raw_sql("rollback").execute(&mut lock).await.unwrap();
+    let expected =
+        ["subscribed at 2", "changes 2 up to 2", "conflict phone-1 open at 2", "caught up at 2"];
+    assert_eq!(frames(&mut stream, 4).await, expected);
     house.server.stop().await;
 }
