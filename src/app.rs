@@ -21,8 +21,9 @@ use uuid::Uuid;
 
 use crate::clock::Clock;
 use crate::domain::{
-    CollectionName, Conflict, Cursor, DeviceId, Filter, MutationId, MutationResult, Policy, Record,
-    RecordId, RecordKey, Request, Sequence, Space, UserId, limits,
+    Answer, CollectionName, Conflict, Cursor, DeviceId, Filter, Fingerprint, MutationId,
+    MutationResult, Policy, Record, RecordId, RecordKey, Refusal, Request, Sequence, Space, UserId,
+    limits,
 };
 use crate::hub::{Hint, Hub, Watch};
 use crate::store::{
@@ -276,6 +277,26 @@ impl App {
             Ok(Some((conflict, record)))
         });
         found.await?.ok_or(Error::ConflictNotFound)
+    }
+
+    /// The first answer of a mutation of this content, if it was decided before.
+    pub async fn first_answer(
+        &self,
+        space: Space,
+        id: MutationId,
+        fingerprint: Fingerprint,
+    ) -> Result<Option<MutationResult>, Error> {
+        let (store, mutation_id) = (self.store.clone(), id.clone());
+        let found = self.detached(async move { store.answer(space.id, &mutation_id).await });
+        match found.await? {
+            Some(answer) if answer.fingerprint != fingerprint => {
+                Err(Error::Refused(Refusal::MutationIdReused { index: 0, id }))
+            }
+            Some(Answer { outcome, .. }) => {
+                Ok(Some(MutationResult { mutation_id: id, outcome, replayed: true }))
+            }
+            None => Ok(None),
+        }
     }
 
     /// How many conflicts of the space wait for a decision.

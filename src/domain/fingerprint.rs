@@ -16,6 +16,9 @@ impl Fingerprint {
     /// Of valid content. Documents count as canonical text, so both of their
     /// forms on the wire are the same content.
     pub fn of(content: &Content, device: Option<&DeviceId>, sequence: Option<Sequence>) -> Self {
+        if let Operation::Resolve(resolve) = &content.operation {
+            return Self::of_resolution(resolve, device);
+        }
         let mut parts = Parts(Sha256::new());
         parts.add(content.key.collection.as_str().as_bytes());
         parts.add(content.key.id.as_str().as_bytes());
@@ -45,10 +48,18 @@ impl Fingerprint {
                     parts.transform(transform);
                 }
             }
-            Operation::Delete => parts.add(b"delete"),
-            Operation::Resolve(resolve) => parts.resolve(resolve),
+            Operation::Delete | Operation::Resolve(_) => parts.add(b"delete"),
         }
         parts.extras(content);
+        parts.finish()
+    }
+
+    /// Of a resolution: the conflict says which record it is about, and may be
+    /// forgotten when the resolution is sent again.
+    pub fn of_resolution(resolve: &Resolve, device: Option<&DeviceId>) -> Self {
+        let mut parts = Parts(Sha256::new());
+        parts.add(device.map_or("", DeviceId::as_str).as_bytes());
+        parts.resolve(resolve);
         parts.finish()
     }
 

@@ -10,8 +10,8 @@ use super::page::PageBuilder;
 use super::proto::server::conflict_service_server::ConflictService;
 use super::service::Service;
 use super::{from_proto, proto, status, to_proto};
-use crate::app::ConflictQuery;
-use crate::domain::{Conflict, Violation};
+use crate::app::{ConflictQuery, Error};
+use crate::domain::{Conflict, MutationId, Space, Violation};
 
 #[tonic::async_trait]
 impl ConflictService for Service {
@@ -68,18 +68,35 @@ impl ConflictService for Service {
         let wire = request.into_inner();
         let form = from_proto::document_form(wire.document_form).map_err(status::invalid)?;
         let device = from_proto::device(&wire.device).map_err(status::invalid)?;
-        let id = from_proto::conflict_id(&wire.conflict_id).map_err(status::invalid)?;
-        let (conflict, _record) = self.app.conflict(space.clone(), id.clone()).await?;
-        let mutation = from_proto::resolution(&wire, conflict.key, device.as_ref());
-        let mutations = vec![mutation.map_err(status::invalid)?];
-        let bytes = wire.encoded_len();
-        let results =
-            self.decide(principal, space.clone(), device, false, mutations, bytes).await?;
-        let (conflict, _record) = self.app.conflict(space, id).await?;
-        Ok(Response::new(proto::ResolveConflictResponse {
-            result: to_proto::results(&results, form).pop(),
-            conflict: Some(to_proto::conflict(&conflict, form, true)),
-        }))
+        let resolution = from_proto::resolution(&wire, device.as_ref()).map_err(status::invalid)?;
+        let id = resolution.conflict().clone();
+        let (result, conflict) = match self.conflict(&space, &id).await? {
+            Some(conflict) => {
+                let mutations = vec![resolution.of_record(conflict.key)];
+                let bytes = wire.encoded_len();
+                let decided =
+                    self.decide(principal, space.clone(), device, false, mutations, bytes);
+                (to_proto::results(&decided.await?, form).pop(), self.conflict(&space, &id).await?)
+            }
+            // It may have been resolved by this, and be forgotten by now.
+            None => {
+                let first = self.app.first_answer(space, resolution.id, resolution.fingerprint);
+                let first = first.await?.ok_or(Error::ConflictNotFound)?;
+                (to_proto::results(&[first], form).pop(), None)
+            }
+        };
+        let conflict = conflict.map(|conflict| to_proto::conflict(&conflict, form, true));
+        Ok(Response::new(proto::ResolveConflictResponse { result, conflict }))
+    }
+}
+
+impl Service {
+    async fn conflict(&self, space: &Space, id: &MutationId) -> Result<Option<Conflict>, Error> {
+        match self.app.conflict(space.clone(), id.clone()).await {
+            Ok((conflict, _record)) => Ok(Some(conflict)),
+            Err(Error::ConflictNotFound) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
 use super::row::{self, change_columns};
-use super::{Error, FoundPast, SpaceHead, WantedPast, answers, conflicts, past};
+use super::{Error, FoundPast, SpaceHead, Store, WantedPast, answers, conflicts, past};
 use crate::domain::{
     Answer, Conflict, DeviceId, Lack, MutationId, OpenConflict, Record, RecordKey, Sequence,
     SpaceId,
@@ -164,6 +164,19 @@ pub(super) async fn applied(
     let ids: Vec<_> = wanted.mutations.iter().map(|(_, id, _)| id.as_str()).collect();
     let answers = find_answers(connection, LOAD_APPLIED, &spaces, &ids).await?;
     Ok(Loaded { answers, ..Loaded::default() })
+}
+
+impl Store {
+    /// The first answer of a mutation, if it was decided before.
+    pub async fn answer(&self, space: SpaceId, id: &MutationId) -> Result<Option<Answer>, Error> {
+        for sql in [LOAD_ANSWERS, LOAD_APPLIED] {
+            let sql = sqlx::query(sql).bind(vec![space.0]).bind(vec![id.as_str()]);
+            if let Some(row) = self.read(sql).await?.first() {
+                return answers::answer(row, 2).map(Some);
+            }
+        }
+        Ok(None)
+    }
 }
 
 /// What decisions turned out to need.

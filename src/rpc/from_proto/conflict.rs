@@ -60,12 +60,33 @@ pub(super) fn given<T>(
     if text.is_empty() { Ok(None) } else { parse(text).map(Some) }
 }
 
-/// A resolution as a mutation of the record that the conflict is about.
+/// A resolution, before it is known which record its conflict is about.
+#[derive(Debug)]
+pub(in crate::rpc) struct Resolution {
+    pub(in crate::rpc) id: MutationId,
+    pub(in crate::rpc) fingerprint: Fingerprint,
+    resolve: Resolve,
+}
+
+impl Resolution {
+    pub(in crate::rpc) fn conflict(&self) -> &MutationId {
+        &self.resolve.conflict
+    }
+
+    /// As a mutation of that record.
+    pub(in crate::rpc) fn of_record(self, key: RecordKey) -> Mutation {
+        let Self { id, fingerprint, resolve } = self;
+        let operation = Operation::Resolve(resolve);
+        let content = Content { key, operation, base: None, client_micros: None };
+        Mutation { id, device_sequence: None, fingerprint, content: Ok(content) }
+    }
+}
+
+/// A resolution.
 pub(in crate::rpc) fn resolution(
     wire: &proto::ResolveConflictRequest,
-    key: RecordKey,
     device: Option<&DeviceId>,
-) -> Result<Mutation, Violations> {
+) -> Result<Resolution, Violations> {
     let mut violations = Vec::new();
     let id = note(&mut violations, "mutation_id", MutationId::parse(&wire.mutation_id));
     let conflict = conflict_id(&wire.conflict_id).map_err(|it| violations.extend(it)).ok();
@@ -73,13 +94,11 @@ pub(in crate::rpc) fn resolution(
     let seen = note(&mut violations, "seen_revision", seen);
     let choice = choice(wire.resolution.as_ref()).map_err(|it| violations.extend(it)).ok();
     let parsed = id.zip(conflict).zip(seen).zip(choice);
-    let mutation = parsed.map(|(((id, conflict), seen), choice)| {
-        let operation = Operation::Resolve(Resolve { conflict, seen, choice });
-        let content = Content { key, operation, base: None, client_micros: None };
-        let fingerprint = Fingerprint::of(&content, device, None);
-        Mutation { id, device_sequence: None, fingerprint, content: Ok(content) }
+    let resolution = parsed.map(|(((id, conflict), seen), choice)| {
+        let resolve = Resolve { conflict, seen, choice };
+        Resolution { id, fingerprint: Fingerprint::of_resolution(&resolve, device), resolve }
     });
-    done(mutation, violations)
+    done(resolution, violations)
 }
 
 fn choice(

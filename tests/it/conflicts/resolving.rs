@@ -4,8 +4,8 @@ use prost_types::Duration;
 use syncline::rpc::proto::resolve_conflict_request::Resolution;
 use syncline::rpc::proto::{
     ConflictClosingKind, ConflictDecision, ConflictRelation, ConflictState, GetStatusRequest,
-    KeepClient, KeepServer, ListConflictsRequest, MutationOutcome, Policy, RejectionReason,
-    Strategy,
+    KeepClient, KeepServer, ListConflictsRequest, MutationOutcome, MutationResult, Policy,
+    RejectionReason, Strategy,
 };
 use tonic::Code;
 
@@ -214,5 +214,20 @@ async fn conflicts_are_forgotten_when_their_retention_has_ended() {
     let again = again.unwrap();
     assert_eq!((again.outcome(), again.replayed), (MutationOutcome::Merged, true));
     assert_eq!(again.conflict, None);
+
+    let keep = || Resolution::KeepClient(KeepClient {});
+    let resolution = async || resolve(alice, "r", "phone-1", 3, keep()).await;
+    let first = resolution().await.unwrap().result.unwrap();
+    assert_eq!((first.outcome(), first.revision), (MutationOutcome::Applied, 4));
+    let gone = async || get(alice, "phone-1").await.is_err().then_some(());
+    wait_for("the resolved conflict to be forgotten", gone).await;
+    let again = resolution().await.unwrap();
+    assert_eq!(again.conflict, None);
+    assert_eq!(again.result.unwrap(), MutationResult { replayed: true, ..first });
+    let other = Resolution::KeepServer(KeepServer {});
+    let status = resolve(alice, "r", "phone-1", 3, other).await.unwrap_err();
+    assert_eq!(error_reason(&status), "MUTATION_ID_REUSED");
+    let status = resolve(alice, "new", "phone-1", 3, keep()).await.unwrap_err();
+    assert_eq!(error_reason(&status), "CONFLICT_NOT_FOUND");
     house.server.stop().await;
 }
