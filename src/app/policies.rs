@@ -112,13 +112,17 @@ impl App {
     }
 
     /// Sets or deletes a policy. It holds for whatever this replica decides
-    /// afterwards; the others follow within seconds.
+    /// afterwards, unless the store goes away right then; the others follow
+    /// within seconds.
     pub async fn set_policy(&self, new: NewPolicy) -> Result<StoredPolicy, Error> {
         let (store, policies) = (self.store.clone(), Arc::clone(&self.policies));
         let deletes = new.policy.is_none();
         let outcome = self.detached(async move {
             let outcome = store.set_policies(&[new]).await?.pop();
-            policies.read(&store).await?;
+            // It is set all the same, and the next look finds it.
+            if let Err(failure) = policies.read(&store).await {
+                warn!(error = %Chain(&failure), "a policy was set, and not read again; later");
+            }
             Ok(outcome)
         });
         match outcome.await? {
@@ -147,7 +151,12 @@ impl App {
             while left > 0 {
                 query.entries_max = left;
                 let page = store.conflicts(space.id, &query).await?;
-                page.conflicts.iter().for_each(|(_, conflict)| preview.conflict(conflict));
+                let conflicts = || page.conflicts.iter().map(|(_, conflict)| conflict);
+                let results: Vec<_> = conflicts().map(|it| it.result_revision).collect();
+                let became = store.checksums(space.id, &results).await?;
+                for conflict in conflicts() {
+                    preview.conflict(conflict, became.get(&conflict.result_revision).copied());
+                }
                 left = left.saturating_sub(page.conflicts.len());
                 query.before = page.conflicts.last().map(|(found, _)| *found);
                 if !page.has_more || query.before.is_none() {

@@ -17,6 +17,9 @@ impl Pointer {
         let Some(rest) = text.strip_prefix('/') else {
             return Err("must be a JSON Pointer such as /address/city".into());
         };
+        if rest.contains('\0') {
+            return Err("contains the character U+0000, which no document has".into());
+        }
         let keys = rest.split('/').map(unescape).collect::<Result<Vec<_>, _>>()?;
         if keys.len() > limits::DOCUMENT_DEPTH_MAX {
             return Err(format!("has more than {} levels", limits::DOCUMENT_DEPTH_MAX));
@@ -85,7 +88,7 @@ mod tests {
         for text in ["/a", "/a/b", "/a~1b/~0", "/", "/a//b", "/ü"] {
             assert_eq!(Pointer::parse(text).unwrap().to_string(), text);
         }
-        for text in ["", "a", "a/b", "/~", "/~2", &"/x".repeat(33)] {
+        for text in ["", "a", "a/b", "/~", "/~2", "/a\0", &"/x".repeat(33)] {
             assert!(Pointer::parse(text).is_err(), "{text:?}");
         }
     }

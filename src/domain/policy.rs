@@ -127,8 +127,9 @@ impl Policy {
                 Some(_) if rule.kind != FieldRuleKind::Union => {
                     wrong(&format!("fields[{index}].key_field"), "goes with union only");
                 }
-                Some(field) if field.is_empty() => {
-                    wrong(&format!("fields[{index}].key_field"), "must not be empty");
+                Some(field) if field.is_empty() || field.contains('\0') => {
+                    let rule = "must be a key that a document can have";
+                    wrong(&format!("fields[{index}].key_field"), rule);
                 }
                 _ => {}
             }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use time::OffsetDateTime;
 
 use super::{
-    Change, Conflict, Document, MutationId, Policy, RecordKey, Resolved, Revision, Verdict,
-    Violation, limits, resolve_logged,
+    Change, Conflict, Document, MutationId, Pointer, Policy, RecordKey, Resolved, Revision,
+    Verdict, Violation, limits, resolve_logged,
 };
 
 /// What a policy would have done with conflicts and writes.
@@ -37,6 +37,8 @@ pub struct PreviewedConflict {
     pub decision: Verdict,
     /// How it would have been; None = the write would have been rejected.
     pub preview: Option<Verdict>,
+    /// Where the record would have lost what a side had written.
+    pub lost: Vec<Pointer>,
 }
 
 /// A write that the schema would have refused.
@@ -66,9 +68,11 @@ impl Preview {
         }
     }
 
-    /// Tries a conflict.
-    pub fn conflict(&mut self, conflict: &Conflict) {
+    /// Tries a conflict, from which the record had come out with a document of this
+    /// checksum; None if that is not known.
+    pub fn conflict(&mut self, conflict: &Conflict, became: Option<[u8; 32]>) {
         let resolution = resolve_logged(&self.policy, conflict, self.now);
+        let lost = resolution.lost;
         let (document, verdict) = match resolution.result {
             Resolved::Client { document, .. } => (document, Some(Verdict::Client)),
             Resolved::Merged { document, .. } => (Some(document), Some(Verdict::Merged)),
@@ -87,9 +91,12 @@ impl Preview {
         } += 1;
         // In advisory mode the write was accepted, whatever was told.
         let decision = if conflict.advisory { Verdict::Client } else { conflict.decision };
-        if verdict != Some(decision) && self.changed.len() < limits::PREVIEW_ENTRIES_MAX {
+        let merged = document.filter(|_| decision == Verdict::Merged);
+        let differs = verdict != Some(decision)
+            || merged.zip(became).is_some_and(|(document, became)| document.checksum() != became);
+        if differs && self.changed.len() < limits::PREVIEW_ENTRIES_MAX {
             let (id, key) = (conflict.id.clone(), conflict.key.clone());
-            self.changed.push(PreviewedConflict { id, key, decision, preview: verdict });
+            self.changed.push(PreviewedConflict { id, key, decision, preview: verdict, lost });
         }
     }
 

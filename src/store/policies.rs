@@ -1,5 +1,6 @@
 //! Policies: every version of them, in the order of their commits.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use sqlx::postgres::PgRow;
@@ -163,6 +164,25 @@ impl Store {
         let mut changes = changes.collect::<Result<Vec<_>, Error>>()?;
         changes.sort_by_key(|change| std::cmp::Reverse(change.revision));
         Ok(changes)
+    }
+
+    /// The checksums of the documents that these changes made, where they are kept.
+    pub async fn checksums(
+        &self,
+        space: SpaceId,
+        revisions: &[Revision],
+    ) -> Result<HashMap<Revision, [u8; 32]>, Error> {
+        const CHECKSUMS: &str = "select revision, sha256(convert_to(document, 'UTF8'))
+             from changes
+             where space_id = $1 and revision = any($2) and document is not null";
+        let revisions: Vec<_> = revisions.iter().map(|it| it.get()).collect();
+        let rows = self.read(sqlx::query(CHECKSUMS).bind(space.0).bind(revisions)).await?;
+        let checksum = |row: &PgRow| {
+            let bytes: &[u8] = row.try_get(1)?;
+            let checksum = bytes.try_into().map_err(|_short| Error::Corrupt("checksum".into()))?;
+            Ok((row::revision(row, 0)?, checksum))
+        };
+        rows.iter().map(checksum).collect()
     }
 
     /// Stores those policies whose conditions hold. Whoever else does so waits:

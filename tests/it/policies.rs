@@ -1,13 +1,14 @@
 //! Policies: who may set them, what they must be, and when they hold.
 
+mod preview;
+
 use prost_types::Duration;
 use syncline::clock::Clock;
 use syncline::config::Policies;
 use syncline::domain;
 use syncline::rpc::proto::{
-    ConflictDecision, DeletePolicyRequest, FieldRule, FieldRuleKind, GetPolicyRequest,
-    ListPoliciesRequest, MutationOutcome, Policy, PolicyMode, PreviewPolicyRequest,
-    SetPolicyRequest, Strategy,
+    DeletePolicyRequest, FieldRule, FieldRuleKind, GetPolicyRequest, ListPoliciesRequest,
+    MutationOutcome, Policy, PolicyMode, SetPolicyRequest, Strategy,
 };
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
@@ -191,6 +192,24 @@ async fn all_that_makes_no_sense_is_told_at_once() {
             },
             "policy.fields[0].key_field policy.fields[1].path",
         ),
+        (
+            Policy {
+                fields: vec![
+                    rule("/a\0", FieldRuleKind::Max, ""),
+                    rule("/b", FieldRuleKind::Union, ""),
+                ],
+                ..task()
+            },
+            "policy.fields[0].path",
+        ),
+        (
+            Policy { fields: vec![rule("/a", FieldRuleKind::Union, "i\0d")], ..task() },
+            "policy.fields[0].key_field",
+        ),
+        (
+            Policy { version_field: "/\0".into(), ..policy("task", Strategy::HighestVersionWins) },
+            "policy.version_field",
+        ),
     ] {
         let refused = set(&alice, wrong.clone(), None).await.unwrap_err();
         let expected = (Code::InvalidArgument, "VALIDATION_ERROR".into(), fields.to_owned());
@@ -323,62 +342,4 @@ async fn the_configuration_begins_and_the_service_decides() {
     for server in [one, four, five] {
         server.stop().await;
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_preview_tells_what_a_policy_would_have_done() {
-    let database = Database::create().await;
-    let server = TestServer::start(&database).await;
-    let alice = server.admin("alice").await;
-    let mut advisory = policy("task", Strategy::ServerWins);
-    advisory.set_mode(PolicyMode::Advisory);
-    set(&alice, advisory, None).await.unwrap();
-    for record in ["1", "2", "3"] {
-        assert_eq!(meet(&alice, record).await, MutationOutcome::Applied);
-    }
-    set(&alice, policy("task", Strategy::Merge), None).await.unwrap();
-    assert_eq!(meet(&alice, "4").await, MutationOutcome::Merged);
-    alice.mutate(put("other", "9", r#"{"n":-1}"#)).await.unwrap();
-
-    let preview = async |policy: Policy, limit| {
-        let request =
-            PreviewPolicyRequest { policy: Some(policy), limit, ..PreviewPolicyRequest::default() };
-        alice.policies.clone().preview_policy(request).await.map(tonic::Response::into_inner)
-    };
-    let count = |it: &syncline::rpc::proto::PreviewPolicyResponse| {
-        [it.conflicts, it.applied, it.merged, it.superseded, it.opened, it.rejected]
-    };
-    let server_wins = preview(policy("task", Strategy::ServerWins), 0).await.unwrap();
-    assert_eq!(count(&server_wins), [4, 0, 0, 4, 0, 0]);
-    let changed: Vec<_> = server_wins.changed.iter().map(|it| it.conflict_id.as_str()).collect();
-    assert_eq!(changed, ["phone-4", "phone-3", "phone-2", "phone-1"]);
-    let first = server_wins.changed.first().unwrap();
-    assert_eq!(
-        (first.decision(), first.preview()),
-        (ConflictDecision::Merged, ConflictDecision::Server)
-    );
-    let merge = preview(policy("task", Strategy::Merge), 2).await.unwrap();
-    assert_eq!(count(&merge), [2, 0, 2, 0, 0, 0]);
-    assert_eq!(merge.changed.len(), 1, "those that were only told were taken as they came");
-    let mut strict = policy("task", Strategy::Merge);
-    strict.json_schema =
-        r#"{"not":{"required":["desk","phone"]},"properties":{"n":{"minimum":0}}}"#.into();
-    let strict = preview(strict, 0).await.unwrap();
-    assert_eq!(count(&strict), [4, 0, 0, 0, 0, 4]);
-    assert_eq!(strict.changed[0].preview(), ConflictDecision::Rejected);
-    assert_eq!((strict.writes, strict.invalid_writes), (9, 2));
-    let invalid: Vec<_> = strict.invalid.iter().map(|it| it.violations[0].field.as_str()).collect();
-    assert_eq!(invalid, ["document/n", "document"]);
-    // Nothing of it is set.
-    assert_eq!(get(&alice, "task", 0).await.unwrap().version, 2);
-    let all = preview(policy("*", Strategy::Merge), 0).await.unwrap_err();
-    assert_eq!(error_reason(&all), "VALIDATION_ERROR");
-    let bob = server.client("bob").await;
-    let request = PreviewPolicyRequest {
-        policy: Some(policy("task", Strategy::Merge)),
-        ..PreviewPolicyRequest::default()
-    };
-    let nothing = bob.policies.clone().preview_policy(request).await.unwrap().into_inner();
-    assert_eq!((nothing.conflicts, nothing.writes), (0, 0), "of one's own space only");
-    server.stop().await;
 }

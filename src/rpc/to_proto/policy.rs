@@ -86,6 +86,7 @@ pub(in crate::rpc) fn preview(preview: &Preview) -> proto::PreviewPolicyResponse
         key: Some(key(&it.key)),
         decision: decision(Some(it.decision)).into(),
         preview: decision(it.preview).into(),
+        lost_paths: it.lost.iter().map(ToString::to_string).collect(),
     });
     let invalid = preview.invalid.iter().map(|it| proto::PreviewedWrite {
         revision: it.revision.get(),
