@@ -14,12 +14,17 @@ pub struct Pointer(Vec<String>);
 impl Pointer {
     /// The pointer, or the rule that it breaks.
     pub fn parse(text: &str) -> Result<Self, String> {
+        if text.contains('\0') {
+            return Err("contains the character U+0000, which no document has".into());
+        }
+        Self::from_stored(text)
+    }
+
+    /// From text that was written by us.
+    fn from_stored(text: &str) -> Result<Self, String> {
         let Some(rest) = text.strip_prefix('/') else {
             return Err("must be a JSON Pointer such as /address/city".into());
         };
-        if rest.contains('\0') {
-            return Err("contains the character U+0000, which no document has".into());
-        }
         let keys = rest.split('/').map(unescape).collect::<Result<Vec<_>, _>>()?;
         if keys.len() > limits::DOCUMENT_DEPTH_MAX {
             return Err(format!("has more than {} levels", limits::DOCUMENT_DEPTH_MAX));
@@ -42,7 +47,7 @@ impl TryFrom<String> for Pointer {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        Self::parse(&text)
+        Self::from_stored(&text)
     }
 }
 

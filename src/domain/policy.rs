@@ -111,7 +111,11 @@ impl Policy {
         if self.fallback != Fallback::default() && !by_value {
             wrong("fallback", "goes with the strategies merge and additive only");
         }
-        if self.version_field.is_some() && self.strategy != Strategy::HighestVersionWins {
+        let field = self.version_field.as_ref();
+        if field.is_some_and(|it| it.keys().iter().any(|key| key.contains('\0'))) {
+            wrong("version_field", "contains the character U+0000, which no document has");
+        }
+        if field.is_some() && self.strategy != Strategy::HighestVersionWins {
             wrong("version_field", "goes with the strategy highest_version_wins only");
         }
         if self.fields.len() > limits::POLICY_FIELDS_MAX {

@@ -1,6 +1,9 @@
 //! JSON Schemas that documents must satisfy. References lead nowhere but into the
 //! schema itself, and patterns take time in proportion to the text.
 
+mod effort;
+mod graph;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -9,6 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use super::{Document, Violation, limits};
+use effort::Effort;
 
 /// A schema that has been compiled. Cheap to clone.
 #[derive(Clone, Serialize)]
@@ -16,10 +20,12 @@ use super::{Document, Violation, limits};
 pub struct Schema {
     text: Arc<str>,
     validator: Arc<Validator>,
+    effort: Arc<Effort>,
 }
 
-/// What the automaton of one pattern may take.
+/// What the automaton of one pattern may take, and those of all.
 const PATTERN_BYTES_MAX: usize = 1 << 20;
+const PATTERNS_BYTES_MAX: usize = 32 << 20;
 
 impl Schema {
     /// The schema, or why it is none.
@@ -36,8 +42,9 @@ impl Schema {
         if depth(&schema) > limits::DOCUMENT_DEPTH_MAX {
             return Err(format!("is deeper than {} levels", limits::DOCUMENT_DEPTH_MAX));
         }
+        let pattern_bytes = PATTERN_BYTES_MAX.min(PATTERNS_BYTES_MAX / patterns(&schema).max(1));
         let patterns =
-            PatternOptions::regex().size_limit(PATTERN_BYTES_MAX).dfa_size_limit(PATTERN_BYTES_MAX);
+            PatternOptions::regex().size_limit(pattern_bytes).dfa_size_limit(pattern_bytes);
         let draft = Draft::default().detect(&schema);
         if draft == Draft::Unknown {
             return Err(
@@ -51,7 +58,8 @@ impl Schema {
             .offline()
             .build(&schema)
             .map_err(|error| fault(&error))?;
-        Ok(Self { text: text.into(), validator: Arc::new(validator) })
+        let effort = Arc::new(Effort::of(&schema)?);
+        Ok(Self { text: text.into(), validator: Arc::new(validator), effort })
     }
 
     /// As it was given.
@@ -62,6 +70,14 @@ impl Schema {
     /// What breaks the schema, by path; at most so many as an answer names.
     pub fn check(&self, document: &Document) -> Vec<Violation> {
         let document = Value::Object(document.fields());
+        // Quick, and no more work for what it has seen before.
+        if self.validator.is_valid(&document) {
+            return Vec::new();
+        }
+        if !self.effort.permits_details(&document) {
+            let rule = "breaks the schema, in which there are too many ways to say where";
+            return vec![Violation::new("document", rule)];
+        }
         let errors = self.validator.iter_errors(&document);
         let violation = |error: ValidationError<'_>| {
             let field = format!("document{}", error.instance_path());
@@ -79,6 +95,19 @@ fn fault(error: &ValidationError<'_>) -> String {
     let place = error.instance_path().to_string();
     let place = if place.is_empty() { String::new() } else { format!(" at {place}") };
     format!("is no valid schema{place}: {}", error.masked_with("the value"))
+}
+
+/// How many patterns it has, at most.
+fn patterns(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => items.iter().map(patterns).sum(),
+        Value::Object(fields) => {
+            let named = fields.get("patternProperties").and_then(Value::as_object);
+            let own = usize::from(fields.get("pattern").is_some_and(Value::is_string));
+            own + named.map_or(0, |it| it.len()) + fields.values().map(patterns).sum::<usize>()
+        }
+        _ => 0,
+    }
 }
 
 /// How deep objects and lists are nested in it.
@@ -166,7 +195,21 @@ mod tests {
         let deep = format!("{}{}", r#"{"not":"#.repeat(40), "{}".to_owned() + &"}".repeat(40));
         let long = format!(r#"{{"title":"{}"}}"#, "x".repeat(limits::SCHEMA_BYTES_MAX));
         let huge = r#"{"pattern":"(a{1000}){1000}{1000}"}"#;
+        let manifold = |number| {
+            let next = format!("{{\"$ref\":\"#/$defs/{}\"}}", number + 1);
+            format!("\"{number}\":{{\"anyOf\":[{next},{next},{next},{next}]}},")
+        };
+        let manifold: String = (0..7).map(manifold).collect();
+        let manifold = format!(r##"{{"$ref":"#/$defs/0","$defs":{{{manifold}"7":{{}}}}}}"##);
         for (text, reason) in [
+            (manifold.as_str(), "holds one value against more than 10000 schemas"),
+            (&chain(11, ""), "leads one value through more than 16 schemas"),
+            (r##"{"allOf":[{"$ref":"#"}]}"##, "refers to itself for one and the same value"),
+            (r##"{"$id":"a","$defs":{"b":{"$id":"c"}}}"##, "has an `$id` below its top"),
+            (
+                r##"{"$ref":"https://json-schema.org/draft/2020-12/schema"}"##,
+                "write it as #/$defs/name",
+            ),
             ("", "is not valid JSON"),
             ("true", "must be a JSON object"),
             (r#"{"type":"text"}"#, "is no valid schema at /type"),
@@ -183,6 +226,54 @@ mod tests {
             let found = Schema::parse(text).unwrap_err();
             assert!(found.contains(reason), "{text:.80}: {found}");
         }
+    }
+
+    /// A schema that leads each value of a document through so many links, of which
+    /// every second one counts twice.
+    fn chain(links: usize, rest: &str) -> String {
+        let link = |number| {
+            let next = format!("\"#/$defs/{}\"", number + 1);
+            let rest = if number < 6 { rest } else { "" };
+            match number % 2 {
+                0 => format!("\"{number}\":{{\"$ref\":{next}}},"),
+                _ => format!("\"{number}\":{{\"oneOf\":[{{\"$ref\":{next}}}]{rest}}},"),
+            }
+        };
+        let (last, links) = (links, (0..links).map(link).collect::<String>());
+        format!(
+            r##"{{"$ref":"#/$defs/0","$defs":{{{links}"{last}":{{
+                "additionalProperties":{{"$ref":"#/$defs/0"}},"type":"object"}}}}}}"##
+        )
+    }
+
+    #[test]
+    fn the_deepest_document_in_the_deepest_schema_fits_on_the_stack() {
+        let deep = |inmost: &str| {
+            let levels = limits::DOCUMENT_DEPTH_MAX - 1;
+            document(&format!("{}{inmost}{}", "{\"a\":".repeat(levels), "}".repeat(levels)))
+        };
+        for rest in ["", r#","unevaluatedProperties":{}"#] {
+            let schema = Schema::parse(&chain(10, rest)).unwrap();
+            assert_eq!(schema.check(&deep("{}")), []);
+            assert_eq!(schema.check(&deep("1")).len(), 1, "{rest}");
+        }
+    }
+
+    #[test]
+    fn what_is_too_intricate_is_refused_without_saying_where() {
+        let schema = Schema::parse(
+            r##"{"properties":{"a":{"anyOf":[{"$ref":"#"},{"$ref":"#"}]},"n":{"type":"null"}}}"##,
+        )
+        .unwrap();
+        let shallow = schema.check(&document(r#"{"a":{"a":{}},"n":1}"#));
+        assert_eq!(shallow.first().unwrap().field, "document/n");
+        let levels = limits::DOCUMENT_DEPTH_MAX - 1;
+        let deep = format!("{}{{\"n\":1}}{}", "{\"a\":".repeat(levels), "}".repeat(levels));
+        let found = schema.check(&document(&deep));
+        let [told] = found.as_slice() else { panic!("{found:?}") };
+        assert!(told.description.contains("too many ways"), "{told:?}");
+        let deep = deep.replace("{\"n\":1}", "{\"n\":null}");
+        assert_eq!(schema.check(&document(&deep)), []);
     }
 
     #[test]

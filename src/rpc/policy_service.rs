@@ -69,6 +69,8 @@ impl PolicyService for Service {
         &self,
         request: Request<proto::PreviewPolicyRequest>,
     ) -> Result<Response<proto::PreviewPolicyResponse>, Status> {
+        // A schema may take its time, also where it is only tried.
+        granted(&request)?;
         let (_principal, space) = self.space(&request, &request.get_ref().space)?;
         let wire = request.into_inner();
         let (collection, policy, entries_max) =

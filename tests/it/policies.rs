@@ -138,19 +138,29 @@ async fn what_stands_in_the_way_is_told() {
     server.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn all_that_makes_no_sense_is_told_at_once() {
+fn rule(path: &str, kind: FieldRuleKind, key_field: &str) -> FieldRule {
+    FieldRule { path: path.into(), kind: kind.into(), key_field: key_field.into() }
+}
+
+/// Each of them is refused, with the fields that are wrong.
+async fn refuse(senseless: Vec<(Policy, &str)>) {
     let database = Database::create().await;
     let server = TestServer::start(&database).await;
     let alice = server.admin("alice").await;
-    let rule = |path: &str, kind: FieldRuleKind, key_field: &str| FieldRule {
-        path: path.into(),
-        kind: kind.into(),
-        key_field: key_field.into(),
-    };
-    let many = (0..101).map(|number| rule(&format!("/{number}"), FieldRuleKind::Max, ""));
+    for (wrong, fields) in senseless {
+        let refused = set(&alice, wrong.clone(), None).await.unwrap_err();
+        let expected = (Code::InvalidArgument, "VALIDATION_ERROR".into(), fields.to_owned());
+        assert_eq!(told(&refused), expected, "{wrong:?}");
+    }
+    assert_eq!(list(&alice, 0).await, Vec::<String>::new(), "nothing of it was stored");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_that_makes_no_sense_is_told_at_once() {
     let task = || policy("task", Strategy::Merge);
-    for (wrong, fields) in [
+    let highest = || policy("task", Strategy::HighestVersionWins);
+    refuse(vec![
         (policy("", Strategy::Merge), "policy.collection"),
         (
             Policy { strategy: 99, fallback: 98, deletes: 97, mode: 96, ..task() },
@@ -162,69 +172,40 @@ async fn all_that_makes_no_sense_is_told_at_once() {
             "policy.fallback",
         ),
         (Policy { version_field: "/v".into(), ..task() }, "policy.version_field"),
-        (
-            Policy { version_field: "v".into(), ..policy("task", Strategy::HighestVersionWins) },
-            "policy.version_field",
-        ),
+        (Policy { version_field: "v".into(), ..highest() }, "policy.version_field"),
+        (Policy { version_field: "/\0".into(), ..highest() }, "policy.version_field"),
         (Policy { json_schema: r#"{"type":"text"}"#.into(), ..task() }, "policy.json_schema"),
         (
             Policy { conflict_retention: Some(Duration { seconds: -1, nanos: 0 }), ..task() },
             "policy.conflict_retention",
         ),
-        (Policy { fields: many.collect(), ..task() }, "policy.fields"),
+    ])
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn field_rules_that_make_no_sense_are_told() {
+    use FieldRuleKind::{Max, Min, Union, Unspecified};
+    let with = |fields: Vec<FieldRule>| Policy { fields, ..policy("task", Strategy::Merge) };
+    let many = (0..101).map(|number| rule(&format!("/{number}"), Max, ""));
+    let long = "x".repeat(2_000);
+    let long = (0..100).map(|number| rule(&format!("/{long}/{number}"), Max, ""));
+    let json_schema = format!(r#"{{"title":"{}"}}"#, "x".repeat(65_000));
+    refuse(vec![
+        (with(many.collect()), "policy.fields"),
+        (Policy { json_schema, ..with(long.collect()) }, "policy.fields"),
         (
-            Policy {
-                fields: vec![
-                    rule("a", FieldRuleKind::Max, ""),
-                    rule("/a", FieldRuleKind::Unspecified, ""),
-                ],
-                ..task()
-            },
+            with(vec![rule("a", Max, ""), rule("/a", Unspecified, "")]),
             "policy.fields[0].path policy.fields[1].kind",
         ),
         (
-            Policy {
-                fields: vec![
-                    rule("/a", FieldRuleKind::Max, "id"),
-                    rule("/a", FieldRuleKind::Min, ""),
-                ],
-                ..task()
-            },
+            with(vec![rule("/a", Max, "id"), rule("/a", Min, "")]),
             "policy.fields[0].key_field policy.fields[1].path",
         ),
-        (
-            Policy {
-                fields: vec![
-                    rule("/a\0", FieldRuleKind::Max, ""),
-                    rule("/b", FieldRuleKind::Union, ""),
-                ],
-                ..task()
-            },
-            "policy.fields[0].path",
-        ),
-        (
-            Policy { fields: vec![rule("/a", FieldRuleKind::Union, "i\0d")], ..task() },
-            "policy.fields[0].key_field",
-        ),
-        (
-            Policy { version_field: "/\0".into(), ..policy("task", Strategy::HighestVersionWins) },
-            "policy.version_field",
-        ),
-    ] {
-        let refused = set(&alice, wrong.clone(), None).await.unwrap_err();
-        let expected = (Code::InvalidArgument, "VALIDATION_ERROR".into(), fields.to_owned());
-        assert_eq!(told(&refused), expected, "{wrong:?}");
-    }
-    let long = "x".repeat(2_000);
-    let long = (0..100).map(|number| rule(&format!("/{long}/{number}"), FieldRuleKind::Max, ""));
-    let large = Policy {
-        fields: long.collect(),
-        json_schema: format!(r#"{{"title":"{}"}}"#, "x".repeat(65_000)),
-        ..task()
-    };
-    assert_eq!(told(&set(&alice, large, None).await.unwrap_err()).2, "policy.fields");
-    assert_eq!(list(&alice, 0).await, Vec::<String>::new(), "nothing of it was stored");
-    server.stop().await;
+        (with(vec![rule("/a\0", Max, ""), rule("/b", Union, "")]), "policy.fields[0].path"),
+        (with(vec![rule("/a", Union, "i\0d")]), "policy.fields[0].key_field"),
+    ])
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

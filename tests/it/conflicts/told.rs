@@ -1,5 +1,6 @@
 //! Conflicts on live streams: in order with the changes, once, and after a resume.
 
+use sqlx::PgConnection;
 use syncline::rpc::proto::resolve_conflict_request::Resolution;
 use syncline::rpc::proto::subscribe_response::Frame;
 use syncline::rpc::proto::{Cursor, GetStatusRequest, KeepClient, Strategy, SubscribeFrame};
@@ -152,6 +153,14 @@ async fn who_was_there_from_the_first_change_on_is_told_also_what_was_closed_at_
     house.server.stop().await;
 }
 
+/// Whether somebody waits for the table of conflicts.
+async fn reads_wait(observer: &mut PgConnection, expected: bool) -> Option<()> {
+    const WAIT: &str = "select exists (select from pg_locks
+         where relation = 'conflicts'::regclass and not granted)";
+    let wait: bool = sqlx::query_scalar(WAIT).fetch_one(observer).await.unwrap();
+    (wait == expected).then_some(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn conflicts_that_cannot_be_read_cost_no_change() {
     let house = House::new().await;
@@ -165,16 +174,9 @@ async fn conflicts_that_cannot_be_read_cost_no_change() {
         .unwrap();
     let mut stream = Stream::open(alice).await.unwrap();
     stream.subscribe(with_conflicts("s", None)).await;
-    let observer = tokio::sync::Mutex::new(house.database.connect().await);
-    let waits = async |expected: bool| {
-        const WAITS: &str = "select exists (select from pg_locks
-             where relation = 'conflicts'::regclass and not granted)";
-        let found: bool =
-            sqlx::query_scalar(WAITS).fetch_one(&mut *observer.lock().await).await.unwrap();
-        (found == expected).then_some(())
-    };
-    wait_for("the read to wait", async || waits(true).await).await;
-    wait_for("the read to be given up", async || waits(false).await).await;
+    let mut observer = house.database.connect().await;
+    wait_for("the read to wait", async || reads_wait(&mut observer, true).await).await;
+    wait_for("the read to be given up", async || reads_wait(&mut observer, false).await).await;
     sqlx::raw_sql("rollback").execute(&mut lock).await.unwrap();
     let expected =
         ["subscribed at 2", "changes 2 up to 2", "conflict phone-1 open at 2", "caught up at 2"];

@@ -4,9 +4,20 @@ use syncline::rpc::proto::{
     ConflictDecision, Mutation, MutationOutcome, Policy, PolicyMode, PreviewPolicyRequest,
     PreviewPolicyResponse, Strategy,
 };
+use tonic::Status;
 
 use super::{get, meet, policy, set};
-use crate::support::{Database, TestServer, error_reason, put};
+use crate::support::{Client, Database, TestServer, error_reason, put};
+
+async fn try_out(
+    client: &Client,
+    policy: Policy,
+    limit: i32,
+) -> Result<PreviewPolicyResponse, Status> {
+    let request =
+        PreviewPolicyRequest { policy: Some(policy), limit, ..PreviewPolicyRequest::default() };
+    Ok(client.policies.clone().preview_policy(request).await?.into_inner())
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_preview_tells_what_a_policy_would_have_done() {
@@ -23,11 +34,7 @@ async fn a_preview_tells_what_a_policy_would_have_done() {
     assert_eq!(meet(&alice, "4").await, MutationOutcome::Merged);
     alice.mutate(put("other", "9", r#"{"n":-1}"#)).await.unwrap();
 
-    let preview = async |policy: Policy, limit| {
-        let request =
-            PreviewPolicyRequest { policy: Some(policy), limit, ..PreviewPolicyRequest::default() };
-        alice.policies.clone().preview_policy(request).await.map(tonic::Response::into_inner)
-    };
+    let preview = async |policy: Policy, limit| try_out(&alice, policy, limit).await;
     let count = |it: &PreviewPolicyResponse| {
         [it.conflicts, it.applied, it.merged, it.superseded, it.opened, it.rejected]
     };
@@ -52,7 +59,23 @@ async fn a_preview_tells_what_a_policy_would_have_done() {
     assert_eq!((strict.writes, strict.invalid_writes), (9, 2));
     let invalid: Vec<_> = strict.invalid.iter().map(|it| it.violations[0].field.as_str()).collect();
     assert_eq!(invalid, ["document/n", "document"]);
-    // Merged both times, with another result.
+    // Nothing of it is set.
+    assert_eq!(get(&alice, "task", 0).await.unwrap().version, 2);
+    let all = preview(policy("*", Strategy::Merge), 0).await.unwrap_err();
+    assert_eq!(error_reason(&all), "VALIDATION_ERROR");
+    let merge = || policy("task", Strategy::Merge);
+    let nothing = try_out(&server.admin("bob").await, merge(), 0).await.unwrap();
+    assert_eq!((nothing.conflicts, nothing.writes), (0, 0), "of one's own space only");
+    let refused = try_out(&server.client("alice").await, merge(), 0).await.unwrap_err();
+    assert_eq!(error_reason(&refused), "PERMISSION_DENIED");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_preview_tells_of_what_would_be_merged_with_another_result() {
+    let database = Database::create().await;
+    let server = TestServer::start(&database).await;
+    let alice = server.admin("alice").await;
     let merging = |fallback: Strategy| Policy {
         fallback: fallback.into(),
         ..policy("task", Strategy::Merge)
@@ -63,7 +86,7 @@ async fn a_preview_tells_what_a_policy_would_have_done() {
         let write = Mutation { base: Some(0), ..write };
         alice.mutate_from(device, write).await.unwrap();
     }
-    let other = preview(merging(Strategy::ServerWins), 1).await.unwrap();
+    let other = try_out(&alice, merging(Strategy::ServerWins), 1).await.unwrap();
     let [changed] = other.changed.as_slice() else { panic!("{other:?}") };
     assert_eq!(
         (changed.decision(), changed.preview()),
@@ -73,17 +96,6 @@ async fn a_preview_tells_what_a_policy_would_have_done() {
         (changed.conflict_id.as_str(), changed.lost_paths.as_slice()),
         ("phone-5", &["/n".to_owned()][..])
     );
-    assert_eq!(preview(merging(Strategy::ClientWins), 1).await.unwrap().changed, []);
-    // Nothing of it is set.
-    assert_eq!(get(&alice, "task", 0).await.unwrap().version, 3);
-    let all = preview(policy("*", Strategy::Merge), 0).await.unwrap_err();
-    assert_eq!(error_reason(&all), "VALIDATION_ERROR");
-    let bob = server.client("bob").await;
-    let request = PreviewPolicyRequest {
-        policy: Some(policy("task", Strategy::Merge)),
-        ..PreviewPolicyRequest::default()
-    };
-    let nothing = bob.policies.clone().preview_policy(request).await.unwrap().into_inner();
-    assert_eq!((nothing.conflicts, nothing.writes), (0, 0), "of one's own space only");
+    assert_eq!(try_out(&alice, merging(Strategy::ClientWins), 1).await.unwrap().changed, []);
     server.stop().await;
 }
