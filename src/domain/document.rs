@@ -70,7 +70,7 @@ impl Document {
     /// From a parsed object.
     pub fn from_fields(fields: JsonObject) -> Result<Self, DocumentFault> {
         let mut value = Value::Object(fields);
-        Checker { values: 0 }.check(&mut value, &mut Vec::new())?;
+        Checker::default().check(&mut value, &mut Vec::new())?;
         let text = canonical(&value);
         if text.len() > limits::DOCUMENT_BYTES_MAX {
             return Err(too_large(text.len()));
@@ -113,8 +113,13 @@ fn too_large(bytes: usize) -> DocumentFault {
 }
 
 /// Checks what JSON allows but we do not, and gives each number one form.
+#[derive(Default)]
 struct Checker {
     values: usize,
+    /// Of the path to where it is.
+    path_bytes: usize,
+    /// Of all paths so far.
+    paths_bytes: usize,
 }
 
 impl Checker {
@@ -125,6 +130,14 @@ impl Checker {
             return Err(DocumentFault {
                 path: String::new(),
                 rule: format!("has more than {max} values"),
+            });
+        }
+        self.paths_bytes += self.path_bytes;
+        if self.paths_bytes > limits::DOCUMENT_PATHS_BYTES_MAX {
+            let mib = limits::DOCUMENT_PATHS_BYTES_MAX >> 20;
+            return Err(DocumentFault {
+                path: String::new(),
+                rule: format!("has paths of more than {mib} MiB together; use shorter keys"),
             });
         }
         let nested = matches!(value, Value::Object(_) | Value::Array(_));
@@ -145,6 +158,11 @@ impl Checker {
             Value::Object(fields) => fields.iter_mut().try_for_each(|(key, item)| {
                 self.within(key.clone(), path, |this, path| {
                     no_nul(key, path)?;
+                    let max = limits::DOCUMENT_KEY_BYTES_MAX;
+                    if key.len() > max {
+                        let rule = format!("has a key of {} bytes; at most {max}", key.len());
+                        return Err(DocumentFault::at(path, rule));
+                    }
                     this.check(item, path)
                 })
             }),
@@ -157,9 +175,12 @@ impl Checker {
         path: &mut Vec<String>,
         inner: impl FnOnce(&mut Self, &mut Vec<String>) -> T,
     ) -> T {
+        let bytes = key.len() + 1;
+        self.path_bytes += bytes;
         path.push(key);
         let result = inner(self, path);
         path.pop();
+        self.path_bytes -= bytes;
         result
     }
 }

@@ -19,6 +19,11 @@ pub const DOCUMENT_BYTES_MAX: usize = 256 << 10;
 pub const DOCUMENT_DEPTH_MAX: usize = 32;
 /// Values in a document, so that its cost follows its size.
 pub const DOCUMENT_VALUES_MAX: usize = 10_000;
+/// A key in a document.
+pub const DOCUMENT_KEY_BYTES_MAX: usize = 4 << 10;
+/// The paths of a document's values together: a long key far up is in all of them,
+/// and who compares documents has them all at once.
+pub const DOCUMENT_PATHS_BYTES_MAX: usize = 4 << 20;
 /// Paths that one patch removes.
 pub const PATCH_UNSET_MAX: usize = 1_000;
 /// A collection's name. With the record's id it must fit into an index entry.
@@ -60,10 +65,16 @@ pub const REJECTION_VIOLATIONS_MAX: usize = 4;
 pub const VIOLATION_FIELD_BYTES_MAX: usize = 120;
 /// The text of a violation.
 pub const VIOLATION_BYTES_MAX: usize = 240;
-/// Paths that a conflict names.
+/// Paths that a conflict names, of those that overlap and of those that were lost.
 pub const CONFLICT_PATHS_MAX: usize = 100;
+/// Those paths together.
+pub const CONFLICT_PATHS_BYTES_MAX: usize = 32 << 10;
+/// One of them; of a longer one the objects around its value. Any key fits.
+pub const CONFLICT_PATH_BYTES_MAX: usize = 2 * DOCUMENT_KEY_BYTES_MAX + 1;
 /// Paths that a merged change claims; with more, the difference has to do.
 pub const CLAIMED_PATHS_MAX: usize = 1_000;
+/// Those paths together.
+pub const CLAIMED_PATHS_BYTES_MAX: usize = 64 << 10;
 /// Policies that are set: every replica holds all of them.
 pub const POLICIES_MAX: usize = 1_000;
 /// A policy with its schema, as JSON.

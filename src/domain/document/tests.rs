@@ -71,6 +71,19 @@ fn what_is_no_document_is_refused_with_its_path() {
 }
 
 #[test]
+fn keys_and_the_paths_that_they_make_are_bounded() {
+    let with_key = |bytes: usize| format!("{{\"{}\":1}}", "k".repeat(bytes));
+    assert!(Document::from_json(with_key(limits::DOCUMENT_KEY_BYTES_MAX).as_bytes()).is_ok());
+    assert!(refused(&with_key(limits::DOCUMENT_KEY_BYTES_MAX + 1)).rule.contains("at most 4096"));
+    let with_values = |count: usize| {
+        let values: Vec<_> = (0..count).map(|number| format!("\"{number:04}\":1")).collect();
+        format!("{{\"{}\":{{{}}}}}", "k".repeat(4_000), values.join(","))
+    };
+    assert!(Document::from_json(with_values(1_000).as_bytes()).is_ok());
+    assert!(refused(&with_values(1_100)).rule.contains("more than 4 MiB"));
+}
+
+#[test]
 fn documents_do_not_show_in_debug_output() {
     let document = Document::from_json(br#"{"secret":"canary"}"#).unwrap();
     assert_eq!(format!("{document:?}"), "Document(19 bytes)");

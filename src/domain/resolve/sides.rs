@@ -240,7 +240,10 @@ impl<'a> Sides<'a> {
         let edited = self.edits.iter().flat_map(Edit::claims);
         let relative = self.transforms.iter().map(|it| it.path.keys().to_vec());
         let paths: BTreeSet<_> = edited.chain(relative).filter_map(Pointer::from_keys).collect();
-        let fits = paths.len() <= limits::CLAIMED_PATHS_MAX && self.client.is_some();
+        let keys = paths.iter().flat_map(Pointer::keys);
+        let fits = paths.len() <= limits::CLAIMED_PATHS_MAX
+            && keys.map(|key| key.len() + 1).sum::<usize>() <= limits::CLAIMED_PATHS_BYTES_MAX
+            && self.client.is_some();
         fits.then(|| paths.into_iter().collect())
     }
 }

@@ -8,6 +8,7 @@ use super::sides::Sides;
 use super::{Resolution, Resolved};
 use crate::domain::fields::value_at;
 use crate::domain::merge::{Merged, Path, about};
+use crate::domain::pointer::escape;
 use crate::domain::{Base, Document, Pointer, Relation, limits};
 
 impl Sides<'_> {
@@ -66,6 +67,21 @@ impl Sides<'_> {
 
 /// Paths for the log: each once, and not too many.
 fn logged(paths: impl Iterator<Item = Path>) -> Vec<Pointer> {
-    let paths: BTreeSet<_> = paths.filter_map(Pointer::from_keys).collect();
-    paths.into_iter().take(limits::CONFLICT_PATHS_MAX).collect()
+    let paths: BTreeSet<_> = paths.filter_map(short).collect();
+    let mut bytes = 0;
+    let fits = |path: &Pointer| {
+        bytes += path.to_string().len();
+        bytes <= limits::CONFLICT_PATHS_BYTES_MAX
+    };
+    paths.into_iter().take(limits::CONFLICT_PATHS_MAX).take_while(fits).collect()
+}
+
+/// The path, or the innermost one around it that is not too long.
+fn short(mut keys: Path) -> Option<Pointer> {
+    while keys.iter().map(|key| escape(key).len() + 1).sum::<usize>()
+        > limits::CONFLICT_PATH_BYTES_MAX
+    {
+        keys.pop();
+    }
+    Pointer::from_keys(keys)
 }

@@ -194,6 +194,45 @@ async fn nobody_learns_of_another_s_conflicts() {
     house.server.stop().await;
 }
 
+/// A document whose values have long paths.
+fn sprawling(value: i64) -> String {
+    let values: Vec<_> = (0..500).map(|number| format!("\"{number:03}\":{value}")).collect();
+    let long = "k".repeat(4_000);
+    format!(
+        "{{\"{long}\":{{{}}},\"{long}~\":{{\"{long}\":{{\"{long}\":{value}}}}}}}",
+        values.join(",")
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_paths_that_a_conflict_names_are_few_and_short_enough() {
+    let house = House::with(tasks(Strategy::Merge, Strategy::ServerWins)).await;
+    let alice = &house.alice;
+    let result = meet(alice, &sprawling(1), &sprawling(2), &sprawling(3)).await;
+    assert_eq!(result.outcome(), MutationOutcome::Superseded);
+    let logged = get(alice, "phone-1").await.unwrap().conflict.unwrap();
+    for paths in [&logged.paths, &logged.lost_paths] {
+        assert!((1..=100).contains(&paths.len()), "{}", paths.len());
+        assert!(paths.iter().map(String::len).sum::<usize>() <= 32 << 10);
+        assert!(paths.iter().all(|path| path.starts_with("/kkk")));
+    }
+    assert_eq!(list(alice, ListConflictsRequest::default()).await.0.len(), 1);
+    // Short ones come first, and of a long one what is around it.
+    let around = format!("/{}~0/{0}", "k".repeat(4_000));
+    let deep =
+        |value: i64| format!("{{\"{0}~\":{{\"{0}\":{{\"{0}\":{value}}}}}}}", "k".repeat(4_000));
+    let write = |device: &'static str, value, base| {
+        alice.mutate_from(device, based(put(&format!("{device}-2"), "2", &deep(value)), base))
+    };
+    write("seed", 1, 0).await.unwrap();
+    let base = alice.head().await;
+    write("laptop", 2, base).await.unwrap();
+    write("phone", 3, base).await.unwrap();
+    let logged = get(alice, "phone-2").await.unwrap().conflict.unwrap();
+    assert_eq!(logged.paths, [around.as_str()]);
+    house.server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn conflicts_are_forgotten_when_their_retention_has_ended() {
     let retention = Some(Duration { seconds: 0, nanos: 0 });
