@@ -46,7 +46,7 @@ pub use mutation::{
     Choice, Content, Mutation, MutationResult, Operation, Outcome, Patch, Rejection,
     RejectionReason, Request, Resolve, Violation,
 };
-pub use past::{PastLog, View};
+pub use past::{PastLog, View, Way};
 pub use pattern::Pattern;
 pub use pointer::Pointer;
 pub use policy::{

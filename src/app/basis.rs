@@ -144,8 +144,9 @@ pub(super) fn extend(bases: &mut HashMap<SpaceId, Basis>, found: Found) {
     for (wanted, past) in found.pasts {
         if let Some(basis) = bases.get_mut(&wanted.space) {
             let log = basis.known.pasts.entry(wanted.key).or_default();
-            log.extend(wanted.from, past.base, past.changes);
-            if let Some((device, view)) = wanted.device.zip(past.view) {
+            let device = wanted.way.device.clone();
+            log.extend(wanted.way, past.base, past.changes);
+            if let Some((device, view)) = device.zip(past.view) {
                 log.note_view(device, view);
             }
         }

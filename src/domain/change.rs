@@ -54,6 +54,8 @@ pub struct Settlement {
     pub claimed_micros: i64,
     /// The paths that it set, if the documents do not show them.
     pub claims: Option<Vec<Pointer>>,
+    /// It was relative to whatever is there, and so passed them.
+    pub relative: bool,
 }
 
 impl Change {
@@ -72,9 +74,11 @@ impl Change {
         Version { micros, device: self.device.clone(), sequence: self.sequence }
     }
 
-    /// The last write of each device, this one included.
+    /// The last write of each device, this one included. Of nobody's writes it is
+    /// the last, too, where those of forgotten devices count among them.
     pub fn history(&self) -> impl Iterator<Item = HistoryEntry> {
-        self.others.entries().iter().cloned().chain([self.entry()])
+        let others = self.others.entries().iter().filter(|it| it.device != self.device);
+        others.cloned().chain([self.entry()])
     }
 
     /// This write.

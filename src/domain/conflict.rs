@@ -65,10 +65,8 @@ impl Conflict {
 
     /// What the client had made of the record.
     pub fn view(&self) -> View {
-        let Side { version, revision, device, .. } = &self.server;
-        let (device, sequence, revision) = (device.clone(), version.sequence, *revision);
         let document = self.client.document.clone();
-        View { met: HistoryEntry { device, sequence, revision }, document }
+        View { met: self.met(), at: self.revision, document }
     }
 
     /// What the next writes of its record need to know of it.
@@ -79,8 +77,15 @@ impl Conflict {
             id: self.id.clone(),
             client: HistoryEntry { device, sequence, revision: Revision::ZERO },
             author: author.clone(),
-            server_revision: self.server.revision,
+            server: self.met(),
         }
+    }
+
+    /// The write that the client's side met.
+    fn met(&self) -> HistoryEntry {
+        let Side { version, revision, device, .. } = &self.server;
+        let (device, sequence, revision) = (device.clone(), version.sequence, *revision);
+        HistoryEntry { device, sequence, revision }
     }
 
     /// As it was at first.
@@ -101,13 +106,15 @@ pub struct OpenConflict {
     /// The client's side, whatever its revision would have been.
     pub client: HistoryEntry,
     pub author: UserId,
-    /// The revision of the server's side.
-    pub server_revision: Revision,
+    /// The server's side.
+    pub server: HistoryEntry,
 }
 
 impl OpenConflict {
     /// Whether a writer who had seen this knew both sides. Who names no device
-    /// is known by their name.
+    /// is known by their name. A record's history does not tell of the client's
+    /// side, which is not in it: only who has learnt from the device how far its
+    /// queue went, and so knows no revision, can have seen it.
     pub fn is_superseded(&self, seen: &Seen, author: &UserId, device: Option<&DeviceId>) -> bool {
         let entries = match seen {
             Seen::Revision(_) => &[],
@@ -116,10 +123,11 @@ impl OpenConflict {
         let HistoryEntry { device: client, sequence, revision: _ } = &self.client;
         let knew_client = entries
             .iter()
-            .any(|it| *sequence > 0 && it.device == *client && it.sequence >= *sequence);
+            .filter(|it| it.revision == Revision::ZERO && it.device == *client)
+            .any(|it| *sequence > 0 && it.sequence >= *sequence);
         let wrote_client =
             device == client.as_ref() && (device.is_some() || *author == self.author);
-        seen.revision() >= self.server_revision && (wrote_client || knew_client)
+        seen.covers(&self.server) && (wrote_client || knew_client)
     }
 }
 

@@ -8,7 +8,7 @@ use super::resolve::{Concurrency, Resolution, Resolved, accept, resolve, resolve
 use super::{
     ChangeAction, Choice, Conflict, Content, DeviceId, Document, Mutation, Operation, Parents,
     PastLog, Policy, PolicyMode, Record, Rejection, RejectionReason, Resolve, Revision, Seen,
-    SetPolicy, Settlement, Side, UserId, Verdict, Version, Violation,
+    SetPolicy, Settlement, Side, UserId, Verdict, Version, Violation, Way,
 };
 
 /// Who asks, when, and under which policy.
@@ -43,8 +43,8 @@ pub enum Decision {
     Stay(Box<Conflict>),
     /// It stays, now and ever.
     Reject(Rejection),
-    /// The past of the record is needed from this revision on.
-    NeedsPast(Revision),
+    /// This part of the record's past is needed.
+    NeedsPast(Way),
     /// The conflict that a resolution names is needed.
     NeedsConflict,
 }
@@ -67,8 +67,13 @@ pub struct NewState {
 pub fn decide(content: &Content, asking: &Asking<'_>, knowing: &Knowing<'_>) -> Decision {
     let decided = match (&content.base, knowing.current) {
         _ if let Operation::Resolve(choice) = &content.operation => settle(choice, asking, knowing),
-        (Some(seen), Some(record)) if is_concurrent(content, seen, record, asking.device) => {
-            meet(content, seen, record, asking, knowing)
+        (Some(seen), Some(record)) if record.is_unseen(seen, asking.device) => {
+            match &content.operation {
+                Operation::Patch(patch) if patch.is_relative() && record.lives() => {
+                    pass(follow(content, knowing.current, asking))
+                }
+                _ => meet(content, seen, record, asking, knowing),
+            }
         }
         (_, current) => follow(content, current, asking),
     };
@@ -84,16 +89,17 @@ pub fn decide(content: &Content, asking: &Asking<'_>, knowing: &Knowing<'_>) -> 
     }
 }
 
-/// Whether others have written what the client had not seen, and it matters: what
-/// is relative to whatever is there follows any write of a living record.
-fn is_concurrent(
-    content: &Content,
-    seen: &Seen,
-    record: &Record,
-    device: Option<&DeviceId>,
-) -> bool {
-    let relative = matches!(&content.operation, Operation::Patch(patch) if patch.is_relative());
-    record.is_unseen(seen, device) && !(relative && record.lives())
+/// What is relative to whatever is there follows any write of a living record. That
+/// it had not seen them is kept for what the same device writes next.
+fn pass(decided: Decision) -> Decision {
+    match decided {
+        Decision::Change(state) => {
+            let (merged, claims, relative) = (false, None, true);
+            let settlement = Settlement { merged, claimed_micros: state.micros, claims, relative };
+            Decision::Change(Box::new(NewState { settlement: Some(settlement), ..*state }))
+        }
+        other => other,
+    }
 }
 
 /// Decides a write that knew all before it.
@@ -139,11 +145,15 @@ fn meet(
 ) -> Decision {
     let past = match knowing.past.since(&record.change, seen, asking.device) {
         Ok(past) => past,
-        Err(from) => return Decision::NeedsPast(from),
+        Err(way) => return Decision::NeedsPast(way),
     };
+    // A history that has forgotten devices may say so where the log knows better.
+    if past.steps.is_empty() {
+        return follow(content, Some(record), asking);
+    }
     let claimed = Version {
-        // Whoever had seen the base writes after it, whatever their clock says.
-        micros: claimed_micros(content, asking).max(past.base_micros.saturating_add(1)),
+        // Whoever had seen a write writes after it, whatever their clock says.
+        micros: claimed_micros(content, asking).max(past.known_micros.saturating_add(1)),
         device: asking.device.cloned(),
         sequence: asking.mutation.sequence(),
     };
@@ -201,7 +211,7 @@ impl Meeting<'_> {
                 author: record.author.clone(),
                 device: record.device.clone(),
             },
-            server_claimed_micros: record.claimed().micros,
+            server_claimed_micros: self.past.unseen_micros(),
             client: Side {
                 document: resolution.client.clone(),
                 version: self.claimed.clone(),
@@ -238,7 +248,7 @@ impl Meeting<'_> {
             document,
             micros: claimed_micros.max(floor.saturating_add(1)),
             parents,
-            settlement: Some(Settlement { merged, claimed_micros, claims }),
+            settlement: Some(Settlement { merged, claimed_micros, claims, relative: false }),
             conflict: Some(conflict),
         }))
     }

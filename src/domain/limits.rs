@@ -88,6 +88,8 @@ pub const PATCH_TRANSFORMS_MAX: usize = 100;
 /// Words and gaps, or lines, of a text that is merged: the time that it takes
 /// grows with their square.
 pub const TEXT_PIECES_MAX: usize = 1_000;
+/// That time for all texts of a document, as the product of their pieces.
+pub const TEXT_STEPS_MAX: usize = 8_000_000;
 /// Devices in a record's history; those that wrote longest ago are forgotten.
 pub const HISTORY_DEVICES_MAX: usize = 64;
 /// Changes by others that are read of a record to find what they wrote; of a

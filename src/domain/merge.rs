@@ -7,6 +7,7 @@
 
 mod claims;
 mod edits;
+mod join;
 mod lists;
 mod text;
 
@@ -17,14 +18,15 @@ use serde_json::{Map, Value};
 
 use super::document::JsonObject;
 use super::fields::{put_at, remove_at, value_at};
-use super::{Fallback, FieldRule, FieldRuleKind, Policy, Strategy, Version, number};
-use text::{Merged as MergedText, Side};
+use super::{Fallback, FieldRule, FieldRuleKind, Policy, Strategy, Version};
+use join::{Joined, Open};
 
 use claims::Claim;
 pub(super) use claims::Claims;
 use edits::parent;
 
 pub(super) use edits::{Edit, Path, To, about, edits};
+pub(in crate::domain) use lists::join as join_lists;
 
 /// Who is to win.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +66,8 @@ pub(super) struct Merged {
     pub(super) open: bool,
     /// All edits were of values that the server's side has later ones for.
     pub(super) is_void: bool,
+    /// Steps that went into comparing texts.
+    pub(super) text_steps: usize,
 }
 
 impl Merged {
@@ -115,8 +119,12 @@ pub(super) fn later(server: &Version, client: &Version) -> Winner {
 impl Merge<'_> {
     /// Applies the client's edits to the server's side.
     pub(super) fn run(&self, edits: &[Edit]) -> Merged {
-        let fields = self.server.clone();
-        let mut merged = Merged { fields, is_void: !edits.is_empty(), ..Merged::default() };
+        self.run_from(edits, 0)
+    }
+
+    fn run_from(&self, edits: &[Edit], text_steps: usize) -> Merged {
+        let (fields, is_void) = (self.server.clone(), !edits.is_empty());
+        let mut merged = Merged { fields, is_void, text_steps, ..Merged::default() };
         for edit in edits {
             self.apply(edit, &mut merged);
         }
@@ -150,9 +158,12 @@ impl Merge<'_> {
         let outer = covering.iter().find(|(path, _)| !path.is_empty());
         merged.overlaps.push(outer.map_or(&edit.path[..], |(path, _)| about(path)).to_vec());
         let version = covering.iter().chain(&below).map(|(_, version)| *version).max();
-        match version.and_then(|version| self.join(edit, there, version)) {
+        let steps = &mut merged.text_steps;
+        match version.and_then(|version| self.join(edit, there, version, steps)) {
             Some(Ok(Joined { value, whole })) => {
-                merged.is_void &= there == Some(&value) && !whole;
+                let stays = there == Some(&value) && !whole;
+                // A later one that lost by its rule is still the last that was said.
+                merged.is_void &= stays && !covered.contains(&Winner::Client);
                 merged.joined.extend(whole.then(|| edit.path.clone()));
                 return put_at(&mut merged.fields, &edit.path, value);
             }
@@ -214,143 +225,6 @@ impl Merge<'_> {
             | None => by_fallback(self.policy.fallback(), version, self.claimed),
         }
     }
-
-    /// One value made of both sides' values, if the rule for it is of that kind
-    /// and they are of the right kind for it.
-    fn join(
-        &self,
-        edit: &Edit,
-        there: Option<&Value>,
-        version: &Version,
-    ) -> Option<Result<Joined, Open>> {
-        let base = value_at(self.base, &edit.path);
-        let To::Value(client) = &edit.to else { return None };
-        let server = there?;
-        let rule = self.policy.rule(&edit.path);
-        let (kind, key_field) = match rule {
-            Some(rule) => (rule.kind, rule.key_field.as_deref()),
-            None if self.policy.strategy == Strategy::Additive => (FieldRuleKind::Union, None),
-            None => return None,
-        };
-        let chosen = |of_client: bool| {
-            let value = if of_client { client.clone() } else { server.clone() };
-            Some(Ok(Joined { value, whole: false }))
-        };
-        match (kind, server, client) {
-            (FieldRuleKind::Max, Value::Number(server), Value::Number(client)) => {
-                chosen(number::compare(client, server).is_gt())
-            }
-            (FieldRuleKind::Min, Value::Number(server), Value::Number(client)) => {
-                chosen(number::compare(client, server).is_lt())
-            }
-            (FieldRuleKind::Max, Value::String(server), Value::String(client)) => {
-                chosen(client > server)
-            }
-            (FieldRuleKind::Min, Value::String(server), Value::String(client)) => {
-                chosen(client < server)
-            }
-            (FieldRuleKind::Sum, Value::Number(server), Value::Number(client))
-                if self.base_known =>
-            {
-                let zero = serde_json::Number::from(0);
-                let base = match base {
-                    None => &zero,
-                    Some(Value::Number(base)) => base,
-                    Some(_) => return None,
-                };
-                let value = Value::Number(number::add_change(server, client, base)?);
-                Some(Ok(Joined { value, whole: true }))
-            }
-            (FieldRuleKind::Union, Value::Array(server), Value::Array(client)) => {
-                let base = base.and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-                Some(self.join_lists(&edit.path, key_field, (base, server, client), version))
-            }
-            (FieldRuleKind::Text, Value::String(server), Value::String(client)) => {
-                self.join_texts(base?.as_str()?, server, client, version)
-            }
-            _ => None,
-        }
-    }
-
-    fn join_texts(
-        &self,
-        base: &str,
-        server: &str,
-        client: &str,
-        version: &Version,
-    ) -> Option<Result<Joined, Open>> {
-        let client_is_later = later(version, self.claimed) == Winner::Client;
-        let first = if client_is_later { Side::Server } else { Side::Client };
-        let winner = match by_fallback(self.policy.fallback(), version, self.claimed) {
-            Winner::Server => Some(Side::Server),
-            Winner::Client => Some(Side::Client),
-            Winner::Nobody => None,
-        };
-        match text::merge(base, server, client, winner, first) {
-            MergedText::Text(text, whole) => Some(Ok(Joined { value: Value::String(text), whole })),
-            MergedText::Open => Some(Err(Open)),
-            MergedText::TooLong => None,
-        }
-    }
-
-    fn join_lists(
-        &self,
-        path: &Path,
-        key_field: Option<&str>,
-        (base, server, client): (&[Value], &[Value], &[Value]),
-        version: &Version,
-    ) -> Result<Joined, Open> {
-        let mut whole = true;
-        let by_key = key_field.map(|key_field| {
-            lists::join_by_key(key_field, (base, server, client), |key, base, server, client| {
-                let joined = self.join_items(path, key, (base, server, client), version)?;
-                whole &= joined.whole;
-                Ok(joined.value)
-            })
-        });
-        let joined = match by_key.transpose()?.flatten() {
-            Some(joined) => joined,
-            None => lists::join(base, server, client),
-        };
-        Ok(Joined { value: Value::Array(joined), whole })
-    }
-
-    /// Merges an item of a list that both sides have, with the paths of its
-    /// values below the list's.
-    fn join_items(
-        &self,
-        list: &Path,
-        key: &str,
-        (base, server, client): (Option<&Value>, &Value, &Value),
-        version: &Version,
-    ) -> Result<Joined, Open> {
-        let (Value::Object(server), Value::Object(client)) = (server, client) else {
-            // Without a key they are told apart by what they are.
-            return Ok(Joined { value: server.clone(), whole: true });
-        };
-        let mut way = list.clone();
-        way.push(key.to_owned());
-        let whole = |fields: &JsonObject| {
-            let mut document = Map::new();
-            put_at(&mut document, &way, Value::Object(fields.clone()));
-            document
-        };
-        let empty = Map::new();
-        let (base, server, client) = (
-            whole(base.and_then(Value::as_object).unwrap_or(&empty)),
-            whole(server),
-            whole(client),
-        );
-        let claims = Claims::between(&base, &server, version);
-        let merge = Merge { base: &base, server: &server, claims: &claims, ..*self };
-        let merged = merge.run(&edits(&base, &client));
-        if merged.open {
-            return Err(Open);
-        }
-        let whole = merged.overlaps.len() == merged.joined.len();
-        let value = value_at(&merged.fields, &way).cloned().unwrap_or(Value::Null);
-        Ok(Joined { value, whole })
-    }
 }
 
 /// Writes an edit, whatever is there.
@@ -376,15 +250,3 @@ fn begin_at(fields: &mut JsonObject, path: &[String]) {
         put_at(fields, path, Value::Object(Map::new()));
     }
 }
-
-/// One value made of both sides'.
-#[derive(Clone, Debug)]
-struct Joined {
-    value: Value,
-    /// Nothing of either side was left out.
-    whole: bool,
-}
-
-/// An overlap inside a value is left to somebody.
-#[derive(Clone, Copy, Debug)]
-struct Open;

@@ -1,27 +1,36 @@
 //! A record's way from what a writer had seen to what it is now.
 
+mod view;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::{Base, Change, DeviceId, Document, HistoryEntry, Revision, Seen, Step, limits};
+use super::{Base, Change, DeviceId, Revision, Seen, Step, limits};
+
+pub use view::View;
+
+/// Which part of a log has to be read.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Way {
+    /// For whom.
+    pub device: Option<DeviceId>,
+    /// After this revision, with what there was then.
+    pub from: Revision,
+    /// With every document. Otherwise those are left out of what the device wrote
+    /// itself that its view has already, and that no other write came upon.
+    pub whole: bool,
+}
 
 /// What is known of a record's earlier changes.
 #[derive(Clone, Debug, Default)]
 pub struct PastLog {
+    /// There is a log that can be read.
+    pub(super) is_stored: bool,
     changes: BTreeMap<Revision, Arc<Change>>,
-    /// Revisions from which on the log was read: the record's last change up to
-    /// there, or None if it is no longer kept.
-    bases: HashMap<Revision, Option<Arc<Change>>>,
+    /// For each way that was read, the record's last change before it, or None if
+    /// that is no longer kept.
+    bases: HashMap<Way, Option<Arc<Change>>>,
     views: HashMap<DeviceId, View>,
-}
-
-/// What a device had made of the record when it last met another's write.
-#[derive(Clone, Debug)]
-pub struct View {
-    /// What it met.
-    pub met: HistoryEntry,
-    /// None = it had deleted the record.
-    pub document: Option<Document>,
 }
 
 /// What happened to a record after what a writer had seen.
@@ -30,24 +39,36 @@ pub(super) struct Past {
     pub(super) base: Base,
     /// The base with what the writer's own earlier writes made of it.
     pub(super) view: Base,
-    /// The time of the base's version; 0 if there was none.
-    pub(super) base_micros: i64,
-    /// Oldest first; one that stands for all where they are too many.
+    /// The time of the last version that the writer knew; 0 if there was none.
+    pub(super) known_micros: i64,
+    /// Oldest first; one that stands for all where they are too many. Empty if
+    /// there was nothing that the writer did not know.
     pub(super) steps: Vec<Step>,
 }
 
+impl Past {
+    /// The time of the last version that the writer did not know.
+    pub(super) fn unseen_micros(&self) -> i64 {
+        let unseen = self.steps.iter().filter(|step| !step.seen);
+        unseen.map(|step| step.claimed.micros).max().unwrap_or(0)
+    }
+}
+
 impl PastLog {
-    /// Takes in what was read from `from` on: the change that was the last one
-    /// there, and those after it, unless they are too many.
+    /// Takes in what was read of a way: the change that was the last one before it,
+    /// and those on it, unless they are too many.
     pub fn extend(
         &mut self,
-        from: Revision,
+        way: Way,
         base: Option<Arc<Change>>,
         changes: impl IntoIterator<Item = Arc<Change>>,
     ) {
-        self.bases.insert(from, base);
+        self.bases.insert(way, base);
         for change in changes {
-            self.changes.insert(change.revision, change);
+            // Another way may have left its document out.
+            if change.document.is_some() || !self.changes.contains_key(&change.revision) {
+                self.changes.insert(change.revision, change);
+            }
         }
     }
 
@@ -61,14 +82,21 @@ impl PastLog {
         self.changes.extend(changes.map(|change| (change.revision, Arc::clone(change))));
     }
 
-    /// The way to `current`. Err: the log has to be read from this revision on.
+    /// The way to `current`. Err: this has to be read.
     pub(super) fn since(
         &self,
         current: &Arc<Change>,
         seen: &Seen,
         device: Option<&DeviceId>,
-    ) -> Result<Past, Revision> {
+    ) -> Result<Past, Way> {
         let floor = seen.floor(current.writers_but(device));
+        let whole = matches!(seen, Seen::Vector(_));
+        let way = Way { device: device.cloned(), from: floor, whole };
+        let found = self.bases.get(&way);
+        // Only the log knows what a device has met before.
+        if device.is_some() && self.is_stored && found.is_none() {
+            return Err(way);
+        }
         let mut after = Vec::new();
         let mut at = current;
         let base = loop {
@@ -81,38 +109,59 @@ impl PastLog {
             }
             match self.changes.get(&at.previous_revision) {
                 Some(before) => at = before,
-                None => return self.cut_short(current, seen, device, floor),
+                None => {
+                    let found = found.ok_or(way)?.as_ref();
+                    return Ok(self.cut_short(current, seen, device, found));
+                }
             }
         };
         // Of what a vector has not covered, the oldest tells where the ways part.
-        let foreign = |it: &&Arc<Change>| device.is_none() || it.device.as_ref() != device;
-        let unseen = |it: &&Arc<Change>| foreign(it) && !seen.covers(&it.entry());
-        let parts = after.iter().rposition(unseen).map_or(0, |index| index + 1);
-        let base_micros = after.get(parts).copied().or(base).map_or(0, |it| it.micros);
-        let base = after.get(parts).copied().or(base).and_then(|it| it.document.clone());
-        let base = Base::Known(base);
+        let own = |it: &Arc<Change>| device.is_some() && it.device.as_ref() == device;
+        let unseen = |it: &Arc<Change>| !own(it) && !seen.covers(&it.entry());
+        let parts = after.iter().rposition(|it| unseen(it)).map_or(0, |index| index + 1);
+        let before = after.get(parts).copied().or(base);
+        let base = Base::Known(before.and_then(|it| it.document.clone()));
         after.truncate(parts);
+        let known = after.iter().filter(|it| !unseen(it)).map(|it| it.claimed().micros);
+        let known_micros = known.chain(before.map(|it| it.micros)).max().unwrap_or(0);
+        let view = self.view(seen, device, &base, &after);
         // Of a way that is too long only the ends count, also if it is all known. A device's own
         // writes make it no longer: it may have queued a thousand.
         let others: Vec<_> = after.iter().filter(|it| unseen(it)).collect();
         let documents = others.iter().filter_map(|it| it.document.as_ref());
         let bytes: usize = documents.map(|document| document.as_str().len()).sum();
-        if others.len() > limits::PAST_CHANGES_MAX || bytes > limits::PAST_BYTES_MAX {
-            let steps = vec![Step { paths: None, ..step(current, false) }];
-            return Ok(Past { view: self.view(seen, device, &base), base, base_micros, steps });
-        }
-        let steps = after.into_iter().rev().map(|it| step(it, !unseen(&it))).collect();
-        Ok(Past { view: self.view(seen, device, &base), base, base_micros, steps })
+        let steps = if others.len() > limits::PAST_CHANGES_MAX || bytes > limits::PAST_BYTES_MAX {
+            vec![Step { paths: None, ..step(current, false) }]
+        } else {
+            after.iter().rev().map(|it| step(it, !unseen(it))).collect()
+        };
+        Ok(Past { base, view, known_micros, steps })
     }
 
-    /// The base with what the device's own writes made of it, as far as they met
-    /// what it has not seen: those before are part of the base.
-    fn view(&self, seen: &Seen, device: Option<&DeviceId>, base: &Base) -> Base {
-        let view = device.and_then(|device| self.views.get(device));
-        match view.filter(|view| !seen.covers(&view.met)) {
-            Some(view) => Base::Known(view.document.clone()),
-            None => base.clone(),
+    /// The base with what the device's own writes made of it, as far as they met, or
+    /// passed, what it has not seen: those before are part of the base.
+    fn view(
+        &self,
+        seen: &Seen,
+        device: Option<&DeviceId>,
+        base: &Base,
+        after: &[&Arc<Change>],
+    ) -> Base {
+        let Some(device) = device else { return base.clone() };
+        let met = self.views.get(device).filter(|view| !seen.covers(&view.met));
+        let (at, mut document) = match (met, base) {
+            (Some(view), _) => (view.at, view.document.clone()),
+            (None, Base::Known(document)) => (Revision::ZERO, document.clone()),
+            (None, Base::Lost) => return Base::Lost,
+        };
+        let mut before = base.document();
+        for change in after.iter().rev() {
+            if change.device.as_ref() == Some(device) && change.revision > at {
+                document = view::followed(document.as_ref(), before, change);
+            }
+            before = change.document.as_ref();
         }
+        Base::Known(document)
     }
 
     /// The way of which only the ends are known.
@@ -121,18 +170,17 @@ impl PastLog {
         current: &Arc<Change>,
         seen: &Seen,
         device: Option<&DeviceId>,
-        floor: Revision,
-    ) -> Result<Past, Revision> {
-        let found = self.bases.get(&floor).ok_or(floor)?;
+        found: Option<&Arc<Change>>,
+    ) -> Past {
         let base = match (seen, found) {
             (Seen::Revision(Revision::ZERO), _) => Base::Known(None),
             (Seen::Revision(_), Some(base)) => Base::Known(base.document.clone()),
             (Seen::Revision(_), None) | (Seen::Vector(_), _) => Base::Lost,
         };
-        let base_micros = found.as_ref().map_or(0, |it| it.micros);
+        let known_micros = found.map_or(0, |it| it.micros);
         // All of it counts as written by others.
         let step = Step { paths: None, ..step(current, false) };
-        Ok(Past { view: self.view(seen, device, &base), base, base_micros, steps: vec![step] })
+        Past { view: self.view(seen, device, &base, &[]), base, known_micros, steps: vec![step] }
     }
 }
 

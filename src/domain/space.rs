@@ -13,7 +13,7 @@ use super::decide::{Asking, Decision, Knowing, NewState, decide};
 use super::{
     Change, Closing, Conflict, Content, DeviceId, Fingerprint, Mutation, MutationId, OpenConflict,
     Operation, Outcome, PastLog, PolicySet, Record, RecordKey, Rejection, Request, Revision,
-    Sequence, Violation,
+    Sequence, Violation, Way,
 };
 
 pub use request::Refusal;
@@ -55,9 +55,9 @@ pub struct Known {
 /// Something that was not known, and without which a request is not decided.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Lack {
-    /// The record's changes from a revision up to another one that is its last,
-    /// and what a device had made of it meanwhile.
-    Past { key: RecordKey, device: Option<DeviceId>, at: Revision, from: Revision },
+    /// The record's changes up to a revision that is its last, and what a device
+    /// had made of it meanwhile.
+    Past { key: RecordKey, at: Revision, way: Way },
     /// The record's open conflicts.
     Open(RecordKey),
     /// A conflict.
@@ -261,10 +261,9 @@ impl SpaceState {
             // Only what is there can stay.
             (Decision::Stay(_), None) => Outcome::Rejected(Rejection::invalid(Vec::new())),
             (Decision::Reject(rejection), _) => Outcome::Rejected(rejection),
-            (Decision::NeedsPast(from), _) => {
-                let (key, device) = (content.key.clone(), request.device.clone());
+            (Decision::NeedsPast(way), _) => {
                 let at = slot.stored.map(|it| it.revision).unwrap_or_default();
-                self.lack(Lack::Past { key, device, at, from })
+                self.lack(Lack::Past { key: content.key.clone(), at, way })
             }
             (Decision::NeedsConflict, _) => match &content.operation {
                 Operation::Resolve(resolve) => self.lack(Lack::Conflict(resolve.conflict.clone())),

@@ -195,9 +195,7 @@ pub(super) async fn find(
     let (mut pasts, mut open, mut named) = (Vec::new(), Vec::new(), Vec::new());
     for (space, lack) in lacks.iter().cloned() {
         match lack {
-            Lack::Past { key, device, at, from } => {
-                pasts.push(WantedPast { space, key, device, at, from });
-            }
+            Lack::Past { key, at, way } => pasts.push(WantedPast { space, key, at, way }),
             Lack::Open(key) => open.push((space, key)),
             Lack::Conflict(id) => named.push((space, id)),
         }

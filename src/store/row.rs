@@ -131,18 +131,20 @@ struct StoredSettlement {
     claimed: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     claims: Option<Vec<Pointer>>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    relative: bool,
 }
 
 pub(super) fn settlement_to_sql(settlement: &Settlement) -> Option<String> {
-    let Settlement { merged, claimed_micros: claimed, claims } = settlement.clone();
-    serde_json::to_string(&StoredSettlement { merged, claimed, claims }).ok()
+    let Settlement { merged, claimed_micros: claimed, claims, relative } = settlement.clone();
+    serde_json::to_string(&StoredSettlement { merged, claimed, claims, relative }).ok()
 }
 
 fn settlement_from_sql(text: &str) -> Result<Settlement, Error> {
     let stored: StoredSettlement = serde_json::from_str(text)
         .map_err(|_unread| Error::Corrupt("the settlement of a change".into()))?;
-    let StoredSettlement { merged, claimed: claimed_micros, claims } = stored;
-    Ok(Settlement { merged, claimed_micros, claims })
+    let StoredSettlement { merged, claimed: claimed_micros, claims, relative } = stored;
+    Ok(Settlement { merged, claimed_micros, claims, relative })
 }
 
 pub(super) fn action_to_sql(action: ChangeAction) -> i16 {

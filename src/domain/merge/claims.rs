@@ -3,34 +3,35 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use super::edits::{Path, edits};
+use super::edits::{Path, about, edits};
 use crate::domain::document::JsonObject;
-use crate::domain::{Document, Step, Version};
+use crate::domain::{Document, Policy, Step, Version};
 
 /// The highest version that claims each path. A claim covers all that lies below.
 #[derive(Clone, Debug, Default)]
-pub(in crate::domain) struct Claims(BTreeMap<Path, Version>);
+pub(in crate::domain) struct Claims {
+    by_path: BTreeMap<Path, Version>,
+    /// The last version that is not all about values that have rules.
+    unruled: Option<Version>,
+}
 
 /// A path and the version that claims it. The empty path is a deletion.
 pub(in crate::domain) type Claim<'c> = (&'c Path, &'c Version);
 
 impl Claims {
     /// What the steps claim that the client had not seen.
-    pub(in crate::domain) fn of(base: Option<&Document>, steps: &[Step]) -> Self {
+    pub(in crate::domain) fn of(policy: &Policy, base: Option<&Document>, steps: &[Step]) -> Self {
         let mut claims = Self::default();
         let mut before = base;
         for step in steps {
-            match (&step.document, &step.paths) {
-                // Not even read: a device may have queued a thousand.
-                _ if step.seen => {}
-                (None, _) => claims.add(Vec::new(), &step.claimed),
-                (Some(_), Some(paths)) => {
-                    paths.iter().for_each(|it| claims.add(it.keys().to_vec(), &step.claimed));
+            // What was seen is not even read: a device may have queued a thousand.
+            if !step.seen {
+                let paths = paths(before, step);
+                let by_rules = |path: &Path| policy.rule(about(path)).is_some();
+                if paths.is_empty() || !paths.iter().all(by_rules) {
+                    claims.unruled = claims.unruled.max(Some(step.claimed.clone()));
                 }
-                (Some(after), None) => {
-                    let before = before.map(Document::fields).unwrap_or_default();
-                    claims.add_difference(&before, &after.fields(), &step.claimed);
-                }
+                paths.into_iter().for_each(|path| claims.add(path, &step.claimed));
             }
             before = step.document.as_ref();
         }
@@ -40,18 +41,12 @@ impl Claims {
     /// What one write of this version claims, which made one document of another.
     pub(super) fn between(before: &JsonObject, after: &JsonObject, version: &Version) -> Self {
         let mut claims = Self::default();
-        claims.add_difference(before, after, version);
+        difference(before, after).for_each(|path| claims.add(path, version));
         claims
     }
 
-    fn add_difference(&mut self, before: &JsonObject, after: &JsonObject, version: &Version) {
-        for edit in edits(before, after) {
-            edit.claims().for_each(|path| self.add(path, version));
-        }
-    }
-
     fn add(&mut self, path: Path, version: &Version) {
-        let claim = self.0.entry(path).or_insert_with(|| version.clone());
+        let claim = self.by_path.entry(path).or_insert_with(|| version.clone());
         if *claim < *version {
             *claim = version.clone();
         }
@@ -59,23 +54,45 @@ impl Claims {
 
     /// All claims.
     pub(in crate::domain) fn iter(&self) -> impl Iterator<Item = Claim<'_>> {
-        self.0.iter()
+        self.by_path.iter()
+    }
+
+    /// The last version of a write that rules for values do not decide alone.
+    pub(in crate::domain) fn unruled(&self) -> Option<&Version> {
+        self.unruled.as_ref()
     }
 
     /// The last deletion of the whole.
     pub(in crate::domain) fn deletion(&self) -> Option<&Version> {
-        self.0.get(&Path::new())
+        self.by_path.get(&Path::new())
     }
 
     /// Claims of the path, of what it lies in, and of the whole.
     pub(super) fn covering<'c>(&'c self, path: &'c [String]) -> impl Iterator<Item = Claim<'c>> {
         let lengths = 0..=path.len();
-        lengths.filter_map(|length| self.0.get_key_value(path.get(..length)?))
+        lengths.filter_map(|length| self.by_path.get_key_value(path.get(..length)?))
     }
 
     /// Claims of what lies below the path.
     pub(super) fn below<'c>(&'c self, path: &'c [String]) -> impl Iterator<Item = Claim<'c>> {
         let from = (Bound::Excluded(path), Bound::Unbounded);
-        self.0.range::<[String], _>(from).take_while(move |(it, _)| it.starts_with(path))
+        self.by_path.range::<[String], _>(from).take_while(move |(it, _)| it.starts_with(path))
     }
+}
+
+/// What a step claims.
+fn paths(before: Option<&Document>, step: &Step) -> Vec<Path> {
+    match (&step.document, &step.paths) {
+        (None, _) => vec![Path::new()],
+        (Some(_), Some(paths)) => paths.iter().map(|it| it.keys().to_vec()).collect(),
+        (Some(after), None) => {
+            let before = before.map(Document::fields).unwrap_or_default();
+            difference(&before, &after.fields()).collect()
+        }
+    }
+}
+
+/// What a write claims that made one document of another.
+fn difference(before: &JsonObject, after: &JsonObject) -> impl Iterator<Item = Path> {
+    edits(before, after).into_iter().flat_map(|edit| edit.claims().collect::<Vec<_>>())
 }

@@ -9,7 +9,7 @@ use crate::domain::document::canonical;
 
 /// Joins lists of values that are told apart by what they are. The server's
 /// order, then what the client added, in its order.
-pub(super) fn join(base: &[Value], server: &[Value], client: &[Value]) -> Vec<Value> {
+pub(in crate::domain) fn join(base: &[Value], server: &[Value], client: &[Value]) -> Vec<Value> {
     let names = |list: &[Value]| -> Vec<String> { list.iter().map(canonical).collect() };
     let (base, server_names, client_names) = (names(base), names(server), names(client));
     let count = |names: &[String]| {
@@ -42,34 +42,38 @@ pub(super) fn join(base: &[Value], server: &[Value], client: &[Value]) -> Vec<Va
 
 /// Joins lists of objects that a field tells apart; `both` makes one of an item
 /// that both sides have, from what it was and what it is for each: (base, server,
-/// client). None if two items of a list have the same key.
+/// client). And whether no side has changed an item that the other has removed.
+/// None if two items of a list have the same key.
 pub(super) fn join_by_key<E>(
     key_field: &str,
     (base, server, client): (&[Value], &[Value], &[Value]),
     mut both: impl FnMut(&str, Option<&Value>, &Value, &Value) -> Result<Value, E>,
-) -> Result<Option<Vec<Value>>, E> {
+) -> Result<Option<(Vec<Value>, bool)>, E> {
     let (Some(base), Some(ours), Some(theirs)) =
         (by_key(key_field, base), by_key(key_field, server), by_key(key_field, client))
     else {
         return Ok(None);
     };
-    let mut joined = Vec::new();
+    let (mut joined, mut whole) = (Vec::new(), true);
     for item in server {
         let identity = identity(key_field, item);
         match (base.get(&identity), theirs.get(&identity)) {
-            (Some(_), None) => {}
+            (Some(before), None) => whole &= *before == item,
             (None, None) => joined.push(item.clone()),
             (before, Some(theirs)) => {
                 joined.push(both(&step(key_field, item), before.copied(), item, theirs)?);
             }
         }
     }
-    let news = client.iter().filter(|item| {
+    for item in client {
         let identity = identity(key_field, item);
-        !ours.contains_key(&identity) && !base.contains_key(&identity)
-    });
-    joined.extend(news.cloned());
-    Ok(Some(joined))
+        match base.get(&identity) {
+            _ if ours.contains_key(&identity) => {}
+            Some(before) => whole &= *before == item,
+            None => joined.push(item.clone()),
+        }
+    }
+    Ok(Some((joined, whole)))
 }
 
 /// The items by what tells them apart; None if two have the same.

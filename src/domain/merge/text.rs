@@ -32,18 +32,21 @@ struct Hunk<'t> {
 }
 
 /// Merges. Where both sides changed the same words, `winner` wins. What both
-/// inserted at the same place is kept from both, `first`'s first.
+/// inserted at the same place is kept from both, `first`'s first. `steps` counts
+/// what all texts of a document have taken: with too many, the rest is too long.
 pub(super) fn merge(
     base: &str,
     server: &str,
     client: &str,
-    winner: Option<Side>,
-    first: Side,
+    (winner, first): (Option<Side>, Side),
+    steps: &mut usize,
 ) -> Merged {
     for pieces in [words, lines] {
         let (base, server, client) = (pieces(base), pieces(server), pieces(client));
         let longest = base.len().max(server.len()).max(client.len());
-        if longest <= limits::TEXT_PIECES_MAX {
+        let so_far = *steps + base.len() * (server.len() + client.len());
+        if longest <= limits::TEXT_PIECES_MAX && so_far <= limits::TEXT_STEPS_MAX {
+            *steps = so_far;
             return merge_pieces(&base, &server, &client, winner, first);
         }
     }

@@ -29,7 +29,8 @@ pub(super) struct Sides<'a> {
     pub(super) client_document: Option<Document>,
     pub(super) server: Option<JsonObject>,
     pub(super) server_document: Option<&'a Document>,
-    pub(super) server_version: &'a Version,
+    /// The last version that the other side claims.
+    server_version: Option<Version>,
     pub(super) transforms: &'a [Transform],
     pub(super) edits: Vec<Edit>,
     pub(super) claims: Claims,
@@ -57,14 +58,16 @@ impl<'a> Sides<'a> {
             client: None,
             result: Resolved::Invalid(vec![violation]),
         })?;
+        // Without a base all that is there counts as written since.
+        let claims = Claims::of(policy, of.base.document(), of.steps);
+        let unseen = of.steps.iter().filter(|step| !step.seen);
         Ok(Self {
             policy,
             of,
+            server_version: unseen.map(|step| &step.claimed).max().cloned(),
             is_lost,
             edits: made_edits(of.operation, is_lost, view.as_ref(), client.as_ref()),
-            // Without a base all that is there counts as written since.
-            claims: Claims::of(of.base.document(), of.steps),
-            server_version: last.map_or(of.claimed, |step| &step.claimed),
+            claims,
             view,
             client,
             client_document,
@@ -101,7 +104,7 @@ impl<'a> Sides<'a> {
 
     /// The later deletion is to be known, for updates that are between the two.
     fn both_deleted(&self) -> Resolved {
-        match self.winner(self.server_version) {
+        match self.winner(self.server_version.as_ref()) {
             Winner::Client => self.client_taken(),
             Winner::Server | Winner::Nobody => Resolved::Server,
         }
@@ -109,14 +112,18 @@ impl<'a> Sides<'a> {
 
     /// An update beside a deletion, which is the side of `deleting`.
     fn beside_deletion(&self, deleting: Winner) -> Resolved {
-        match self.winner_beside_deletion(deleting, self.server_version) {
+        // What the client has deleted itself, it may make anew.
+        if deleting == Winner::Server && self.of.steps.last().is_some_and(|last| last.seen) {
+            return self.client_taken();
+        }
+        match self.winner_beside_deletion(deleting, self.server_version.as_ref()) {
             Winner::Server => Resolved::Server,
             Winner::Client => self.client_taken(),
             Winner::Nobody => Resolved::Open,
         }
     }
 
-    fn winner_beside_deletion(&self, deleting: Winner, server_version: &Version) -> Winner {
+    fn winner_beside_deletion(&self, deleting: Winner, version: Option<&Version>) -> Winner {
         let updating = match deleting {
             Winner::Server => Winner::Client,
             Winner::Client | Winner::Nobody => Winner::Server,
@@ -124,20 +131,22 @@ impl<'a> Sides<'a> {
         match (self.policy.deletes, self.policy.strategy) {
             (DeleteRule::DeleteWins, _) | (DeleteRule::ByStrategy, Strategy::Auto) => deleting,
             (DeleteRule::UpdateWins, _) => updating,
-            (DeleteRule::ByStrategy, _) => self.winner(server_version),
+            (DeleteRule::ByStrategy, _) => self.winner(version),
         }
     }
 
-    /// Who wins as a whole.
-    fn winner(&self, server_version: &Version) -> Winner {
-        let later = merge::later(server_version, self.of.claimed);
+    /// Who wins as a whole, against a version of the other side.
+    fn winner(&self, version: Option<&Version>) -> Winner {
+        let before_all = Version { micros: i64::MIN, device: None, sequence: 0 };
+        let version = version.unwrap_or(&before_all);
+        let later = merge::later(version, self.of.claimed);
         match self.policy.strategy {
             Strategy::HighestVersionWins => match self.compare_numbers() {
                 Ordering::Less => Winner::Server,
                 Ordering::Equal => later,
                 Ordering::Greater => Winner::Client,
             },
-            _ => merge::by_fallback(self.policy.fallback(), server_version, self.of.claimed),
+            _ => merge::by_fallback(self.policy.fallback(), version, self.of.claimed),
         }
     }
 
@@ -145,11 +154,12 @@ impl<'a> Sides<'a> {
     fn compare_numbers(&self) -> Ordering {
         let default = ["version".to_owned()];
         let path = self.policy.version_field.as_ref().map_or(&default[..], Pointer::keys);
-        let number = |side: &'_ Option<JsonObject>| match value_at(side.as_ref()?, path) {
+        let number = |side: Option<&JsonObject>| match value_at(side?, path) {
             Some(Value::Number(number)) => Some(number.clone()),
             _ => None,
         };
-        match (number(&self.client), number(&self.server)) {
+        let client = self.client_document.as_ref().map(Document::fields);
+        match (number(client.as_ref()), number(self.server.as_ref())) {
             (Some(client), Some(server)) => number::compare(&client, &server),
             (client, server) => client.is_some().cmp(&server.is_some()),
         }
@@ -171,7 +181,7 @@ impl<'a> Sides<'a> {
             claims: &self.claims,
             claimed: self.of.claimed,
             deletion: self.claims.deletion().map_or(Winner::Client, |version| {
-                self.winner_beside_deletion(Winner::Server, version)
+                self.winner_beside_deletion(Winner::Server, Some(version))
             }),
         };
         let all = merge.run(&self.edits);
@@ -187,7 +197,7 @@ impl<'a> Sides<'a> {
         let merged = Merged { joined, ..all };
         // Where rules decide all that the client wrote, there is no more to decide.
         let by_rules = !ruled.is_empty() && ruled.len() == self.edits.len();
-        let winner = if by_rules { Winner::Server } else { self.winner(self.server_version) };
+        let winner = if by_rules { Winner::Server } else { self.winner(self.claims.unruled()) };
         let result = match winner {
             _ if open => Resolved::Open,
             Winner::Nobody => Resolved::Open,
@@ -273,9 +283,19 @@ fn made_edits(
     match (operation, client) {
         (_, None) => Vec::new(),
         (Operation::Patch(patch), Some(_)) if is_lost => {
-            let gone = |path: &Pointer| Edit { path: path.keys().to_vec(), to: To::Nothing };
-            let mut made = edits(&empty, &patch.set.fields());
-            made.extend(patch.unset.iter().map(gone));
+            // Each once, and none that lies in another: as in a patch, before what is set.
+            let mut gone = BTreeSet::new();
+            for path in patch.unset.iter().map(Pointer::keys) {
+                gone.insert(path);
+            }
+            let mut made: Vec<Edit> = Vec::new();
+            for path in gone {
+                let last = made.last().filter(|last| path.starts_with(&last.path));
+                if last.is_none() {
+                    made.push(Edit { path: path.to_vec(), to: To::Nothing });
+                }
+            }
+            made.extend(edits(&empty, &patch.set.fields()));
             made
         }
         (_, Some(client)) => edits(view.unwrap_or(&empty), client),

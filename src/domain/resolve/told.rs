@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::sides::Sides;
 use super::{Resolution, Resolved};
 use crate::domain::fields::value_at;
-use crate::domain::merge::{Merged, Path, about};
+use crate::domain::merge::{Merged, Path, To, about};
 use crate::domain::pointer::escape;
 use crate::domain::{Base, Document, Pointer, Relation, limits};
 
@@ -47,9 +47,9 @@ impl Sides<'_> {
             merged.is_joined(path)
                 || self.transforms.iter().any(|it| it.path.keys().starts_with(path))
         };
-        let edited = self.edits.iter().filter(|edit| match &becomes {
-            Some(_) => now(&edit.path) != edit.value().as_ref(),
-            None => true,
+        let edited = self.edits.iter().filter(|edit| match now(&edit.path) {
+            Some(Value::Object(_)) if edit.to == To::Object => false,
+            now => becomes.is_none() || now != edit.value().as_ref(),
         });
         let edited = edited.map(|edit| edit.path.as_slice());
         let claimed = self.claims.iter().filter(|(claimed, _)| {

@@ -19,6 +19,7 @@ impl SpaceState {
             return PastLog::default();
         }
         let mut past = self.pasts.get(&content.key).cloned().unwrap_or_default();
+        past.is_stored = slot.stored.is_some();
         past.extend_known(slot.stored.iter().map(|record| &record.change));
         let moved = slot.stored.as_ref().map(|it| it.revision)
             != slot.current.as_ref().map(|it| it.revision);

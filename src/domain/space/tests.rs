@@ -3,6 +3,7 @@
 
 mod convergence;
 mod histories;
+mod queues;
 mod stored;
 
 use proptest::prelude::*;

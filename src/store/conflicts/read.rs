@@ -5,7 +5,7 @@ use sqlx::types::Json;
 use sqlx::{PgConnection, Row as _};
 use time::OffsetDateTime;
 
-use super::{Row, device_from_sql, revision, state_to_sql};
+use super::{Row, device_from_sql, revision, state_to_sql, version};
 use crate::domain::{
     CollectionName, Conflict, ConflictState, DeviceId, HistoryEntry, MutationId, OpenConflict,
     RecordId, RecordKey, Revision, SpaceId, UserId, limits,
@@ -243,7 +243,7 @@ pub(in crate::store) async fn open(
     records: &[(SpaceId, RecordKey)],
 ) -> Result<Vec<(SpaceId, RecordKey, Vec<OpenConflict>)>, Error> {
     const OPEN: &str = "select w.number::int, k.mutation_id, k.device, k.sequence, k.author,
-             k.server_revision
+             k.server_revision, k.server_device, k.server_version
          from unnest($1::uuid[], $2::text[], $3::text[]) with ordinality
              w (space_id, collection, id, number)
          join lateral (
@@ -270,7 +270,11 @@ pub(in crate::store) async fn open(
                 revision: Revision::ZERO,
             },
             author: UserId::from_stored(row.try_get(4)?),
-            server_revision: revision(row.try_get(5)?)?,
+            server: HistoryEntry {
+                device: device_from_sql(row.try_get(6)?),
+                sequence: version(row.try_get(7)?)?.sequence,
+                revision: revision(row.try_get(5)?)?,
+            },
         };
         if let Some((_, _, list)) = found.get_mut(row::index(row, 0)?) {
             list.push(open);

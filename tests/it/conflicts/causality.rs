@@ -5,13 +5,17 @@ use std::time::Duration;
 use prost_types::Timestamp;
 use sha2::{Digest, Sha256};
 use syncline::clock::Clock;
+use syncline::rpc::proto::field_transform::Transform;
+use syncline::rpc::proto::mutation::Operation;
+use syncline::rpc::proto::number::Value;
 use syncline::rpc::proto::{
-    BatchMutateRequest, ChangesSinceRequest, DocumentForm, GetRecordRequest, HistoryEntry,
-    Mutation, MutationOutcome, Record, RejectionReason, Strategy,
+    BatchMutateRequest, ChangesSinceRequest, DocumentForm, FieldTransform, GetRecordRequest,
+    HistoryEntry, Mutation, MutationOutcome, Number, PatchOperation, Record, RejectionReason,
+    Strategy,
 };
 
 use super::{House, based, tasks};
-use crate::support::{Client, Database, TestServer, error_reason, key, put};
+use crate::support::{Client, Database, TestServer, error_reason, key, mutation, put};
 
 async fn record(client: &Client, id: &str) -> Record {
     let request = GetRecordRequest {
@@ -137,6 +141,40 @@ async fn a_long_queue_does_not_conflict_with_itself_either() {
         }
     }
     assert_eq!(alice.task("1").await.unwrap(), r#"{"a":200,"b":9}"#);
+    house.server.stop().await;
+}
+
+/// Each call reads the way back anew: what the device wrote itself is not to count,
+/// however much that is, and a transform on the way is not to be forgotten.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_of_large_documents_does_not_conflict_with_itself_call_by_call() {
+    let house = House::with(tasks(Strategy::Merge, Strategy::Manual)).await;
+    let alice = &house.alice;
+    let text = |n: i64, more: &str| {
+        let body = "x".repeat(100_000);
+        format!(r#"{{"body":"{body}","n":{n},"views":{}{more}}}"#, n.min(1))
+    };
+    alice.mutate_from("desk", put("d1", "1", &text(0, ""))).await.unwrap();
+    let other = based(put("l1", "1", &text(0, r#","other":true"#)), 1);
+    alice.mutate_from("laptop", other).await.unwrap();
+    let seen = PatchOperation {
+        transforms: vec![FieldTransform {
+            path: "/views".into(),
+            transform: Some(Transform::Increment(Number { value: Some(Value::Integer(1)) })),
+        }],
+        ..PatchOperation::default()
+    };
+    let seen = based(mutation("p0", "1", Operation::Patch(seen)), 1);
+    let seen = alice.mutate_from("phone", queued(seen, 1)).await.unwrap();
+    assert_eq!(seen.outcome(), MutationOutcome::Applied);
+    for number in 1..=25 {
+        let late = based(put(&format!("p{number}"), "1", &text(number, "")), 1);
+        let result = alice.mutate_from("phone", queued(late, number + 1)).await.unwrap();
+        assert_eq!(result.outcome(), MutationOutcome::Merged, "write {number}");
+        assert_eq!(result.conflict.unwrap().paths.len(), 0);
+    }
+    let there = alice.task("1").await.unwrap();
+    assert!(there.ends_with(r#","n":25,"other":true,"views":1}"#), "{}", &there[100_000..]);
     house.server.stop().await;
 }
 

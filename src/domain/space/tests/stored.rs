@@ -53,13 +53,14 @@ impl Stored {
 
     fn find(&self, lack: &Lack, known: &mut Known) {
         match lack {
-            Lack::Past { key, device, at, from } => {
+            Lack::Past { key, at, way } => {
+                let Way { device, from, whole: _ } = way;
                 let of_record = self.changes.iter().map(|(change, _)| change);
                 let of_record: Vec<_> = of_record.filter(|it| it.key == *key).cloned().collect();
                 assert_eq!(of_record.last().unwrap().revision, *at);
                 let base = of_record.iter().rfind(|it| it.revision <= *from).cloned();
                 let log = known.pasts.entry(key.clone()).or_default();
-                log.extend(*from, base, of_record);
+                log.extend(way.clone(), base, of_record);
                 let met = self.conflicts.values().filter(|it| {
                     let Conflict { key: of, client, server, .. } = it.conflict.as_ref();
                     of == key && client.device == *device && server.revision > *from
