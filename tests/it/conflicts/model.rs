@@ -8,11 +8,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde_json::{Map, Value};
 use syncline::rpc::proto::document::Form;
+use syncline::rpc::proto::field_transform::Transform;
 use syncline::rpc::proto::mutation::Operation;
 use syncline::rpc::proto::{
     BatchMutateRequest, Change, ChangesSinceRequest, Conflict, ConflictDecision, Cursor,
-    DeleteOperation, Document, DocumentForm, ListConflictsRequest, ListRecordsRequest, Mutation,
-    MutationOutcome, MutationResult, PatchOperation, Policy, PutOperation, RecordKey, Strategy,
+    DeleteOperation, Document, DocumentForm, FieldTransform, ListConflictsRequest,
+    ListRecordsRequest, Mutation, MutationOutcome, MutationResult, Number, PatchOperation, Policy,
+    PutOperation, RecordKey, Strategy, number,
 };
 
 use super::list;
@@ -40,7 +42,7 @@ type Fields = Map<String, Value>;
 struct Edit {
     mutation: String,
     key: Key,
-    value: Option<(&'static str, String)>,
+    value: Option<(String, Value)>,
     /// What the device had seen of the record.
     base: i64,
     device: String,
@@ -66,22 +68,25 @@ impl Device {
         self.sequence += 1;
         let id = format!("{}-{}", self.name, self.sequence);
         let field = FIELDS[usize::try_from(random.below(3)).unwrap()];
-        let deletes = view.is_some() && random.below(12) == 0;
-        let value = (!deletes).then(|| (field, id.clone()));
         let mut fields = view.clone().unwrap_or_default();
-        let operation = match &value {
-            None => Operation::Delete(DeleteOperation {}),
-            Some((field, value)) => {
-                fields.insert((*field).to_owned(), value.clone().into());
-                if view.is_some() && random.below(2) == 0 {
-                    let set = json(&format!(r#"{{"{field}":"{value}"}}"#));
+        let (operation, value) = match random.below(12) {
+            0 if view.is_some() => (Operation::Delete(DeleteOperation {}), None),
+            // A counter of its own, so that it can be told from all others.
+            1 | 2 if view.is_some() => (counted(&id), Some((id.clone(), 1.into()))),
+            kind => {
+                let value = Value::from(id.clone());
+                fields.insert(field.to_owned(), value.clone());
+                let operation = if view.is_some() && kind < 8 {
+                    let set = json(&format!(r#"{{"{field}":{value}}}"#));
                     Operation::Patch(PatchOperation { set, ..PatchOperation::default() })
                 } else {
                     let document = json(&Value::Object(fields.clone()).to_string());
                     Operation::Put(PutOperation { document })
-                }
+                };
+                (operation, Some((field.to_owned(), value)))
             }
         };
+        fields.extend(value.clone());
         let base = self.known.get(&key).map_or(0, |(revision, _)| *revision);
         self.local.insert(key.clone(), value.is_some().then_some(fields));
         self.queue.push(Mutation {
@@ -156,8 +161,16 @@ fn fields(document: Option<&Document>) -> Option<Fields> {
     }
 }
 
-fn holds(fields: Option<&Fields>, (field, value): &(&'static str, String)) -> bool {
-    fields.and_then(|fields| fields.get(*field)).is_some_and(|it| it == value.as_str())
+fn holds(fields: Option<&Fields>, (field, value): &(String, Value)) -> bool {
+    fields.and_then(|fields| fields.get(field)) == Some(value)
+}
+
+/// Counts one up.
+fn counted(field: &str) -> Operation {
+    let one = Number { value: Some(number::Value::Integer(1)) };
+    let path = format!("/{field}");
+    let transform = FieldTransform { path, transform: Some(Transform::Increment(one)) };
+    Operation::Patch(PatchOperation { transforms: vec![transform], ..PatchOperation::default() })
 }
 
 /// Whether the first write of a record stays beside a second that did not know it.
@@ -342,12 +355,16 @@ impl World {
         let Some(end) = log[place..].iter().find(|change| !there(change)) else {
             return "there";
         };
-        // Whoever queued both knew the first.
+        // Whoever queued both knew the first, and meant to end it.
         let by = edits[end.mutation_id.as_str()];
-        let knew = by.base >= log[place].revision || by.device == edit.device;
+        let meant = by.value.as_ref().is_none_or(|(field, _)| *field == value.0);
+        let knew = by.base >= log[place].revision || (by.device == edit.device && meant);
         match self.conflicts.get(&end.mutation_id) {
             _ if knew => "overwritten knowingly",
             None => panic!("{edit:?} was ended by {by:?}, in silence"),
+            Some(_) if by.device == edit.device => {
+                panic!("{edit:?} was ended by {by:?} of its own queue")
+            }
             Some(ended_by) => {
                 let server = fields(ended_by.server.as_ref().unwrap().document.as_ref());
                 assert!(holds(server.as_ref(), value), "{edit:?} is not in {ended_by:?}");
