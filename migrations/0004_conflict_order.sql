@@ -10,3 +10,8 @@ create index conflicts_open on conflicts (space_id, found) where state = 1;
 create index conflicts_open_by_record on conflicts (space_id, collection, id, found)
     where state = 1;
 create index conflicts_by_record on conflicts (space_id, collection, id, found);
+-- For lists of them, and for a device that comes back to a record.
+create index conflicts_by_collection on conflicts (space_id, collection, found);
+create index conflicts_by_device on conflicts (space_id, device, found);
+create index conflicts_by_record_and_device on conflicts
+    (space_id, collection, id, device, found);

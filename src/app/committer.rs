@@ -133,18 +133,14 @@ impl Committer {
     /// deciding each request alone, so that it does not fail its neighbours.
     async fn settle(&mut self, jobs: Vec<Job>) {
         match self.decide(&jobs).await {
-            Ok(verdicts) => answer(jobs, verdicts),
-            Err(error) if error.is_retryable() || jobs.len() == 1 => fail(jobs, error),
-            Err(error) => {
+            Err(error) if jobs.len() > 1 && !error.is_retryable() => {
                 warn!(error = %Chain(&error), requests = jobs.len(), "a group was refused; deciding singly");
                 for job in jobs {
-                    let alone = std::slice::from_ref(&job);
-                    match self.decide(alone).await {
-                        Ok(verdicts) => answer(vec![job], verdicts),
-                        Err(error) => fail(vec![job], error),
-                    }
+                    let decided = self.decide(std::slice::from_ref(&job)).await;
+                    answer_or_fail(vec![job], decided);
                 }
             }
+            decided => answer_or_fail(jobs, decided),
         }
     }
 
@@ -281,6 +277,17 @@ fn first_answers(mut verdicts: Verdicts, unsure: Option<&Verdicts>) -> Verdicts 
         }
     }
     verdicts
+}
+
+fn answer_or_fail(jobs: Vec<Job>, decided: Result<Verdicts, store::Error>) {
+    match decided {
+        Ok(verdicts) => answer(jobs, verdicts),
+        Err(store::Error::TooMuch { bytes }) => {
+            let verdicts = jobs.iter().map(|_| Err(Refusal::TooLarge { bytes })).collect();
+            answer(jobs, verdicts);
+        }
+        Err(error) => fail(jobs, error),
+    }
 }
 
 fn answer(jobs: Vec<Job>, verdicts: Verdicts) {

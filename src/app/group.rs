@@ -8,7 +8,9 @@ use time::OffsetDateTime;
 use super::basis::{self, Basis};
 use super::cache::{Cache, Learned};
 use super::committer::{Job, Verdict, Verdicts};
-use crate::domain::{Change, Lack, MutationResult, Revision, Rules, Space, SpaceId, SpaceState};
+use crate::domain::{
+    Change, Lack, MutationResult, Revision, Rules, Space, SpaceId, SpaceState, limits,
+};
 use crate::store::{self, Decided, Loaded, SpaceHead, Standing, Wanted, Writer};
 
 /// A group that is durable.
@@ -164,6 +166,7 @@ async fn decide_locked(
         basis::extend(&mut bases, locked.find(&lacks).await?);
         plan = Plan::new(&bases, group, Mode::Locked);
     }
+    plan.fits()?;
     locked.write(&plan.decided, group.now).await.map_err(|error| match error {
         store::Error::Moved | store::Error::Repeated => {
             store::Error::Corrupt("a space that is not as it was read under its lock".into())
@@ -277,6 +280,16 @@ impl Plan {
         self.spaces.iter().flat_map(lacks).collect()
     }
 
+    /// Whether what is to be logged is not too much for one transaction.
+    fn fits(&self) -> Result<(), store::Error> {
+        let conflicts = self.decided.iter().flat_map(|it| &it.writes.conflicts);
+        let bytes = conflicts.map(|it| it.conflict.document_bytes()).sum();
+        if bytes > limits::GROUP_CONFLICT_BYTES_MAX {
+            return Err(store::Error::TooMuch { bytes });
+        }
+        Ok(())
+    }
+
     /// Writes without locks, if nothing has changed.
     async fn write(
         self,
@@ -286,6 +299,7 @@ impl Plan {
         decided: &mut Option<Verdicts>,
     ) -> Result<Committed, Undecided> {
         if !self.decided.iter().all(Decided::is_empty) {
+            self.fits()?;
             *decided = Some(self.verdicts.clone());
             let written = writer.write(&self.decided, group.now).await;
             written.map_err(|error| again(error, self.mode))?;

@@ -46,6 +46,9 @@ pub const FILTER_COLLECTIONS_MAX: usize = 100;
 pub const GROUP_MUTATIONS_MAX: usize = 2_000;
 /// Documents that one transaction gathers, unless a single request has more.
 pub const GROUP_DOCUMENT_BYTES_MAX: usize = 16 << 20;
+/// Documents that one transaction keeps in the log of conflicts: a deletion is
+/// small, and what it meets is not.
+pub const GROUP_CONFLICT_BYTES_MAX: usize = 64 << 20;
 /// Requests that wait for one committer. A further one is told to come later.
 pub const COMMITTER_QUEUE_REQUESTS_MAX: usize = 4_096;
 /// Batches of frames that wait in one stream before its reader is waited for.

@@ -139,6 +139,7 @@ impl From<Error> for Status {
                      so send it again with the same id",
                 ),
                 store::Error::Refused(_)
+                | store::Error::TooMuch { .. }
                 | store::Error::Corrupt(_)
                 | store::Error::Url(_)
                 | store::Error::Unfit { .. }
@@ -160,7 +161,7 @@ fn refused(refusal: Refusal) -> Status {
         Refusal::TooLarge { bytes } => status(
             Code::ResourceExhausted,
             "REQUEST_TOO_LARGE",
-            format!("the patched documents would have {bytes} bytes together; send fewer at once"),
+            format!("what becomes of the documents would take {bytes} bytes; send fewer at once"),
             [],
         ),
         Refusal::SequenceGap { expected, got } => status(

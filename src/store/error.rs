@@ -21,6 +21,9 @@ pub enum Error {
     /// It refused a statement: the same statement will be refused again.
     #[error("the database refused a statement")]
     Refused(#[source] sqlx::Error),
+    /// A group wants to keep so much that it is not even sent.
+    #[error("a group logs {bytes} bytes of documents")]
+    TooMuch { bytes: usize },
     /// A row is not what this program writes.
     #[error("a stored row is damaged: {0}")]
     Corrupt(String),
@@ -68,6 +71,7 @@ impl Error {
             Self::Moved
             | Self::Repeated
             | Self::Busy(_)
+            | Self::TooMuch { .. }
             | Self::Refused(_)
             | Self::Corrupt(_)
             | Self::Migrate(_) => None,

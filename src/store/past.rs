@@ -80,8 +80,8 @@ const WALK: &str = concat!(
 /// Pasts that are read at once.
 const AT_ONCE: usize = 32;
 
-/// The last conflicts of devices since a revision. Whatever a device met after it
-/// moved after it.
+/// The last conflicts of devices, where they met something after a revision: what a
+/// record's conflicts meet rises with each.
 const VIEWS: &str = "select w.number::int, k.client, k.server_device, k.server_version,
          k.server_revision, greatest(k.revision, k.result_revision)
      from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bigint[]) with ordinality
@@ -89,9 +89,9 @@ const VIEWS: &str = "select w.number::int, k.client, k.server_device, k.server_v
      join lateral (
          select * from conflicts k
          where k.space_id = w.space_id and k.collection = w.collection and k.id = w.id
-             and k.moved_at >= w.since and k.device = w.device and k.server_revision > w.since
+             and k.device = w.device
          order by k.found desc limit 1
-     ) k on true
+     ) k on k.server_revision > w.since
      where w.device is not null";
 
 /// Reads pasts; one for each that is wanted, in their order. Once they are large

@@ -134,7 +134,8 @@ impl SpaceState {
             let outcome = self.attempt(request, mutation, now);
             let took_effect = outcome.took_effect();
             outcomes.push(outcome);
-            if !took_effect {
+            // What is only missing is all found before the request is decided again.
+            if !took_effect && self.lacks.is_empty() {
                 self.records.extend(undo.into_iter().rev());
                 self.back_to(&before);
                 outcomes = abort(request, outcomes, before.head);

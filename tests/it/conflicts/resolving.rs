@@ -1,16 +1,17 @@
 //! The log, and what closes what is open in it.
 
 use prost_types::Duration;
+use syncline::rpc::proto::mutation::Operation;
 use syncline::rpc::proto::resolve_conflict_request::Resolution;
 use syncline::rpc::proto::{
-    ConflictClosingKind, ConflictDecision, ConflictRelation, ConflictState, GetStatusRequest,
-    KeepClient, KeepServer, ListConflictsRequest, MutationOutcome, MutationResult, Policy,
-    RejectionReason, Strategy,
+    ConflictClosingKind, ConflictDecision, ConflictRelation, ConflictState, DeleteOperation,
+    GetStatusRequest, KeepClient, KeepServer, ListConflictsRequest, MutationOutcome,
+    MutationResult, Policy, RejectionReason, Strategy,
 };
 use tonic::Code;
 
 use super::{House, based, get, list, meet, open, resolve, tasks};
-use crate::support::{TestServer, error_reason, json, put, text, wait_for};
+use crate::support::{TestServer, error_reason, json, mutation, put, text, wait_for};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_conflict_keeps_both_sides_and_waits_until_it_is_resolved() {
@@ -230,6 +231,30 @@ async fn the_paths_that_a_conflict_names_are_few_and_short_enough() {
     write("phone", 3, base).await.unwrap();
     let logged = get(alice, "phone-2").await.unwrap().conflict.unwrap();
     assert_eq!(logged.paths, [around.as_str()]);
+    house.server.stop().await;
+}
+
+/// A deletion is small, and what is kept of the sides is not.
+#[tokio::test(flavor = "multi_thread")]
+async fn more_conflicts_than_one_transaction_can_log_are_refused_at_once() {
+    let house = House::new().await;
+    let alice = &house.alice;
+    let text = |letter: &str| format!(r#"{{"text":"{}"}}"#, letter.repeat(250_000));
+    alice.mutate_from("seed", put("s", "1", &text("a"))).await.unwrap();
+    alice.mutate_from("laptop", put("l", "1", &text("b"))).await.unwrap();
+    let delete = |number| {
+        let delete = Operation::Delete(DeleteOperation {});
+        based(mutation(&format!("d{number}"), "1", delete), 1)
+    };
+    let batch = async |count| alice.batch((0..count).map(delete).collect(), false).await;
+    let status = batch(200).await.unwrap_err();
+    assert_eq!(
+        (status.code(), error_reason(&status)),
+        (Code::ResourceExhausted, "REQUEST_TOO_LARGE".into())
+    );
+    assert_eq!(list(alice, ListConflictsRequest::default()).await.0.len(), 0);
+    let results = batch(20).await.unwrap();
+    assert!(results.iter().all(|it| it.outcome() == MutationOutcome::Conflict));
     house.server.stop().await;
 }
 

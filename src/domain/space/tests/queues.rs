@@ -261,3 +261,25 @@ fn a_resolution_is_in_the_view_of_who_made_it() {
     assert_eq!(shown(&stored), r#"{"n":3}"#);
     assert_eq!(stored.open(&key("r")).count(), 0);
 }
+
+#[test]
+fn what_an_atomic_batch_lacks_is_found_at_once() {
+    let mut stored = Stored::with_policy(by(Named::Merge));
+    let write = |from: &str, id: &str, text: &str, base| {
+        let name = format!("{from}-{id}");
+        mutation(&name, device(from).as_ref(), None, content(id, put(text), Some(base)))
+    };
+    let ids = ["1", "2", "3"];
+    let all = |from: &str, text: &str, bases: [i64; 3]| {
+        let write = |(id, base): (&&str, i64)| write(from, id, text, base);
+        request(from, true, ids.iter().zip(bases).map(write).collect())
+    };
+    stored.commit(&[all("seed", r#"{"n":1}"#, [0; 3])]);
+    stored.commit(&[all("b", r#"{"b":1,"n":1}"#, [1, 2, 3])]);
+    let late = [all("a", r#"{"a":1,"n":1}"#, [1, 2, 3])];
+    let mut state = stored.load(&late, &[]);
+    state.decide(&late[0], OffsetDateTime::UNIX_EPOCH).unwrap();
+    assert_eq!(state.lacks().len(), 3);
+    let outcomes = stored.commit(&late).pop().unwrap().unwrap();
+    assert!(outcomes.iter().all(|it| matches!(it.outcome, Outcome::Merged(..))), "{outcomes:?}");
+}
