@@ -16,7 +16,7 @@ use crate::domain::{
 
 use conflict::strategy;
 
-pub(super) use conflict::{conflict_filter, conflict_id, resolution};
+pub(super) use conflict::{conflict_cursor, conflict_filter, conflict_id, resolution};
 pub(super) use mutation::{mutations, single};
 pub(super) use policy::{policy_to_delete, policy_to_set, policy_version, preview};
 

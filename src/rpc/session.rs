@@ -323,6 +323,7 @@ impl Session {
         let collections = from_proto::collections(&frame.collections).map_err(broken)?;
         let device = from_proto::device(&frame.device).map_err(broken)?;
         let form = from_proto::document_form(frame.document_form).map_err(broken)?;
+        let told = from_proto::conflict_cursor(&frame.conflict_cursor).map_err(broken)?;
         let waker = Arc::clone(&self.wake);
         let (watch, at) = self.app.watch(space.clone(), waker).await.map_err(failed)?;
         if let Err(fault) = cursor.check(at.epoch, at.floor, at.head) {
@@ -355,10 +356,12 @@ impl Session {
             place: Place {
                 read_to: cursor.revision,
                 told_to: cursor.revision,
-                conflicts: frame.conflicts.then(|| ConflictPlace::from(cursor.revision)),
+                conflicts: frame
+                    .conflicts
+                    .then(|| told.unwrap_or_else(|| ConflictPlace::from(cursor.revision))),
             },
             since: cursor.revision,
-            began: (cursor.revision == Revision::ZERO)
+            began: (cursor.revision == Revision::ZERO && told.is_none())
                 .then_some(ConflictPlace { moved_at: at.head, number: at.conflicts }),
         };
         Ok((subscription, subscribed))

@@ -82,7 +82,7 @@ impl Subscription {
         if up_to >= page.space.head && self.tell_conflicts(app, page.space, &mut next).await? {
             next.phase = Phase::Live;
             next.place.told_to = up_to;
-            next.frames.push(self.caught_up(up_to));
+            next.frames.push(self.caught_up(next.place));
         }
         Ok(next)
     }
@@ -109,11 +109,14 @@ impl Subscription {
             began.is_some(),
         );
         let page = page.await?;
-        for (_, conflict) in &page.conflicts {
+        for (place, conflict) in &page.conflicts {
             let documents = conflict.document_bytes() <= limits::FRAME_DOCUMENT_BYTES_MAX;
             let conflict = to_proto::conflict(conflict, self.view.form, documents);
-            let subscription_id = self.id.clone();
-            let frame = proto::ConflictFrame { subscription_id, conflict: Some(conflict) };
+            let frame = proto::ConflictFrame {
+                subscription_id: self.id.clone(),
+                conflict: Some(conflict),
+                conflict_cursor: to_proto::conflict_cursor(Some(*place)),
+            };
             next.frames.push(encode(Response::Conflict(Box::new(frame))));
         }
         let last = page.conflicts.last().map(|(place, _)| *place).filter(|_| page.has_more);
@@ -131,8 +134,12 @@ impl Subscription {
         }
     }
 
-    fn caught_up(&self, up_to: Revision) -> Encoded {
-        let frame = proto::CaughtUpFrame { subscription_id: self.id.clone(), up_to: up_to.get() };
+    fn caught_up(&self, place: Place) -> Encoded {
+        let frame = proto::CaughtUpFrame {
+            subscription_id: self.id.clone(),
+            up_to: place.read_to.get(),
+            conflict_cursor: to_proto::conflict_cursor(place.conflicts),
+        };
         encode(Response::CaughtUp(frame))
     }
 
@@ -144,6 +151,7 @@ impl Subscription {
             subscription_id: self.id.clone(),
             up_to: up_to.get(),
             head: self.watch.head().max(up_to).get(),
+            conflict_cursor: to_proto::conflict_cursor(self.place.conflicts),
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::domain::{
 
 use conflict::strategy;
 
-pub(super) use conflict::{conflict, conflict_entry};
+pub(super) use conflict::{conflict, conflict_cursor, conflict_entry};
 pub(super) use policy::{policy, preview};
 pub(super) use result::results;
 

@@ -1,7 +1,11 @@
 //! Questions about conflicts, and their resolutions, from the wire.
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+
 use super::document::document;
 use super::{Violations, done, note, one, page_size};
+use crate::app::ConflictPlace;
 use crate::domain::{
     Choice, CollectionName, ConflictState, Content, DeviceId, Fingerprint, Mutation, MutationId,
     Operation, RecordId, RecordKey, Resolve, Revision, Strategy,
@@ -21,6 +25,23 @@ pub(in crate::rpc) struct ConflictFilter {
 /// A conflict's name.
 pub(in crate::rpc) fn conflict_id(text: &str) -> Result<MutationId, Violations> {
     MutationId::parse(text).map_err(|rule| one("conflict_id", rule))
+}
+
+/// A place in the log of conflicts that was told before; None if none is given.
+pub(in crate::rpc) fn conflict_cursor(text: &str) -> Result<Option<ConflictPlace>, Violations> {
+    let place = |text: &str| {
+        let text = String::from_utf8(BASE64.decode(text).ok()?).ok()?;
+        let (moved_at, number) = text.split_once('.')?;
+        let moved_at = Revision::new(moved_at.parse().ok()?)?;
+        Some(ConflictPlace { moved_at, number: number.parse().ok()? })
+    };
+    match text {
+        "" => Ok(None),
+        text => match place(text) {
+            Some(place) => Ok(Some(place)),
+            None => Err(one("conflict_cursor", "is not one that this server gave")),
+        },
+    }
 }
 
 /// The filter of a listing.

@@ -1,8 +1,11 @@
 //! Conflicts to the wire.
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use bytes::Bytes;
 
 use super::{device, document, entry, key, timestamp};
+use crate::app::ConflictPlace;
 use crate::domain::{
     Base, Closing, ClosingKind, Conflict, ConflictState, DocumentForm, Pointer, Relation, Side,
     Strategy, Verdict,
@@ -43,6 +46,11 @@ pub(in crate::rpc) fn conflict(
 /// A conflict as an entry of `conflicts`, which is field 1 where it stands.
 pub(in crate::rpc) fn conflict_entry(it: &Conflict, form: DocumentForm) -> Bytes {
     entry(&conflict(it, form, true))
+}
+
+/// A place in the log of conflicts; empty if there is none.
+pub(in crate::rpc) fn conflict_cursor(place: Option<ConflictPlace>) -> String {
+    place.map_or_else(String::new, |it| BASE64.encode(format!("{}.{}", it.moved_at, it.number)))
 }
 
 fn side(side: &Side, form: DocumentForm, documents: bool) -> proto::ConflictSide {

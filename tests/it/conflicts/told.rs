@@ -116,6 +116,46 @@ async fn who_comes_back_is_told_what_happened_meanwhile_and_who_begins_what_is_o
     house.server.stop().await;
 }
 
+/// Conflicts come behind the changes, and a stream may end between the two.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_cut_off_between_changes_and_conflicts_misses_none() {
+    let house = House::new().await;
+    let alice = &house.alice;
+    let mut stream = Stream::open(alice).await.unwrap();
+    stream.subscribe(with_conflicts("s", None)).await;
+    frames(&mut stream, 1).await;
+    let Frame::CaughtUp(none) = stream.frame().await else { panic!("not caught up") };
+    meet(alice, r#"{"n":1}"#, r#"{"n":2}"#, r#"{"n":3}"#).await;
+    alice.mutate(put("later", "2", "{}")).await.unwrap();
+    // All changes have come; what has come of conflicts is not used.
+    let (mut revision, mut told) = (0, String::new());
+    while revision < 3 || told.is_empty() {
+        match stream.frame().await {
+            Frame::Changes(it) => revision = it.up_to,
+            Frame::Conflict(it) => told = it.conflict_cursor,
+            _ => {}
+        }
+    }
+    let epoch = alice.stub.clone().get_status(GetStatusRequest::default()).await.unwrap();
+    let cursor = Some(Cursor { epoch: epoch.into_inner().epoch, revision });
+    let resumed = |id: &str, conflict_cursor: &str| SubscribeFrame {
+        conflict_cursor: conflict_cursor.into(),
+        ..with_conflicts(id, cursor.clone())
+    };
+    let mut again = Stream::open(alice).await.unwrap();
+    again.subscribe(resumed("before", &none.conflict_cursor)).await;
+    let expected = ["subscribed at 3", "conflict phone-1 open at 2", "caught up at 3"];
+    assert_eq!(frames(&mut again, 3).await, expected);
+    again.subscribe(resumed("after", &told)).await;
+    assert_eq!(frames(&mut again, 2).await, ["subscribed at 3", "caught up at 3"]);
+    for forged in ["x", "!", "MS4"] {
+        again.subscribe(resumed("forged", forged)).await;
+        let Frame::Closed(closed) = again.frame().await else { panic!("not closed") };
+        assert_eq!(closed.violations[0].field, "subscribe.conflict_cursor", "{forged}");
+    }
+    house.server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn who_does_not_ask_hears_nothing_of_conflicts() {
     let house = House::new().await;
