@@ -30,7 +30,7 @@ pub use load::{Found, Loaded, Standing, Wanted};
 pub use notify::{Heard, Listener, Notifier};
 pub use pages::{ChangesPage, ChangesQuery, RecordsPage};
 pub use past::{FoundPast, WantedPast};
-pub use policies::{Condition, NewPolicy, SetOutcome, StoredPolicy};
+pub use policies::{Condition, NewPolicy, SetOutcome, StoredPolicies, StoredPolicy};
 pub use write::{Decided, Locked, Writer};
 
 /// The database. Cheap to clone.

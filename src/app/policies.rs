@@ -13,7 +13,7 @@ use tracing::{debug, error, info, warn};
 use super::{App, ConflictQuery, Error};
 use crate::chain::Chain;
 use crate::domain::{CollectionName, Policy, PolicySet, Preview, SetPolicy, Space};
-use crate::store::{self, Condition, NewPolicy, SetOutcome, Store, StoredPolicy};
+use crate::store::{self, Condition, NewPolicy, SetOutcome, Store, StoredPolicies, StoredPolicy};
 
 /// A policy that another replica has set is this late at most.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
@@ -37,14 +37,25 @@ impl Policies {
 
     /// Reads them. What is known stays if they cannot be read. Not cancel safe.
     pub(super) async fn read(&self, store: &Store) -> Result<(), store::Error> {
-        let (stored, number) = store.policies().await?;
+        let StoredPolicies { readable, unreadable, number } = store.policies().await?;
         let mut set = PolicySet::default();
-        for it in stored {
+        for it in readable {
             let version = it.version;
             let policy = it.policy.map(|policy| Arc::new(SetPolicy { policy, version }));
             set.set(&it.collection, policy);
         }
         let mut known = self.0.lock();
+        for (collection, version, fault) in unreadable {
+            let name = collection.as_str();
+            error!(
+                collection = name,
+                error = %Chain(&fault),
+                "a policy cannot be read; the last one that is known holds, or MANUAL: set it anew"
+            );
+            // Without one, nothing is to be lost by what holds for all others.
+            let manual = || Arc::new(SetPolicy { policy: Policy::default(), version });
+            set.set(&collection, Some(known.set.own(&collection).cloned().unwrap_or_else(manual)));
+        }
         // Another task may have read later, and been faster.
         if number >= known.number {
             *known = Known { set: Arc::new(set), number };

@@ -185,8 +185,16 @@ impl PolicySet {
         }
     }
 
+    /// The policy that is set under a name, if one is.
+    pub fn own(&self, collection: &CollectionName) -> Option<&Arc<SetPolicy>> {
+        match collection.as_str() {
+            OTHERS => self.others.as_ref(),
+            _ => self.by_collection.get(collection),
+        }
+    }
+
     /// The policy that holds for a collection, if any does.
     pub fn of(&self, collection: &CollectionName) -> Option<&Arc<SetPolicy>> {
-        self.by_collection.get(collection).or(self.others.as_ref())
+        self.own(collection).or(self.others.as_ref())
     }
 }

@@ -23,6 +23,17 @@ pub struct StoredPolicy {
     pub set_at: OffsetDateTime,
 }
 
+/// All policies that are set, by collection.
+#[derive(Debug, Default)]
+pub struct StoredPolicies {
+    pub readable: Vec<StoredPolicy>,
+    /// Those that make no sense to this program, with their versions: perhaps a
+    /// newer one has set them.
+    pub unreadable: Vec<(CollectionName, i64, Error)>,
+    /// Of the last that was set or deleted.
+    pub number: i64,
+}
+
 /// What to store.
 #[derive(Clone, Debug)]
 pub struct NewPolicy {
@@ -79,9 +90,8 @@ impl Store {
         Ok(number.unwrap_or(0))
     }
 
-    /// The last version of each, by collection, without those that were deleted,
-    /// and the number of the last one.
-    pub async fn policies(&self) -> Result<(Vec<StoredPolicy>, i64), Error> {
+    /// The last version of each, without those that were deleted.
+    pub async fn policies(&self) -> Result<StoredPolicies, Error> {
         const ALL: &str = "select p.collection, p.version, p.policy, p.author, p.set_at, p.number
              from policies p
              where not exists (
@@ -89,15 +99,18 @@ impl Store {
                  where later.collection = p.collection and later.version > p.version
              )
              order by p.collection";
-        let rows = self.read(sqlx::query(ALL)).await?;
-        let mut number = 0;
-        let mut policies = Vec::new();
-        for row in &rows {
-            number = number.max(row.try_get(5)?);
-            policies.push(from_row(row)?);
+        let mut found = StoredPolicies::default();
+        for row in &self.read(sqlx::query(ALL)).await? {
+            found.number = found.number.max(row.try_get(5)?);
+            match from_row(row) {
+                Ok(stored) => found.readable.extend(stored.policy.is_some().then_some(stored)),
+                Err(fault) => {
+                    let collection = CollectionName::from_stored(row.try_get(0)?);
+                    found.unreadable.push((collection, row.try_get(1)?, fault));
+                }
+            }
         }
-        policies.retain(|it| it.policy.is_some());
-        Ok((policies, number))
+        Ok(found)
     }
 
     /// A page of the policies that are set, by collection, and whether more follow.
@@ -203,8 +216,9 @@ impl Store {
 }
 
 async fn set(connection: &mut PgConnection, new: &NewPolicy) -> Result<SetOutcome, Error> {
-    const LAST: &str = "select collection, version, policy, author, set_at from policies
-         where collection = $1 order by version desc limit 1";
+    // Whether it can be read does not matter: it is set anew.
+    const LAST: &str = "select version, policy is not null, author = '', policy is distinct from $2
+         from policies where collection = $1 order by version desc limit 1";
     const COUNT: &str = "select count(*) from policies p
          where policy is not null and not exists (
              select from policies later
@@ -214,15 +228,20 @@ async fn set(connection: &mut PgConnection, new: &NewPolicy) -> Result<SetOutcom
         "insert into policies (collection, version, number, policy, author, set_at)
          select $1, $2, coalesce(max(number), 0) + 1, $3, $4, $5 from policies";
     let name = new.collection.as_str();
-    let last = sqlx::query(LAST).bind(name).fetch_optional(&mut *connection).await?;
-    let last = last.as_ref().map(from_row).transpose()?;
-    let set = last.as_ref().filter(|it| it.policy.is_some()).map_or(0, |it| it.version);
+    let policy = new.policy.as_ref().map(Json);
+    let last = sqlx::query(LAST).bind(name).bind(&policy).fetch_optional(&mut *connection).await?;
+    let (last, is_set, may_follow) = match last {
+        Some(row) => {
+            let (from_file, differs): (bool, bool) = (row.try_get(2)?, row.try_get(3)?);
+            (row.try_get(0)?, row.try_get(1)?, from_file && differs)
+        }
+        None => (0, false, true),
+    };
+    let set: i64 = if is_set { last } else { 0 };
     let holds = match new.condition {
         Condition::Always => true,
         Condition::Version(version) => version == set,
-        Condition::FromFile => {
-            last.as_ref().is_none_or(|last| last.author.is_none() && last.policy != new.policy)
-        }
+        Condition::FromFile => may_follow,
     };
     // What is not set cannot be deleted, whatever the condition.
     if !holds || (new.policy.is_none() && set == 0) {
@@ -234,11 +253,11 @@ async fn set(connection: &mut PgConnection, new: &NewPolicy) -> Result<SetOutcom
             return Ok(SetOutcome::TooMany);
         }
     }
-    let version = last.map_or(0, |last| last.version) + 1;
+    let version = last + 1;
     sqlx::query(INSERT)
         .bind(name)
         .bind(version)
-        .bind(new.policy.as_ref().map(Json))
+        .bind(policy)
         .bind(new.author.as_deref().unwrap_or_default())
         .bind(new.set_at)
         .execute(connection)

@@ -288,6 +288,31 @@ async fn other_replicas_follow_within_seconds() {
     }
 }
 
+/// Perhaps a newer server has set it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_that_cannot_be_read_stands_in_nobody_s_way() {
+    let database = Database::create().await;
+    let server = TestServer::start(&database).await;
+    let alice = server.admin("alice").await;
+    set(&alice, policy("task", Strategy::Merge), None).await.unwrap();
+    const FUTURE: &str = r#"insert into policies values
+        ('task', 2, 2, '{"strategy":"of the future"}', 'somebody', now())"#;
+    sqlx::raw_sql(FUTURE).execute(&mut database.connect().await).await.unwrap();
+    // Others go on being set, and what was known of this one holds.
+    set(&alice, policy("note", Strategy::ServerWins), None).await.unwrap();
+    assert_eq!(meet(&alice, "1").await, MutationOutcome::Merged);
+    server.stop().await;
+    // A server that starts with it loses nothing by what holds for all others.
+    let server = TestServer::start(&database).await;
+    let alice = server.admin("alice").await;
+    set(&alice, policy("*", Strategy::ServerWins), None).await.unwrap();
+    assert_eq!(meet(&alice, "2").await, MutationOutcome::Conflict);
+    let repaired = set(&alice, policy("task", Strategy::ClientWins), Some(2)).await.unwrap();
+    assert_eq!(repaired.version, 3);
+    assert_eq!(meet(&alice, "3").await, MutationOutcome::Applied);
+    server.stop().await;
+}
+
 fn from_file(strategy: domain::Strategy) -> Policies {
     let collection = domain::CollectionName::parse("task").unwrap();
     Policies(vec![(collection, domain::Policy { strategy, ..domain::Policy::default() })])
