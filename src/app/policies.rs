@@ -40,9 +40,10 @@ impl Policies {
         let StoredPolicies { readable, unreadable, number } = store.policies().await?;
         let mut set = PolicySet::default();
         for it in readable {
-            let version = it.version;
-            let policy = it.policy.map(|policy| Arc::new(SetPolicy { policy, version }));
-            set.set(&it.collection, policy);
+            let StoredPolicy { collection, version, policy, .. } = it;
+            if let Some(policy) = policy {
+                set.set(Arc::new(SetPolicy { collection, policy, version }));
+            }
         }
         let mut known = self.0.lock();
         for (collection, version, fault) in unreadable {
@@ -53,8 +54,9 @@ impl Policies {
                 "a policy cannot be read; the last one that is known holds, or MANUAL: set it anew"
             );
             // Without one, nothing is to be lost by what holds for all others.
-            let manual = || Arc::new(SetPolicy { policy: Policy::default(), version });
-            set.set(&collection, Some(known.set.own(&collection).cloned().unwrap_or_else(manual)));
+            let last = known.set.own(&collection).cloned();
+            let policy = Policy::default();
+            set.set(last.unwrap_or_else(|| Arc::new(SetPolicy { collection, policy, version })));
         }
         // Another task may have read later, and been faster.
         if number >= known.number {

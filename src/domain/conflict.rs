@@ -3,8 +3,8 @@
 use time::OffsetDateTime;
 
 use super::{
-    Choice, DeviceId, Document, HistoryEntry, MutationId, Operation, Pointer, RecordKey, Revision,
-    Seen, Strategy, UserId, Version, View,
+    Choice, CollectionName, DeviceId, Document, HistoryEntry, MutationId, Operation, Pointer,
+    RecordKey, Revision, Seen, Strategy, UserId, Version, View,
 };
 
 /// A conflict, as the log keeps it. Its name is the mutation that caused it.
@@ -27,6 +27,8 @@ pub struct Conflict {
     pub client: Side,
     /// 0 = none was set.
     pub policy_version: i64,
+    /// The name under which it is set.
+    pub policy_collection: Option<CollectionName>,
     pub advisory: bool,
     /// The change that came of it at once; 0 if none did.
     pub result_revision: Revision,

@@ -220,6 +220,7 @@ impl Meeting<'_> {
                 device: asking.device.cloned(),
             },
             policy_version: asking.policy.map_or(0, |set| set.version),
+            policy_collection: asking.policy.map(|set| set.collection.clone()),
             advisory: policy.mode == PolicyMode::Advisory,
             result_revision: Revision::ZERO,
             found_at: asking.now,

@@ -157,6 +157,8 @@ impl Policy {
 /// A policy as it was set.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SetPolicy {
+    /// Of which collection, or of all others.
+    pub collection: CollectionName,
     pub policy: Policy,
     /// Counts how often the collection's policy was set or deleted.
     pub version: i64,
@@ -174,14 +176,12 @@ pub struct PolicySet {
 pub const OTHERS: &str = "*";
 
 impl PolicySet {
-    /// Puts a policy in, or takes it out.
-    pub fn set(&mut self, collection: &CollectionName, policy: Option<Arc<SetPolicy>>) {
-        if collection.as_str() == OTHERS {
-            self.others = policy;
-        } else if let Some(policy) = policy {
-            self.by_collection.insert(collection.clone(), policy);
+    /// Puts a policy in.
+    pub fn set(&mut self, policy: Arc<SetPolicy>) {
+        if policy.collection.as_str() == OTHERS {
+            self.others = Some(policy);
         } else {
-            self.by_collection.remove(collection);
+            self.by_collection.insert(policy.collection.clone(), policy);
         }
     }
 

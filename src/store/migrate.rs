@@ -11,7 +11,7 @@ const MIGRATIONS: [(i64, &str, &str); 4] = [
     (1, "foundation", include_str!("../../migrations/0001_foundation.sql")),
     (2, "conflicts", include_str!("../../migrations/0002_conflicts.sql")),
     (3, "policies", include_str!("../../migrations/0003_policies.sql")),
-    (4, "conflict_order", include_str!("../../migrations/0004_conflict_order.sql")),
+    (4, "conflict_lists", include_str!("../../migrations/0004_conflict_lists.sql")),
 ];
 
 impl Store {

@@ -229,7 +229,7 @@ async fn set(connection: &mut PgConnection, new: &NewPolicy) -> Result<SetOutcom
          select $1, $2, coalesce(max(number), 0) + 1, $3, $4, $5 from policies";
     let name = new.collection.as_str();
     let policy = new.policy.as_ref().map(Json);
-    let last = sqlx::query(LAST).bind(name).bind(&policy).fetch_optional(&mut *connection).await?;
+    let last = sqlx::query(LAST).bind(name).bind(policy).fetch_optional(&mut *connection).await?;
     let (last, is_set, may_follow) = match last {
         Some(row) => {
             let (from_file, differs): (bool, bool) = (row.try_get(2)?, row.try_get(3)?);

@@ -93,7 +93,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0001_foundation.sql", "9876170809dcbf5290c723ff8da387b78cf33771b8094a7607db71b44c88b6d1"),
     ("0002_conflicts.sql", "ecc5a9a13a1378e672981a34085d6993bf8ba9c0a5e0165ecfc3fc9a1985cc2d"),
     ("0003_policies.sql", "6ec28daf69109e149cf4ad8ced6fe30267013f4a4575c69b4ac587ad13e38b69"),
-    ("0004_conflict_order.sql", "5c8c227310f578de8f63b0f42c74f684b025b829b8941ed29233dc2517685962"),
+    ("0004_conflict_lists.sql", "09554b24a3ad3744e0059aabf2bafadfee71eae991d79dd07b040fe14758aae1"),
 ];
 
 const LINES_MAX: usize = 400;

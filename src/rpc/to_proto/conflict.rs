@@ -35,6 +35,10 @@ pub(in crate::rpc) fn conflict(
         server: Some(side(&it.server, form, documents)),
         client: Some(side(&it.client, form, documents)),
         policy_version: it.policy_version,
+        policy_collection: it
+            .policy_collection
+            .as_ref()
+            .map_or_else(String::new, |it| it.as_str().to_owned()),
         advisory: it.advisory,
         result_revision: result.get(),
         create_time: Some(timestamp(it.found_at)),

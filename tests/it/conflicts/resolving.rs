@@ -195,6 +195,29 @@ async fn nobody_learns_of_another_s_conflicts() {
     house.server.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_conflict_names_the_policy_that_decided() {
+    let house = House::new().await;
+    let alice = &house.alice;
+    let decided = async |record: &str| {
+        for device in ["desk", "phone"] {
+            let write = put(&format!("{device}-{record}"), record, "{}");
+            alice.mutate_from(device, based(write, 0)).await.unwrap();
+        }
+        let conflict = get(alice, &format!("phone-{record}")).await.unwrap().conflict.unwrap();
+        (conflict.policy_collection, conflict.policy_version)
+    };
+    assert_eq!(decided("1").await, (String::new(), 0));
+    let others = Policy { collection: "*".into(), ..tasks(Strategy::Merge, Strategy::Manual) };
+    alice.set_policy(others).await.unwrap();
+    assert_eq!(decided("2").await, ("*".into(), 1));
+    for _ in 0..2 {
+        alice.set_policy(tasks(Strategy::Merge, Strategy::Manual)).await.unwrap();
+    }
+    assert_eq!(decided("3").await, ("task".into(), 2));
+    house.server.stop().await;
+}
+
 /// A document whose values have long paths.
 fn sprawling(value: i64) -> String {
     let values: Vec<_> = (0..500).map(|number| format!("\"{number:03}\":{value}")).collect();

@@ -31,7 +31,8 @@ impl World {
     fn new(policy: Policy) -> Self {
         let collection = CollectionName::parse("task").unwrap();
         let mut policies = PolicySet::default();
-        policies.set(&collection, Some(Arc::new(SetPolicy { policy, version: 1 })));
+        let set = SetPolicy { collection: collection.clone(), policy, version: 1 };
+        policies.set(Arc::new(set));
         let rules = Rules { policies: Arc::new(policies), skew_micros: 0 };
         let state = SpaceState::new(Known { records: Vec::new(), ..Known::default() }, rules);
         Self { state, key: RecordKey { collection, id: RecordId::parse("1").unwrap() } }

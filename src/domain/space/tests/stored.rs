@@ -20,8 +20,8 @@ impl Stored {
     /// A space in which this is the policy of all collections.
     pub(super) fn with_policy(policy: Policy) -> Self {
         let mut policies = PolicySet::default();
-        let others = CollectionName::parse(OTHERS).unwrap();
-        policies.set(&others, Some(Arc::new(SetPolicy { policy, version: 1 })));
+        let collection = CollectionName::parse(OTHERS).unwrap();
+        policies.set(Arc::new(SetPolicy { collection, policy, version: 1 }));
         Self { rules: Rules { policies: Arc::new(policies), skew_micros: 0 }, ..Self::default() }
     }
 

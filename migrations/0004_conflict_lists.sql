@@ -1,6 +1,9 @@
 -- Lists of conflicts go by when each was found, which stays, so that a list that
 -- is read page by page misses none that is closed meanwhile.
 
+-- The name under which the policy is set that decided, if there was one.
+alter table conflicts add column policy_collection text collate "C";
+
 drop index conflicts_open;
 drop index conflicts_open_by_record;
 drop index conflicts_by_record;
