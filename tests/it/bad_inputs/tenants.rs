@@ -1,9 +1,11 @@
 //! Rows 51 to 54: other users' spaces.
 
+use syncline::rpc::proto::resolve_conflict_request::Resolution;
 use syncline::rpc::proto::subscribe_response::Frame;
 use syncline::rpc::proto::{
-    BatchMutateRequest, ChangesSinceRequest, Cursor, GetRecordRequest, GetStatusRequest,
-    ListRecordsRequest, MutateRequest, SubscribeFrame,
+    BatchMutateRequest, ChangesSinceRequest, Cursor, GetConflictRequest, GetRecordRequest,
+    GetStatusRequest, KeepClient, ListConflictsRequest, ListRecordsRequest, MutateRequest,
+    Mutation, Policy, PreviewPolicyRequest, ResolveConflictRequest, SubscribeFrame,
 };
 use tonic::Status;
 
@@ -32,8 +34,28 @@ async fn statuses(client: &Client, space: &str) -> Vec<(&'static str, Status)> {
         ..Default::default()
     };
     let since = ChangesSinceRequest { space: space.clone(), ..Default::default() };
-    let status = GetStatusRequest { space, ..Default::default() };
+    let status = GetStatusRequest { space: space.clone(), ..Default::default() };
+    let conflicts = ListConflictsRequest { space: space.clone(), ..Default::default() };
+    let conflict = GetConflictRequest {
+        space: space.clone(),
+        conflict_id: "late".into(),
+        ..Default::default()
+    };
+    let resolve = ResolveConflictRequest {
+        space: space.clone(),
+        mutation_id: "r".into(),
+        conflict_id: "late".into(),
+        resolution: Some(Resolution::KeepClient(KeepClient {})),
+        ..Default::default()
+    };
+    let policy = Some(Policy { collection: "task".into(), ..Default::default() });
+    let preview = PreviewPolicyRequest { space, policy, ..Default::default() };
+    let (mut log, mut policies) = (client.conflicts.clone(), client.policies.clone());
     vec![
+        ("ListConflicts", log.list_conflicts(conflicts).await.unwrap_err()),
+        ("GetConflict", log.get_conflict(conflict).await.unwrap_err()),
+        ("ResolveConflict", log.resolve_conflict(resolve).await.unwrap_err()),
+        ("PreviewPolicy", policies.preview_policy(preview).await.unwrap_err()),
         ("GetRecord", stub.get_record(get).await.unwrap_err()),
         ("Mutate", stub.mutate(mutate).await.unwrap_err()),
         ("BatchMutate", stub.batch_mutate(batch).await.unwrap_err()),
@@ -48,8 +70,12 @@ async fn a_foreign_space_and_an_unknown_one_look_the_same() {
     let house = House::new().await;
     let bob = house.server.client("bob").await;
     bob.mutate(put("secret", "1", r#"{"secret":true}"#)).await.unwrap();
-    let foreign = statuses(&house.alice, "users/bob").await;
-    let unknown = statuses(&house.alice, "users/nobody").await;
+    let late = Mutation { base: Some(0), ..put("late", "1", r#"{"secret":false}"#) };
+    bob.mutate(late).await.unwrap();
+    // Who may set policies is no reader of other people's conflicts.
+    let admin = house.server.admin("alice").await;
+    let foreign = statuses(&admin, "users/bob").await;
+    let unknown = statuses(&admin, "users/nobody").await;
     for ((name, foreign), (_, unknown)) in foreign.iter().zip(&unknown) {
         assert_eq!(foreign.message(), unknown.message(), "51 {name}");
         assert_eq!(foreign.details(), unknown.details(), "51 {name}");

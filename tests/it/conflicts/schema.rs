@@ -1,13 +1,14 @@
 //! Documents that break the schema of their collection, merged ones among them.
 
 use syncline::rpc::proto::mutation::Operation;
+use syncline::rpc::proto::resolve_conflict_request::Resolution;
 use syncline::rpc::proto::{
-    ConflictState, ListConflictsRequest, Mutation, MutationOutcome, MutationResult, PatchOperation,
-    Policy, RejectionReason, Strategy,
+    ConflictState, KeepClient, ListConflictsRequest, Mutation, MutationOutcome, MutationResult,
+    PatchOperation, Policy, RejectionReason, Strategy,
 };
 
-use super::{House, based, get, list, tasks};
-use crate::support::{mutation, put};
+use super::{House, based, get, list, meet, resolve, tasks};
+use crate::support::{json, mutation, put};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_merged_document_is_held_against_the_schema_as_well() {
@@ -59,5 +60,28 @@ async fn a_refused_document_uses_its_sequence_up_and_is_answered_alike_again() {
     assert_eq!(again, MutationResult { replayed: true, ..first });
     let next = house.alice.mutate_from("phone", queued("m2", r#"{"n":1}"#, 2)).await.unwrap();
     assert_eq!(next.outcome(), MutationOutcome::Applied);
+    house.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resolution_is_held_against_the_schema_of_now() {
+    let house = House::new().await;
+    let alice = &house.alice;
+    meet(alice, r#"{"n":1}"#, r#"{"n":2}"#, r#"{"n":-3}"#).await;
+    let strict = Policy {
+        json_schema: r#"{"properties":{"n":{"minimum":0}}}"#.into(),
+        ..tasks(Strategy::Merge, Strategy::Manual)
+    };
+    alice.set_policy(strict).await.unwrap();
+    let keep = Resolution::KeepClient(KeepClient {});
+    let answer = resolve(alice, "r1", "phone-1", 2, keep).await.unwrap();
+    let rejection = answer.result.unwrap().rejection.unwrap();
+    assert_eq!(rejection.reason(), RejectionReason::Schema);
+    assert_eq!(rejection.violations[0].field, "document/n");
+    assert_eq!(answer.conflict.unwrap().state(), ConflictState::Open);
+    let merged = Resolution::Document(json(r#"{"n":3}"#).unwrap());
+    let answer = resolve(alice, "r2", "phone-1", 2, merged).await.unwrap();
+    assert_eq!(answer.result.unwrap().outcome(), MutationOutcome::Applied);
+    assert_eq!(answer.conflict.unwrap().state(), ConflictState::Resolved);
     house.server.stop().await;
 }
