@@ -143,7 +143,9 @@ fn meet(
     asking: &Asking<'_>,
     knowing: &Knowing<'_>,
 ) -> Decision {
-    let past = match knowing.past.since(&record.change, seen, asking.device) {
+    let fallback = Policy::default();
+    let policy = asking.policy.map_or(&fallback, |set| &set.policy);
+    let past = match knowing.past.since(&record.change, seen, asking.device, policy) {
         Ok(past) => past,
         Err(way) => return Decision::NeedsPast(way),
     };
@@ -163,10 +165,9 @@ fn meet(
         steps: &past.steps,
         operation: &content.operation,
         claimed: &claimed,
+        claims: &past.claims,
         now: asking.now,
     };
-    let fallback = Policy::default();
-    let policy = asking.policy.map_or(&fallback, |set| &set.policy);
     let told = resolve(policy, &sides);
     let done = match policy.mode {
         PolicyMode::Enforced => told.clone(),

@@ -5,7 +5,10 @@ mod view;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::{Base, Change, DeviceId, Revision, Seen, Step, limits};
+use parking_lot::Mutex;
+
+use super::merge::Claims;
+use super::{Base, Change, DeviceId, Policy, Revision, Seen, Step, limits};
 
 pub use view::View;
 
@@ -31,6 +34,16 @@ pub struct PastLog {
     /// that is no longer kept.
     bases: HashMap<Way, Option<Arc<Change>>>,
     views: HashMap<DeviceId, View>,
+    /// All copies share it: a queue meets the same writes again and again.
+    read: Arc<Mutex<Option<Read>>>,
+}
+
+/// What was read last of others' writes.
+#[derive(Debug)]
+struct Read {
+    changes: Vec<Arc<Change>>,
+    base: Option<Arc<Change>>,
+    claims: Arc<Claims>,
 }
 
 /// What happened to a record after what a writer had seen.
@@ -44,6 +57,8 @@ pub(super) struct Past {
     /// Oldest first; one that stands for all where they are too many. Empty if
     /// there was nothing that the writer did not know.
     pub(super) steps: Vec<Step>,
+    /// What they claim.
+    pub(super) claims: Arc<Claims>,
 }
 
 impl Past {
@@ -88,6 +103,7 @@ impl PastLog {
         current: &Arc<Change>,
         seen: &Seen,
         device: Option<&DeviceId>,
+        policy: &Policy,
     ) -> Result<Past, Way> {
         let floor = seen.floor(current.writers_but(device));
         let whole = matches!(seen, Seen::Vector(_));
@@ -111,7 +127,7 @@ impl PastLog {
                 Some(before) => at = before,
                 None => {
                     let found = found.ok_or(way)?.as_ref();
-                    return Ok(self.cut_short(current, seen, device, found));
+                    return Ok(self.cut_short(current, seen, device, policy, found));
                 }
             }
         };
@@ -130,12 +146,36 @@ impl PastLog {
         let others: Vec<_> = after.iter().filter(|it| unseen(it)).collect();
         let documents = others.iter().filter_map(|it| it.document.as_ref());
         let bytes: usize = documents.map(|document| document.as_str().len()).sum();
-        let steps = if others.len() > limits::PAST_CHANGES_MAX || bytes > limits::PAST_BYTES_MAX {
-            vec![Step { paths: None, ..step(current, false) }]
-        } else {
-            after.iter().rev().map(|it| step(it, !unseen(it))).collect()
-        };
-        Ok(Past { base, view, known_micros, steps })
+        if others.len() > limits::PAST_CHANGES_MAX || bytes > limits::PAST_BYTES_MAX {
+            let steps = vec![Step { paths: None, ..step(current, false) }];
+            let claims = Arc::new(Claims::of(policy, base.document(), &steps));
+            return Ok(Past { base, view, known_micros, steps, claims });
+        }
+        let steps: Vec<_> = after.iter().rev().map(|it| step(it, !unseen(it))).collect();
+        let claims = self.claims(before, &others, || Claims::of(policy, base.document(), &steps));
+        Ok(Past { base, view, known_micros, steps, claims })
+    }
+
+    /// What these very changes claim, as it was read before, or is now.
+    fn claims(
+        &self,
+        base: Option<&Arc<Change>>,
+        changes: &[&&Arc<Change>],
+        read: impl FnOnce() -> Claims,
+    ) -> Arc<Claims> {
+        let mut last = self.read.lock();
+        // Not by their revisions: what a group has taken back had the same.
+        let known = last.as_ref().filter(|last| {
+            let known = last.changes.iter().map(Arc::as_ptr);
+            last.base.as_ref().map(Arc::as_ptr) == base.map(Arc::as_ptr)
+                && known.eq(changes.iter().map(|change| Arc::as_ptr(change)))
+        });
+        if let Some(known) = known {
+            return Arc::clone(&known.claims);
+        }
+        let changes = changes.iter().map(|change| Arc::clone(change)).collect();
+        let (base, claims) = (base.cloned(), Arc::new(read()));
+        Arc::clone(&last.insert(Read { changes, base, claims }).claims)
     }
 
     /// The base with what the device's own writes made of it, as far as they met, or
@@ -170,6 +210,7 @@ impl PastLog {
         current: &Arc<Change>,
         seen: &Seen,
         device: Option<&DeviceId>,
+        policy: &Policy,
         found: Option<&Arc<Change>>,
     ) -> Past {
         let base = match (seen, found) {
@@ -179,8 +220,9 @@ impl PastLog {
         };
         let known_micros = found.map_or(0, |it| it.micros);
         // All of it counts as written by others.
-        let step = Step { paths: None, ..step(current, false) };
-        Past { view: self.view(seen, device, &base, &[]), base, known_micros, steps: vec![step] }
+        let steps = vec![Step { paths: None, ..step(current, false) }];
+        let claims = Arc::new(Claims::of(policy, base.document(), &steps));
+        Past { view: self.view(seen, device, &base, &[]), base, known_micros, steps, claims }
     }
 }
 

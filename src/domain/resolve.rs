@@ -6,6 +6,7 @@ mod told;
 
 use time::OffsetDateTime;
 
+use super::merge::Claims;
 use super::{
     Base, Conflict, Document, Operation, Pointer, Policy, Relation, Side, Strategy, Version,
     Violation,
@@ -26,6 +27,9 @@ pub struct Concurrency<'a> {
     pub operation: &'a Operation,
     /// The version that the client's side claims.
     pub claimed: &'a Version,
+    /// What the steps claim that the client had not seen. Without a base that is
+    /// all that is there.
+    pub(in crate::domain) claims: &'a Claims,
     pub now: OffsetDateTime,
 }
 
@@ -113,5 +117,6 @@ pub(super) fn resolve_two(
     let (document, claimed) = (document.cloned(), version.clone());
     let steps = [Step { seen: false, claimed, document, paths: None }];
     let (view, operation, claimed) = (base, &operation, &client.version);
-    resolve(policy, &Concurrency { base, view, steps: &steps, operation, claimed, now })
+    let (steps, claims) = (&steps[..], &Claims::of(policy, base.document(), &steps));
+    resolve(policy, &Concurrency { base, view, steps, operation, claimed, claims, now })
 }

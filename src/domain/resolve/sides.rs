@@ -33,7 +33,7 @@ pub(super) struct Sides<'a> {
     server_version: Option<Version>,
     pub(super) transforms: &'a [Transform],
     pub(super) edits: Vec<Edit>,
-    pub(super) claims: Claims,
+    pub(super) claims: &'a Claims,
 }
 
 impl<'a> Sides<'a> {
@@ -58,8 +58,6 @@ impl<'a> Sides<'a> {
             client: None,
             result: Resolved::Invalid(vec![violation]),
         })?;
-        // Without a base all that is there counts as written since.
-        let claims = Claims::of(policy, of.base.document(), of.steps);
         let unseen = of.steps.iter().filter(|step| !step.seen);
         Ok(Self {
             policy,
@@ -67,7 +65,7 @@ impl<'a> Sides<'a> {
             server_version: unseen.map(|step| &step.claimed).max().cloned(),
             is_lost,
             edits: made_edits(of.operation, is_lost, view.as_ref(), client.as_ref()),
-            claims,
+            claims: of.claims,
             view,
             client,
             client_document,
@@ -178,7 +176,7 @@ impl<'a> Sides<'a> {
             base: self.view.as_ref().unwrap_or(&empty),
             base_known: !self.is_lost,
             server,
-            claims: &self.claims,
+            claims: self.claims,
             claimed: self.of.claimed,
             deletion: self.claims.deletion().map_or(Winner::Client, |version| {
                 self.winner_beside_deletion(Winner::Server, Some(version))

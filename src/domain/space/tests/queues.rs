@@ -283,3 +283,20 @@ fn what_an_atomic_batch_lacks_is_found_at_once() {
     let outcomes = stored.commit(&late).pop().unwrap().unwrap();
     assert!(outcomes.iter().all(|it| matches!(it.outcome, Outcome::Merged(..))), "{outcomes:?}");
 }
+
+/// What was read of the way back once served for another base, too.
+#[test]
+fn two_bases_in_one_group_are_told_apart() {
+    let writes = [
+        Write::of("b1", "b", put(r#"{"n":2,"o":1}"#)),
+        Write::of("a1", "a", put(r#"{"n":3,"o":2}"#)).on(revision(0)),
+        Write::of("c1", "c", put(r#"{"n":3,"o":2}"#)),
+    ];
+    let (stored, _) = come(&by(Named::Manual), r#"{"n":1,"o":1}"#, &writes);
+    let paths = |id: &str| {
+        let logged = &stored.conflicts[&MutationId::parse(id).unwrap()];
+        logged.conflict.paths.iter().map(Pointer::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(paths("a1"), ["/n", "/o"]);
+    assert_eq!(paths("c1"), ["/n"]);
+}
