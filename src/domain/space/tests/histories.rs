@@ -4,7 +4,9 @@
 use proptest::prelude::*;
 
 use super::{content, device, document, mutation, request};
-use crate::domain::{Fingerprint, Operation, Patch, Pointer, Rejection, Request};
+use crate::domain::{
+    Fingerprint, Operation, Patch, Pointer, Rejection, Request, Transform, TransformKind,
+};
 
 /// What a mutation in a random request is made of, without its id.
 #[derive(Clone, Debug)]
@@ -37,7 +39,14 @@ fn draft() -> impl Strategy<Value = Draft> {
             transforms: Vec::new(),
         })
     };
+    // Passes what it had not seen, and must be under what follows it.
+    let relative = |amount: i64| {
+        let kind = TransformKind::Increment(amount.into());
+        let transforms = vec![Transform { path: Pointer::parse("/n").unwrap(), kind }];
+        Operation::Patch(Patch { set: document("{}"), unset: Vec::new(), transforms })
+    };
     let operation = prop_oneof![
+        2 => (1..4_i64).prop_map(relative),
         2 => text.clone().prop_map(|text| Operation::Create(document(text))),
         3 => text.clone().prop_map(|text| Operation::Put(document(text))),
         2 => text.prop_map(patch),
