@@ -201,11 +201,29 @@ mod tests {
         };
         let manifold: String = (0..7).map(manifold).collect();
         let manifold = format!(r##"{{"$ref":"#/$defs/0","$defs":{{{manifold}"7":{{}}}}}}"##);
+        // Little for each value, and for each level four times as much.
+        let below = |number| {
+            let next = format!("{{\"$ref\":\"#/$defs/{}\"}}", number + 1);
+            let any = format!("{{\"anyOf\":[{next},{next},{next},{next}]}}");
+            format!("\"{number}\":{{\"properties\":{{\"a\":{any}}}}},")
+        };
+        let below: String = (0..30).map(below).collect();
+        let nested = format!(r##"{{"$ref":"#/$defs/0","$defs":{{{below}"30":{{}}}}}}"##);
         for (text, reason) in [
             (manifold.as_str(), "holds one value against more than 10000 schemas"),
             (&chain(11, ""), "leads one value through more than 16 schemas"),
             (r##"{"allOf":[{"$ref":"#"}]}"##, "refers to itself for one and the same value"),
+            (&nested, "holds one value against more than 10000 schemas"),
             (r##"{"$id":"a","$defs":{"b":{"$id":"c"}}}"##, "has an `$id` below its top"),
+            (
+                r##"{"$schema":"http://json-schema.org/draft-04/schema#",
+                    "definitions":{"b":{"id":"http://c/"}}}"##,
+                "has an `$id` below its top",
+            ),
+            (
+                r##"{"properties":{"x":{"$schema":"http://json-schema.org/draft-04/schema#"}}}"##,
+                "has a `$schema` below its top",
+            ),
             (
                 r##"{"$ref":"https://json-schema.org/draft/2020-12/schema"}"##,
                 "write it as #/$defs/name",
@@ -283,6 +301,29 @@ mod tests {
         let schema = Schema::parse(tree).unwrap();
         let found = schema.check(&document(r#"{"next":{"next":{"n":"x"}}}"#));
         assert_eq!(found.first().unwrap().field, "document/next/next/n");
+    }
+
+    #[test]
+    fn trees_of_many_kinds_are_ordinary() {
+        let kind = |number| {
+            format!(
+                r##"{{"properties":{{"kind":{{"const":{number}}},
+                    "left":{{"$ref":"#/$defs/node"}},"right":{{"$ref":"#/$defs/node"}}}}}}"##
+            )
+        };
+        let kinds: Vec<_> = (0..10).map(kind).collect();
+        let schema = Schema::parse(&format!(
+            r##"{{"$ref":"#/$defs/node","$defs":{{"node":{{"oneOf":[{}]}}}}}}"##,
+            kinds.join(",")
+        ))
+        .unwrap();
+        let node = |kind: i64, depth: usize| {
+            let levels = limits::DOCUMENT_DEPTH_MAX - depth;
+            let open = format!("{{\"kind\":{kind},\"left\":").repeat(levels);
+            document(&format!("{open}{{\"kind\":1}}{}", "}".repeat(levels)))
+        };
+        assert_eq!(schema.check(&node(3, 1)), []);
+        assert_eq!(schema.check(&node(11, 1)).len(), 1);
     }
 
     #[test]

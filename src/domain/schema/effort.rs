@@ -14,7 +14,8 @@ const UNEVALUATED_FACTOR: u64 = 6;
 /// told, so this is also what they take in memory.
 const DETAILED_STEPS_MAX: u64 = 500_000;
 
-/// How many steps one value may take, by its depth in the document.
+/// How many steps one value may take, by its depth in the document, to find all
+/// that is wrong with it.
 #[derive(Clone, Debug)]
 pub(super) struct Effort(Vec<u64>);
 
@@ -22,30 +23,14 @@ impl Effort {
     /// What the schema takes, or why it is too much.
     pub(super) fn of(schema: &Value) -> Result<Self, String> {
         let graph = Graph::of(schema)?;
-        // For each schema, the steps that one value takes so far below the value
-        // that it is applied to.
-        let mut below = graph.no_steps();
-        let mut by_depth = Vec::new();
-        for depth in 0..=limits::DOCUMENT_DEPTH_MAX {
-            let mut steps = graph.no_steps();
-            for (index, node) in graph.innermost_first() {
-                let at = |steps: &[u64], index: &usize| steps.get(*index).copied().unwrap_or(0);
-                let same = node.same.iter().map(|it| at(&steps, it)).fold(0, u64::saturating_add);
-                let most = |group: &Vec<usize>| group.iter().map(|it| at(&below, it)).max();
-                let inner = node.inner.iter().filter_map(most).fold(0, u64::saturating_add);
-                let own = if depth == 0 { 1 } else { inner };
-                let factor = if node.unevaluated { UNEVALUATED_FACTOR } else { 1 };
-                if let Some(place) = steps.get_mut(index) {
-                    *place = own.saturating_add(same).saturating_mul(factor);
-                }
-            }
-            if depth == 0 && steps.iter().any(|count| *count > STEPS_MAX) {
-                return Err(format!("holds one value against more than {STEPS_MAX} schemas"));
-            }
-            by_depth.push(steps.first().copied().unwrap_or(0));
-            below = steps;
+        // Whether a value is valid for a schema that leads back to itself is found
+        // once; all else is looked at again on each way.
+        let most = steps(&graph, true).into_iter().flatten().max().unwrap_or(0);
+        if most > STEPS_MAX {
+            return Err(format!("holds one value against more than {STEPS_MAX} schemas"));
         }
-        Ok(Self(by_depth))
+        let whole = |steps: Vec<u64>| steps.first().copied().unwrap_or(0);
+        Ok(Self(steps(&graph, false).into_iter().map(whole).collect()))
     }
 
     /// Whether all places can be found where a document breaks the schema.
@@ -55,6 +40,33 @@ impl Effort {
         let steps = self.0.iter().zip(&counts).map(|(steps, count)| steps.saturating_mul(*count));
         steps.fold(0, u64::saturating_add) <= DETAILED_STEPS_MAX
     }
+}
+
+/// For each depth and each schema, the steps that one value takes so far below the
+/// value that the schema is applied to. Those that `lead_back` count as one step.
+fn steps(graph: &Graph, lead_back: bool) -> Vec<Vec<u64>> {
+    let mut by_depth: Vec<Vec<u64>> = Vec::new();
+    for depth in 0..=limits::DOCUMENT_DEPTH_MAX {
+        let mut steps = graph.no_steps();
+        for (index, node) in graph.innermost_first() {
+            let below = by_depth.last();
+            let at = |steps: Option<&Vec<u64>>, to: &usize| match steps {
+                Some(_) if lead_back && graph.leads_back(index, *to) => 1,
+                Some(steps) => steps.get(*to).copied().unwrap_or(0),
+                None => 0,
+            };
+            let same = node.same.iter().map(|to| at(Some(&steps), to)).fold(0, u64::saturating_add);
+            let most = |group: &Vec<usize>| group.iter().map(|to| at(below, to)).max();
+            let inner = node.inner.iter().filter_map(most).fold(0, u64::saturating_add);
+            let own = if depth == 0 { 1 } else { inner };
+            let factor = if node.unevaluated { UNEVALUATED_FACTOR } else { 1 };
+            if let Some(place) = steps.get_mut(index) {
+                *place = own.saturating_add(same).saturating_mul(factor);
+            }
+        }
+        by_depth.push(steps);
+    }
+    by_depth
 }
 
 /// Values by depth.

@@ -1,8 +1,9 @@
 //! What the schemas within a schema apply to: the same value again, or what is in
 //! it. References are followed; they lead nowhere but into the schema itself.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
+use jsonschema::Draft;
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
@@ -26,16 +27,21 @@ pub(super) struct Node {
 pub(super) struct Graph {
     nodes: Vec<Node>,
     order: Vec<usize>,
+    /// From a schema to one that leads to it.
+    back: HashSet<(usize, usize)>,
 }
 
 impl Graph {
     /// The graph of a schema that has been compiled, or what is wrong with it.
     pub(super) fn of(schema: &Value) -> Result<Self, String> {
-        let mut text = Text::default();
+        let is_draft_4 = Draft::default().detect(schema) == Draft::Draft4;
+        let mut text = Text { is_draft_4, ..Text::default() };
         text.add(schema, true)?;
         let nodes = text.values.iter().map(|value| text.node(value));
-        let mut graph = Self { nodes: nodes.collect::<Result<_, _>>()?, order: Vec::new() };
+        let nodes = nodes.collect::<Result<_, _>>()?;
+        let mut graph = Self { nodes, order: Vec::new(), back: HashSet::new() };
         graph.sort()?;
+        graph.find_back();
         Ok(graph)
     }
 
@@ -47,6 +53,38 @@ impl Graph {
     /// A count for each schema.
     pub(super) fn no_steps(&self) -> Vec<u64> {
         vec![0; self.nodes.len()]
+    }
+
+    /// Whether the second leads to the first, which leads to it.
+    pub(super) fn leads_back(&self, from: usize, to: usize) -> bool {
+        self.back.contains(&(from, to))
+    }
+
+    fn find_back(&mut self) {
+        #[derive(Clone, Copy, PartialEq)]
+        enum Visit {
+            Never,
+            UnderWay,
+            Done,
+        }
+        let mut visits = vec![Visit::Never; self.nodes.len()];
+        let mut path = vec![(0, 0)];
+        while let Some((index, visited)) = path.pop() {
+            let Some(node) = self.nodes.get(index) else { continue };
+            let next = node.same.iter().chain(node.inner.iter().flatten()).nth(visited).copied();
+            if let Some(visit) = visits.get_mut(index) {
+                *visit = if next.is_some() { Visit::UnderWay } else { Visit::Done };
+            }
+            let Some(next) = next else { continue };
+            path.push((index, visited + 1));
+            match visits.get(next) {
+                Some(Visit::Never) => path.push((next, 0)),
+                Some(Visit::UnderWay) => {
+                    self.back.insert((index, next));
+                }
+                Some(Visit::Done) | None => {}
+            }
+        }
     }
 
     /// Finds the order of those that the first leads to.
@@ -98,6 +136,8 @@ struct Text<'s> {
     anchors: HashMap<&'s str, Vec<usize>>,
     /// The name of the whole.
     id: Option<&'s str>,
+    /// Where names are said without a dollar.
+    is_draft_4: bool,
 }
 
 impl<'s> Text<'s> {
@@ -109,12 +149,14 @@ impl<'s> Text<'s> {
                 self.values.push(value);
                 self.numbers.insert(std::ptr::from_ref(value), number);
                 let given = |name: &str| fields.get(name).and_then(Value::as_str);
-                let id = given("$id");
+                let id = given("$id").or_else(|| given("id").filter(|_| self.is_draft_4));
                 let anchor = id.and_then(|id| id.strip_prefix('#'));
                 if is_whole {
                     self.id = id;
                 } else if id.is_some() && anchor.is_none() {
                     return Err("has an `$id` below its top".into());
+                } else if given("$schema").is_some() {
+                    return Err("has a `$schema` below its top".into());
                 }
                 let anchors = [anchor, given("$anchor"), given("$dynamicAnchor")];
                 for anchor in anchors.into_iter().flatten() {
