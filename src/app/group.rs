@@ -299,7 +299,8 @@ impl Plan {
         decided: &mut Option<Verdicts>,
     ) -> Result<Committed, Undecided> {
         if !self.decided.iter().all(Decided::is_empty) {
-            self.fits()?;
+            // Perhaps it is there already, which is looked for under locks.
+            self.fits().map_err(|_much| Undecided::Again(Mode::Locked))?;
             *decided = Some(self.verdicts.clone());
             let written = writer.write(&self.decided, group.now).await;
             written.map_err(|error| again(error, self.mode))?;

@@ -114,12 +114,13 @@ impl App {
         found.filter(|it| it.policy.is_some()).ok_or(Error::PolicyNotFound)
     }
 
-    /// A page of the policies that are set, by collection, and whether more follow.
+    /// A page of the policies that are set, by collection, and the collection after
+    /// which the next page begins.
     pub async fn policies(
         &self,
         after: String,
         entries_max: usize,
-    ) -> Result<(Vec<StoredPolicy>, bool), Error> {
+    ) -> Result<(Vec<StoredPolicy>, Option<String>), Error> {
         let store = self.store.clone();
         self.detached(async move { store.policies_page(&after, entries_max).await }).await
     }

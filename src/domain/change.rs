@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 
 use super::{
     DeviceId, Document, History, HistoryEntry, MutationId, Parents, Pointer, RecordKey, Revision,
-    Seen, UserId, Version,
+    Seen, Transform, UserId, Version,
 };
 
 /// What a change did to its record.
@@ -27,7 +27,7 @@ pub struct Change {
     pub revision: Revision,
     pub key: RecordKey,
     pub action: ChangeAction,
-    /// None exactly when deleted.
+    /// None when deleted, and only then unless it was not read.
     pub document: Option<Document>,
     pub previous_revision: Revision,
     pub author: UserId,
@@ -54,8 +54,8 @@ pub struct Settlement {
     pub claimed_micros: i64,
     /// The paths that it set, if the documents do not show them.
     pub claims: Option<Vec<Pointer>>,
-    /// It was relative to whatever is there, and so passed them.
-    pub relative: bool,
+    /// What it did if it was relative to whatever is there, and so passed them.
+    pub passed: Vec<Transform>,
 }
 
 impl Change {
@@ -85,6 +85,11 @@ impl Change {
     pub fn entry(&self) -> HistoryEntry {
         let (sequence, revision) = (self.sequence, self.revision);
         HistoryEntry { device: self.device.clone(), sequence, revision }
+    }
+
+    /// Whether its document was not read: see [`Way`](super::Way).
+    pub(super) fn is_left_out(&self) -> bool {
+        self.document.is_none() && self.action != ChangeAction::Deleted
     }
 
     /// The last revision that another device than its own gave the record.

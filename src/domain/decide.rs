@@ -7,8 +7,8 @@ use super::past::Past;
 use super::resolve::{Concurrency, Resolution, Resolved, accept, resolve, resolve_two};
 use super::{
     ChangeAction, Choice, Conflict, Content, DeviceId, Document, Mutation, Operation, Parents,
-    PastLog, Policy, PolicyMode, Record, Rejection, RejectionReason, Resolve, Revision, Seen,
-    SetPolicy, Settlement, Side, UserId, Verdict, Version, Violation, Way,
+    PastLog, Patch, Policy, PolicyMode, Record, Rejection, RejectionReason, Resolve, Revision,
+    Seen, SetPolicy, Settlement, Side, UserId, Verdict, Version, Violation, Way,
 };
 
 /// Who asks, when, and under which policy.
@@ -70,7 +70,7 @@ pub fn decide(content: &Content, asking: &Asking<'_>, knowing: &Knowing<'_>) -> 
         (Some(seen), Some(record)) if record.is_unseen(seen, asking.device) => {
             match &content.operation {
                 Operation::Patch(patch) if patch.is_relative() && record.lives() => {
-                    pass(follow(content, knowing.current, asking))
+                    pass(follow(content, knowing.current, asking), patch)
                 }
                 _ => meet(content, seen, record, asking, knowing),
             }
@@ -89,13 +89,13 @@ pub fn decide(content: &Content, asking: &Asking<'_>, knowing: &Knowing<'_>) -> 
     }
 }
 
-/// What is relative to whatever is there follows any write of a living record. That
-/// it had not seen them is kept for what the same device writes next.
-fn pass(decided: Decision) -> Decision {
+/// What is relative to whatever is there follows any write of a living record. It is
+/// kept for what the same device writes next, which has it on what it had seen.
+fn pass(decided: Decision, patch: &Patch) -> Decision {
     match decided {
         Decision::Change(state) => {
-            let (merged, claims, relative) = (false, None, true);
-            let settlement = Settlement { merged, claimed_micros: state.micros, claims, relative };
+            let (merged, claims, passed) = (false, None, patch.transforms.clone());
+            let settlement = Settlement { merged, claimed_micros: state.micros, claims, passed };
             Decision::Change(Box::new(NewState { settlement: Some(settlement), ..*state }))
         }
         other => other,
@@ -250,7 +250,7 @@ impl Meeting<'_> {
             document,
             micros: claimed_micros.max(floor.saturating_add(1)),
             parents,
-            settlement: Some(Settlement { merged, claimed_micros, claims, relative: false }),
+            settlement: Some(Settlement { merged, claimed_micros, claims, passed: Vec::new() }),
             conflict: Some(conflict),
         }))
     }

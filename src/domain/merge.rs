@@ -26,7 +26,6 @@ pub(super) use claims::Claims;
 use edits::parent;
 
 pub(super) use edits::{Edit, Path, To, about, edits};
-pub(in crate::domain) use lists::join as join_lists;
 
 /// Who is to win.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

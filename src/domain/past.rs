@@ -81,7 +81,7 @@ impl PastLog {
         self.bases.insert(way, base);
         for change in changes {
             // Another way may have left its document out.
-            if change.document.is_some() || !self.changes.contains_key(&change.revision) {
+            if !change.is_left_out() || !self.changes.contains_key(&change.revision) {
                 self.changes.insert(change.revision, change);
             }
         }
@@ -113,6 +113,7 @@ impl PastLog {
         if device.is_some() && self.is_stored && found.is_none() {
             return Err(way);
         }
+        let own = |it: &Arc<Change>| device.is_some() && it.device.as_ref() == device;
         let mut after = Vec::new();
         let mut at = current;
         let base = loop {
@@ -123,7 +124,9 @@ impl PastLog {
             if at.previous_revision == Revision::ZERO {
                 break None;
             }
-            match self.changes.get(&at.previous_revision) {
+            // What was left out for another device is no document at all.
+            let before = self.changes.get(&at.previous_revision);
+            match before.filter(|it| own(it) || !it.is_left_out()) {
                 Some(before) => at = before,
                 None => {
                     let found = found.ok_or(way)?.as_ref();
@@ -132,7 +135,6 @@ impl PastLog {
             }
         };
         // Of what a vector has not covered, the oldest tells where the ways part.
-        let own = |it: &Arc<Change>| device.is_some() && it.device.as_ref() == device;
         let unseen = |it: &Arc<Change>| !own(it) && !seen.covers(&it.entry());
         let parts = after.iter().rposition(|it| unseen(it)).map_or(0, |index| index + 1);
         let before = after.get(parts).copied().or(base);

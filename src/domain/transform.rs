@@ -4,21 +4,23 @@
 use std::cmp::Ordering;
 use std::collections::HashSet;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Number, Value};
 use time::{OffsetDateTime, UtcOffset};
 
 use super::document::{JsonObject, canonical, write_canonical};
 use super::{DocumentFault, Pointer, Violation, number};
 
-/// Changes one value relative to what it is.
-#[derive(Clone, Debug)]
+/// Changes one value relative to what it is. Stored, so names in it never change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Transform {
     pub path: Pointer,
     pub kind: TransformKind,
 }
 
 /// What to do with the value.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum TransformKind {
     /// Each number is a JSON number.
     Increment(Number),

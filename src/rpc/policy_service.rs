@@ -45,9 +45,8 @@ impl PolicyService for Service {
         let wire = request.into_inner();
         let entries_max = from_proto::page_size(wire.page_size).map_err(status::invalid)?;
         let after = parse_token(&wire.page_token).map_err(status::invalid)?;
-        let (stored, more) = self.app.policies(after, entries_max).await?;
-        let last = stored.last().filter(|_| more).map(|it| it.collection.as_str());
-        let next_page_token = last.map_or_else(String::new, |name| BASE64.encode(name));
+        let (stored, next) = self.app.policies(after, entries_max).await?;
+        let next_page_token = next.map_or_else(String::new, |name| BASE64.encode(name));
         let policies = stored.iter().filter_map(to_proto::policy).collect();
         Ok(Response::new(proto::ListPoliciesResponse { policies, next_page_token }))
     }

@@ -330,6 +330,8 @@ impl Session {
             let (epoch, head, floor) = (at.epoch, at.head, at.floor);
             return Err(failed(Error::Cursor { fault, epoch, head, floor }));
         }
+        // Another epoch has other conflicts.
+        let told = told.filter(|(epoch, _)| *epoch == at.epoch).map(|(_, place)| place);
         let subscribed = proto::SubscribedFrame {
             subscription_id: frame.subscription_id,
             space: space.name().to_owned(),

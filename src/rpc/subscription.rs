@@ -115,7 +115,7 @@ impl Subscription {
             let frame = proto::ConflictFrame {
                 subscription_id: self.id.clone(),
                 conflict: Some(conflict),
-                conflict_cursor: to_proto::conflict_cursor(Some(*place)),
+                conflict_cursor: to_proto::conflict_cursor(self.view.epoch, Some(*place)),
             };
             next.frames.push(encode(Response::Conflict(Box::new(frame))));
         }
@@ -138,7 +138,7 @@ impl Subscription {
         let frame = proto::CaughtUpFrame {
             subscription_id: self.id.clone(),
             up_to: place.read_to.get(),
-            conflict_cursor: to_proto::conflict_cursor(place.conflicts),
+            conflict_cursor: to_proto::conflict_cursor(self.view.epoch, place.conflicts),
         };
         encode(Response::CaughtUp(frame))
     }
@@ -151,7 +151,7 @@ impl Subscription {
             subscription_id: self.id.clone(),
             up_to: up_to.get(),
             head: self.watch.head().max(up_to).get(),
-            conflict_cursor: to_proto::conflict_cursor(self.place.conflicts),
+            conflict_cursor: to_proto::conflict_cursor(self.view.epoch, self.place.conflicts),
         }
     }
 }

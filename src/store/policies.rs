@@ -113,12 +113,13 @@ impl Store {
         Ok(found)
     }
 
-    /// A page of the policies that are set, by collection, and whether more follow.
+    /// A page of the policies that are set and can be read, by collection, and the
+    /// collection after which the next page begins.
     pub async fn policies_page(
         &self,
         after: &str,
         entries_max: usize,
-    ) -> Result<(Vec<StoredPolicy>, bool), Error> {
+    ) -> Result<(Vec<StoredPolicy>, Option<String>), Error> {
         const PAGE: &str = "select collection, version, policy, author, set_at, left_over from (
                  select p.*, count(*) over () as left_over, sum(octet_length(p.policy::text)) over (
                      order by p.collection rows between unbounded preceding and 1 preceding
@@ -138,9 +139,10 @@ impl Store {
             .bind(i64::try_from(limits::PAGE_DOCUMENT_BYTES_MAX).unwrap_or(i64::MAX));
         let rows = self.read(query).await?;
         let all: i64 = rows.first().map_or(Ok(0), |row| row.try_get(5))?;
-        let page = rows.iter().map(from_row).collect::<Result<Vec<_>, Error>>()?;
-        let more = all > i64::try_from(page.len()).unwrap_or(i64::MAX);
-        Ok((page, more))
+        let more = all > i64::try_from(rows.len()).unwrap_or(i64::MAX);
+        let next = rows.last().filter(|_| more).map(|row| row.try_get(0)).transpose()?;
+        // Whoever cannot be read is told in the log whenever all are read.
+        Ok((rows.iter().filter_map(|row| from_row(row).ok()).collect(), next))
     }
 
     /// A version of a collection's policy; None = the last one.

@@ -10,7 +10,7 @@ use sqlx::postgres::PgRow;
 use super::Error;
 use crate::domain::{
     Change, ChangeAction, CollectionName, DeviceId, Document, History, HistoryEntry, MutationId,
-    Parents, Pointer, RecordId, RecordKey, Revision, Settlement, UserId,
+    Parents, Pointer, RecordId, RecordKey, Revision, Settlement, Transform, UserId,
 };
 
 /// The columns of a change, in the order that [`change`] reads them.
@@ -131,20 +131,20 @@ struct StoredSettlement {
     claimed: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     claims: Option<Vec<Pointer>>,
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    relative: bool,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    passed: Vec<Transform>,
 }
 
 pub(super) fn settlement_to_sql(settlement: &Settlement) -> Option<String> {
-    let Settlement { merged, claimed_micros: claimed, claims, relative } = settlement.clone();
-    serde_json::to_string(&StoredSettlement { merged, claimed, claims, relative }).ok()
+    let Settlement { merged, claimed_micros: claimed, claims, passed } = settlement.clone();
+    serde_json::to_string(&StoredSettlement { merged, claimed, claims, passed }).ok()
 }
 
 fn settlement_from_sql(text: &str) -> Result<Settlement, Error> {
     let stored: StoredSettlement = serde_json::from_str(text)
         .map_err(|_unread| Error::Corrupt("the settlement of a change".into()))?;
-    let StoredSettlement { merged, claimed: claimed_micros, claims, relative } = stored;
-    Ok(Settlement { merged, claimed_micros, claims, relative })
+    let StoredSettlement { merged, claimed: claimed_micros, claims, passed } = stored;
+    Ok(Settlement { merged, claimed_micros, claims, passed })
 }
 
 pub(super) fn action_to_sql(action: ChangeAction) -> i16 {

@@ -301,6 +301,7 @@ async fn a_policy_that_cannot_be_read_stands_in_nobody_s_way() {
     // Others go on being set, and what was known of this one holds.
     set(&alice, policy("note", Strategy::ServerWins), None).await.unwrap();
     assert_eq!(meet(&alice, "1").await, MutationOutcome::Merged);
+    assert_eq!(list(&alice, 1).await, ["note 1"]);
     server.stop().await;
     // A server that starts with it loses nothing by what holds for all others.
     let server = TestServer::start(&database).await;

@@ -1,9 +1,9 @@
 //! What was written to a record since the base, by path: which version claims it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Bound;
 
-use super::edits::{Path, about, edits};
+use super::edits::{Path, about, edits, parent};
 use crate::domain::document::JsonObject;
 use crate::domain::{Document, Policy, Step, Version};
 
@@ -27,8 +27,7 @@ impl Claims {
             // What was seen is not even read: a device may have queued a thousand.
             if !step.seen {
                 let paths = paths(before, step);
-                let by_rules = |path: &Path| policy.rule(about(path)).is_some();
-                if paths.is_empty() || !paths.iter().all(by_rules) {
+                if !by_rules(policy, &paths) {
                     claims.unruled = claims.unruled.max(Some(step.claimed.clone()));
                 }
                 paths.into_iter().for_each(|path| claims.add(path, &step.claimed));
@@ -78,6 +77,15 @@ impl Claims {
         let from = (Bound::Excluded(path), Bound::Unbounded);
         self.by_path.range::<[String], _>(from).take_while(move |(it, _)| it.starts_with(path))
     }
+}
+
+/// Whether rules decide all that is claimed. That something is an object is said by
+/// the values in it as well, and then counts with them.
+fn by_rules(policy: &Policy, paths: &[Path]) -> bool {
+    let inside: HashSet<_> = paths.iter().filter_map(|path| parent(about(path))).collect();
+    let counts = |path: &&Path| about(path).len() == path.len() || !inside.contains(about(path));
+    let mut counting = paths.iter().filter(counts).peekable();
+    counting.peek().is_some() && counting.all(|path| policy.rule(about(path)).is_some())
 }
 
 /// What a step claims.

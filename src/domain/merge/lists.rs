@@ -9,7 +9,7 @@ use crate::domain::document::canonical;
 
 /// Joins lists of values that are told apart by what they are. The server's
 /// order, then what the client added, in its order.
-pub(in crate::domain) fn join(base: &[Value], server: &[Value], client: &[Value]) -> Vec<Value> {
+pub(super) fn join(base: &[Value], server: &[Value], client: &[Value]) -> Vec<Value> {
     let names = |list: &[Value]| -> Vec<String> { list.iter().map(canonical).collect() };
     let (base, server_names, client_names) = (names(base), names(server), names(client));
     let count = |names: &[String]| {

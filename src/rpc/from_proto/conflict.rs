@@ -7,8 +7,8 @@ use super::document::document;
 use super::{Violations, done, note, one, page_size};
 use crate::app::ConflictPlace;
 use crate::domain::{
-    Choice, CollectionName, ConflictState, Content, DeviceId, Fingerprint, Mutation, MutationId,
-    Operation, RecordId, RecordKey, Resolve, Revision, Strategy,
+    Choice, CollectionName, ConflictState, Content, DeviceId, Epoch, Fingerprint, Mutation,
+    MutationId, Operation, RecordId, RecordKey, Resolve, Revision, Strategy,
 };
 use crate::rpc::proto;
 
@@ -27,13 +27,18 @@ pub(in crate::rpc) fn conflict_id(text: &str) -> Result<MutationId, Violations> 
     MutationId::parse(text).map_err(|rule| one("conflict_id", rule))
 }
 
-/// A place in the log of conflicts that was told before; None if none is given.
-pub(in crate::rpc) fn conflict_cursor(text: &str) -> Result<Option<ConflictPlace>, Violations> {
+/// A place in the log of conflicts that was told before, and in which epoch; None
+/// if none is given.
+pub(in crate::rpc) fn conflict_cursor(
+    text: &str,
+) -> Result<Option<(Epoch, ConflictPlace)>, Violations> {
     let place = |text: &str| {
         let text = String::from_utf8(BASE64.decode(text).ok()?).ok()?;
-        let (moved_at, number) = text.split_once('.')?;
+        let (epoch, place) = text.split_once('.')?;
+        let (moved_at, number) = place.split_once('.')?;
         let moved_at = Revision::new(moved_at.parse().ok()?)?;
-        Some(ConflictPlace { moved_at, number: number.parse().ok()? })
+        let place = ConflictPlace { moved_at, number: number.parse().ok()? };
+        Some((Epoch(epoch.parse().ok()?), place))
     };
     match text {
         "" => Ok(None),

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use super::{device, document, entry, key, timestamp};
 use crate::app::ConflictPlace;
 use crate::domain::{
-    Base, Closing, ClosingKind, Conflict, ConflictState, DocumentForm, Pointer, Relation, Side,
-    Strategy, Verdict,
+    Base, Closing, ClosingKind, Conflict, ConflictState, DocumentForm, Epoch, Pointer, Relation,
+    Side, Strategy, Verdict,
 };
 use crate::rpc::proto;
 
@@ -53,8 +53,9 @@ pub(in crate::rpc) fn conflict_entry(it: &Conflict, form: DocumentForm) -> Bytes
 }
 
 /// A place in the log of conflicts; empty if there is none.
-pub(in crate::rpc) fn conflict_cursor(place: Option<ConflictPlace>) -> String {
-    place.map_or_else(String::new, |it| BASE64.encode(format!("{}.{}", it.moved_at, it.number)))
+pub(in crate::rpc) fn conflict_cursor(epoch: Epoch, place: Option<ConflictPlace>) -> String {
+    let text = |it: ConflictPlace| format!("{epoch}.{}.{}", it.moved_at, it.number);
+    place.map_or_else(String::new, |it| BASE64.encode(text(it)))
 }
 
 fn side(side: &Side, form: DocumentForm, documents: bool) -> proto::ConflictSide {

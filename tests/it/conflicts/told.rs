@@ -1,5 +1,7 @@
 //! Conflicts on live streams: in order with the changes, once, and after a resume.
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use sqlx::PgConnection;
 use syncline::rpc::proto::resolve_conflict_request::Resolution;
 use syncline::rpc::proto::subscribe_response::Frame;
@@ -147,6 +149,10 @@ async fn who_is_cut_off_between_changes_and_conflicts_misses_none() {
     let expected = ["subscribed at 3", "conflict phone-1 open at 2", "caught up at 3"];
     assert_eq!(frames(&mut again, 3).await, expected);
     again.subscribe(resumed("after", &told)).await;
+    assert_eq!(frames(&mut again, 2).await, ["subscribed at 3", "caught up at 3"]);
+    // Of what the space was before it began anew, there is nothing to go on from.
+    let other = BASE64.encode(format!("{}.9.9", uuid::Uuid::new_v4()));
+    again.subscribe(resumed("other", &other)).await;
     assert_eq!(frames(&mut again, 2).await, ["subscribed at 3", "caught up at 3"]);
     for forged in ["x", "!", "MS4"] {
         again.subscribe(resumed("forged", forged)).await;

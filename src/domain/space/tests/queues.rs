@@ -300,3 +300,64 @@ fn two_bases_in_one_group_are_told_apart() {
     assert_eq!(paths("a1"), ["/n", "/o"]);
     assert_eq!(paths("c1"), ["/n"]);
 }
+
+#[test]
+fn whatever_passed_others_is_done_again_on_what_the_device_had() {
+    let transform = |path: &str, kind| Transform { path: Pointer::parse(path).unwrap(), kind };
+    let writes = [
+        Write::of("b1", "b", patch(r#"{"l":["x"],"n":50}"#, vec![])).at(100),
+        Write::of(
+            "a1",
+            "a",
+            patch(
+                "{}",
+                vec![
+                    transform("/n", TransformKind::Max(60.into())),
+                    transform("/l", TransformKind::AppendMissing(vec!["x".into()])),
+                ],
+            ),
+        )
+        .at(200),
+        Write::of("a2", "a", patch(r#"{"note":1}"#, vec![])).at(300),
+    ];
+    let (stored, _) = come(&by(Named::LastWriteWins), r#"{"l":[],"n":10}"#, &writes);
+    assert_eq!(shown(&stored), r#"{"l":["x"],"n":60,"note":1}"#);
+}
+
+#[test]
+fn a_rule_for_a_nested_value_decides_about_its_object_too() {
+    let policy = with_rule(Named::LastWriteWins, "/stats/n", FieldRuleKind::Sum);
+    let b = Write::of("b1", "b", put(r#"{"stats":{"n":1}}"#)).at(300);
+    let a = Write::of("a1", "a", put(r#"{"stats":{"n":0},"title":"a"}"#)).at(100);
+    for order in [[&b, &a], [&a, &b]] {
+        let (stored, _) = come(&policy, r#"{"stats":{"n":0}}"#, &order.map(Clone::clone));
+        assert_eq!(shown(&stored), r#"{"stats":{"n":1},"title":"a"}"#);
+    }
+}
+
+/// What is read for one device leaves out documents that another one needs.
+#[test]
+fn what_was_left_out_for_one_device_is_no_deletion_for_another() {
+    let policy = by(Named::Merge);
+    let mut writes = vec![Write::of("x1", "x", put(r#"{"n":0,"x":1}"#))];
+    for (name, text) in [("b1", r#"{"n":1}"#), ("b2", r#"{"n":2}"#), ("b3", r#"{"n":3}"#)] {
+        writes.push(Write::of(name, "b", put(text)));
+    }
+    let (stored, _) = come(&policy, r#"{"n":0}"#, &writes);
+    let changes: Vec<_> = stored.changes.iter().map(|(change, _)| Arc::clone(change)).collect();
+    let way = |of: &str| Way { device: device(of), from: Revision::new(1).unwrap(), whole: false };
+    let left_out = changes.iter().enumerate().map(|(index, change)| match index {
+        2 | 3 => Arc::new(Change { document: None, ..change.as_ref().clone() }),
+        _ => Arc::clone(change),
+    });
+    let mut log = PastLog::default();
+    log.is_stored = true;
+    log.extend(way("b"), Some(Arc::clone(&changes[0])), left_out);
+    // All of it is too much for this one.
+    log.extend(way("c"), Some(Arc::clone(&changes[0])), []);
+    let current = changes.last().unwrap();
+    let past = log.since(current, &revision(1), device("c").as_ref(), &policy).unwrap();
+    assert_eq!(past.steps.len(), 1);
+    assert_eq!(past.steps[0].document, current.document);
+    assert!(past.claims.deletion().is_none());
+}
