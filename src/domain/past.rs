@@ -62,6 +62,19 @@ pub(super) struct Past {
 }
 
 impl Past {
+    /// A way of which only the ends count: all of it was written by others.
+    fn of_ends(
+        policy: &Policy,
+        current: &Arc<Change>,
+        base: Base,
+        view: Base,
+        known_micros: i64,
+    ) -> Self {
+        let steps = vec![Step { paths: None, ..step(current, false) }];
+        let claims = Arc::new(Claims::of(policy, base.document(), &steps));
+        Self { base, view, known_micros, steps, claims }
+    }
+
     /// The time of the last version that the writer did not know.
     pub(super) fn unseen_micros(&self) -> i64 {
         let unseen = self.steps.iter().filter(|step| !step.seen);
@@ -124,9 +137,9 @@ impl PastLog {
             if at.previous_revision == Revision::ZERO {
                 break None;
             }
-            // What was left out for another device is no document at all.
+            // What was left out for another device, or on another way, is no document at all.
             let before = self.changes.get(&at.previous_revision);
-            match before.filter(|it| own(it) || !it.is_left_out()) {
+            match before.filter(|it| !it.is_left_out() || (own(it) && !whole)) {
                 Some(before) => at = before,
                 None => {
                     let found = found.ok_or(way)?.as_ref();
@@ -149,9 +162,7 @@ impl PastLog {
         let documents = others.iter().filter_map(|it| it.document.as_ref());
         let bytes: usize = documents.map(|document| document.as_str().len()).sum();
         if others.len() > limits::PAST_CHANGES_MAX || bytes > limits::PAST_BYTES_MAX {
-            let steps = vec![Step { paths: None, ..step(current, false) }];
-            let claims = Arc::new(Claims::of(policy, base.document(), &steps));
-            return Ok(Past { base, view, known_micros, steps, claims });
+            return Ok(Past::of_ends(policy, current, base, view, known_micros));
         }
         let steps: Vec<_> = after.iter().rev().map(|it| step(it, !unseen(it))).collect();
         let claims = self.claims(before, &others, || Claims::of(policy, base.document(), &steps));
@@ -221,10 +232,8 @@ impl PastLog {
             (Seen::Revision(_), None) | (Seen::Vector(_), _) => Base::Lost,
         };
         let known_micros = found.map_or(0, |it| it.micros);
-        // All of it counts as written by others.
-        let steps = vec![Step { paths: None, ..step(current, false) }];
-        let claims = Arc::new(Claims::of(policy, base.document(), &steps));
-        Past { view: self.view(seen, device, &base, &[]), base, known_micros, steps, claims }
+        let view = self.view(seen, device, &base, &[]);
+        Past::of_ends(policy, current, base, view, known_micros)
     }
 }
 

@@ -4,7 +4,7 @@
 use crate::domain::fields::write_at;
 use crate::domain::merge::edits;
 use crate::domain::patch::patched;
-use crate::domain::{Change, Document, HistoryEntry, Revision, transform};
+use crate::domain::{Change, Document, HistoryEntry, Revision, Transform, transform};
 
 /// What a device had made of the record when it last met another's write.
 #[derive(Clone, Debug)]
@@ -26,14 +26,19 @@ pub(super) fn followed(
 ) -> Option<Document> {
     let document = after.document.as_ref()?;
     let (Some(view), Some(before)) = (view, before) else { return Some(document.clone()) };
-    let mut fields = view.fields();
-    let passed = after.settlement.as_ref().map_or(&[][..], |it| &it.passed);
-    if passed.is_empty() || transform(&mut fields, passed, after.committed_at).is_err() {
-        fields = view.fields();
+    let differed = || {
+        let mut fields = view.fields();
         for edit in edits(&before.fields(), &document.fields()) {
             write_at(&mut fields, &edit.path, edit.value());
         }
-    }
+        fields
+    };
+    let passed = after.settlement.as_ref().map(|it| &it.passed);
+    let again = |passed: &Vec<Transform>| {
+        let mut fields = view.fields();
+        transform(&mut fields, passed, after.committed_at).ok().map(|()| fields)
+    };
+    let fields = passed.filter(|it| !it.is_empty()).and_then(again).unwrap_or_else(differed);
     // Too large for a document, it is as good as what everybody has.
     patched(fields).ok().or_else(|| after.document.clone())
 }

@@ -282,10 +282,7 @@ fn made_edits(
         (_, None) => Vec::new(),
         (Operation::Patch(patch), Some(_)) if is_lost => {
             // Each once, and none that lies in another: as in a patch, before what is set.
-            let mut gone = BTreeSet::new();
-            for path in patch.unset.iter().map(Pointer::keys) {
-                gone.insert(path);
-            }
+            let gone: BTreeSet<_> = patch.unset.iter().map(Pointer::keys).collect();
             let mut made: Vec<Edit> = Vec::new();
             for path in gone {
                 let last = made.last().filter(|last| path.starts_with(&last.path));

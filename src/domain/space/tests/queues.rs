@@ -5,8 +5,8 @@ use time::Duration;
 
 use super::*;
 use crate::domain::{
-    Choice, DeleteRule, FieldRule, FieldRuleKind, HistoryEntry, Patch, Pattern, Pointer, Resolve,
-    Strategy as Named, Transform, TransformKind,
+    Base, Choice, DeleteRule, FieldRule, FieldRuleKind, HistoryEntry, Patch, Pattern, Pointer,
+    Resolve, Strategy as Named, Transform, TransformKind,
 };
 
 /// A write of record r: which one, of which device, what, and on what base.
@@ -255,11 +255,15 @@ fn a_resolution_is_in_the_view_of_who_made_it() {
     );
     let seen = stored.records[&key("r")].revision;
     let conflict = MutationId::parse("a1").unwrap();
-    let resolve = Resolve { conflict, seen, choice: Choice::Client };
+    let resolve = Resolve { conflict, seen, choice: Choice::Document(document(r#"{"n":7}"#)) };
     let resolve = Write::of("r1", "a", Operation::Resolve(resolve)).request();
     stored.commit(&[resolve]);
-    assert_eq!(shown(&stored), r#"{"n":3}"#);
+    assert_eq!(shown(&stored), r#"{"n":7}"#);
     assert_eq!(stored.open(&key("r")).count(), 0);
+    // From its queue, where it still has the old base.
+    stored.commit(&[Write::of("a2", "a", patch(r#"{"note":1}"#, vec![])).request()]);
+    let logged = &stored.conflicts[&MutationId::parse("a2").unwrap()].conflict;
+    assert_eq!(logged.client.document, Some(document(r#"{"n":7,"note":1}"#)));
 }
 
 #[test]
@@ -360,4 +364,10 @@ fn what_was_left_out_for_one_device_is_no_deletion_for_another() {
     assert_eq!(past.steps.len(), 1);
     assert_eq!(past.steps[0].document, current.document);
     assert!(past.claims.deletion().is_none());
+    // Nor for the device itself, where its view does not have them.
+    let whole = Way { device: device("b"), from: Revision::ZERO, whole: true };
+    log.extend(whole, None, []);
+    let seen = Seen::Vector(History::new(vec![changes[0].entry()]));
+    let past = log.since(current, &seen, device("b").as_ref(), &policy).unwrap();
+    assert_eq!(past.view, Base::Lost);
 }
