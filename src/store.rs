@@ -16,6 +16,7 @@ mod notify;
 mod pages;
 mod past;
 mod policies;
+mod preview;
 mod row;
 mod write;
 

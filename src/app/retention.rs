@@ -10,6 +10,8 @@ use crate::chain::Chain;
 use crate::clock::Clock;
 use crate::store::Store;
 
+/// Nobody waits for it: soon enough for a retention of seconds, and next to nothing
+/// where there is nothing to forget.
 const INTERVAL: Duration = Duration::from_secs(5);
 
 /// Forgets conflicts whose time has come, until `stop`.

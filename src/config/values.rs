@@ -1,5 +1,5 @@
-//! The values that settings have beyond the usual ones: durations, sizes, policies and secrets. Must not know
-//! which setting they belong to.
+//! The values that settings have beyond the usual ones: durations, sizes, policies and secrets.
+//! Must not know which setting they belong to.
 
 use std::collections::BTreeMap;
 use std::fmt;

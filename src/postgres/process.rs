@@ -123,6 +123,7 @@ impl Server {
             if server.is_ready(cluster) {
                 return Ok(server);
             }
+            // Between two looks: it says in its log only that it is ready.
             thread::sleep(POLL);
         }
         let log = server.log_tail(cluster);
