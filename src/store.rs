@@ -32,7 +32,7 @@ pub use notify::{Heard, Listener, Notifier};
 pub use pages::{ChangesPage, ChangesQuery, RecordsPage};
 pub use past::{FoundPast, WantedPast};
 pub use policies::{Condition, NewPolicy, SetOutcome, StoredPolicies, StoredPolicy};
-pub use write::{Decided, Locked, Writer};
+pub use write::{Decided, Locked, Source, Writer};
 
 /// The database. Cheap to clone.
 #[derive(Clone, Debug)]

@@ -11,7 +11,7 @@ use super::committer::{Job, Verdict, Verdicts};
 use crate::domain::{
     Change, Lack, MutationResult, Revision, Rules, Space, SpaceId, SpaceState, limits,
 };
-use crate::store::{self, Decided, Loaded, SpaceHead, Standing, Wanted, Writer};
+use crate::store::{self, Decided, Loaded, Source, SpaceHead, Standing, Wanted, Writer};
 
 /// A group that is durable.
 #[derive(Debug)]
@@ -84,19 +84,9 @@ pub(super) async fn decide(
     let jobs = group.jobs;
     match mode {
         Mode::Cached => {
-            let mut bases = group.bases(cache, basis::assumed(cache, jobs))?;
-            let mut plan = Plan::new(&bases, group, mode);
-            let mut asked = Asked::default();
+            let bases = group.bases(cache, basis::assumed(cache, jobs))?;
             // What a stale base had seen stays as it was, wherever the space is by now.
-            loop {
-                let lacks = plan.lacks();
-                if lacks.is_empty() {
-                    break;
-                }
-                asked.note(&lacks)?;
-                basis::extend(&mut bases, writer.find(&lacks).await?);
-                plan = Plan::new(&bases, group, mode);
-            }
+            let plan = Draft::new(bases, group, mode).complete(writer).await?;
             // What was only assumed is read first, if it matters.
             if !plan.verdicts.iter().all(took_effect_or_replayed) {
                 return Err(Undecided::Again(Mode::Read));
@@ -112,24 +102,14 @@ pub(super) async fn decide(
                     return Err(Undecided::Again(Mode::Locked));
                 }
             }
-            let mut bases = group.bases(cache, loaded)?;
-            let mut plan = Plan::new(&bases, group, mode);
-            let (mut searched, mut asked) = (false, Asked::default());
-            loop {
-                let lacks = plan.lacks();
-                if !lacks.is_empty() {
-                    asked.note(&lacks)?;
-                    basis::extend(&mut bases, writer.find(&lacks).await?);
-                } else if !searched && !plan.verdicts.iter().all(took_effect_or_replayed) {
-                    // What took effect before must not be answered otherwise now. For
-                    // what takes effect the log itself sees to that.
-                    let wanted = basis::wanted(cache, jobs);
-                    basis::extend_answers(&mut bases, writer.applied(&wanted).await?);
-                    searched = true;
-                } else {
-                    break;
-                }
-                plan = Plan::new(&bases, group, mode);
+            let mut draft = Draft::new(group.bases(cache, loaded)?, group, mode);
+            let mut plan = draft.complete(writer).await?;
+            if !plan.verdicts.iter().all(took_effect_or_replayed) {
+                // What took effect before must not be answered otherwise now. For
+                // what takes effect the log itself sees to that.
+                let wanted = basis::wanted(cache, jobs);
+                basis::extend_answers(&mut draft.bases, writer.applied(&wanted).await?);
+                plan = draft.complete(writer).await?;
             }
             // A refused request leaves no trace at all that a write could check.
             if plan.verdicts.iter().any(Result::is_err) {
@@ -154,18 +134,8 @@ async fn decide_locked(
     if forget_stale(cache, jobs, &loaded) {
         loaded = locked.load(&wanted_locked(cache, jobs)).await?;
     }
-    let mut bases = group.bases(cache, loaded)?;
-    let mut plan = Plan::new(&bases, group, Mode::Locked);
-    let mut asked = Asked::default();
-    loop {
-        let lacks = plan.lacks();
-        if lacks.is_empty() {
-            break;
-        }
-        asked.note(&lacks)?;
-        basis::extend(&mut bases, locked.find(&lacks).await?);
-        plan = Plan::new(&bases, group, Mode::Locked);
-    }
+    let bases = group.bases(cache, loaded)?;
+    let plan = Draft::new(bases, group, Mode::Locked).complete(&mut locked).await?;
     plan.fits()?;
     locked.write(&plan.decided, group.now).await.map_err(|error| match error {
         store::Error::Moved | store::Error::Repeated => {
@@ -178,17 +148,33 @@ async fn decide_locked(
     Ok(plan.committed(cache))
 }
 
-/// What was asked for, so that no decision can ask for ever.
-#[derive(Default)]
-struct Asked(HashSet<(SpaceId, Lack)>);
+/// A group whose decisions may still lack something.
+struct Draft<'g> {
+    bases: HashMap<SpaceId, Basis>,
+    group: &'g Group<'g>,
+    mode: Mode,
+    /// What was asked for, so that no decision can ask for ever.
+    asked: HashSet<(SpaceId, Lack)>,
+}
 
-impl Asked {
-    fn note(&mut self, lacks: &[(SpaceId, Lack)]) -> Result<(), store::Error> {
-        match lacks.iter().find(|lack| !self.0.insert((*lack).clone())) {
-            None => Ok(()),
-            Some((_, lack)) => {
-                Err(store::Error::Corrupt(format!("a decision asked twice for {lack:?}")))
+impl<'g> Draft<'g> {
+    fn new(bases: HashMap<SpaceId, Basis>, group: &'g Group<'g>, mode: Mode) -> Self {
+        Self { bases, group, mode, asked: HashSet::new() }
+    }
+
+    /// Decides, and reads what that turns out to need, until nothing is lacking.
+    async fn complete(&mut self, source: &mut impl Source) -> Result<Plan, store::Error> {
+        loop {
+            let plan = Plan::new(&self.bases, self.group, self.mode);
+            let lacks = plan.lacks();
+            if lacks.is_empty() {
+                return Ok(plan);
             }
+            if let Some((_, lack)) = lacks.iter().find(|lack| !self.asked.insert((*lack).clone())) {
+                let twice = format!("a decision asked twice for {lack:?}");
+                return Err(store::Error::Corrupt(twice));
+            }
+            basis::extend(&mut self.bases, source.find(&lacks).await?);
         }
     }
 }

@@ -105,11 +105,6 @@ impl Writer {
         write(&mut self.connection, decided, now).await
     }
 
-    /// Reads what turned out to be needed. Not cancel safe.
-    pub async fn find(&mut self, lacks: &[(SpaceId, Lack)]) -> Result<Found, Error> {
-        load::find(&mut self.connection, lacks).await
-    }
-
     /// The answers of mutations that took effect before. Not cancel safe.
     pub async fn applied(&mut self, wanted: &Wanted<'_>) -> Result<Loaded, Error> {
         load::applied(&mut self.connection, wanted).await
@@ -153,14 +148,36 @@ impl Locked<'_> {
         write(&mut self.transaction, decided, now).await
     }
 
-    /// Reads what turned out to be needed. Not cancel safe.
-    pub async fn find(&mut self, lacks: &[(SpaceId, Lack)]) -> Result<Found, Error> {
-        load::find(&mut self.transaction, lacks).await
-    }
-
     /// Makes it durable. After an error the outcome is unknown. Not cancel safe.
     pub async fn commit(self) -> Result<(), Error> {
         Ok(self.transaction.commit().await?)
+    }
+}
+
+/// Where decisions find what they turned out to need.
+pub trait Source {
+    /// Reads it. Not cancel safe.
+    fn find(
+        &mut self,
+        lacks: &[(SpaceId, Lack)],
+    ) -> impl Future<Output = Result<Found, Error>> + Send;
+}
+
+impl Source for Writer {
+    fn find(
+        &mut self,
+        lacks: &[(SpaceId, Lack)],
+    ) -> impl Future<Output = Result<Found, Error>> + Send {
+        load::find(&mut self.connection, lacks)
+    }
+}
+
+impl Source for Locked<'_> {
+    fn find(
+        &mut self,
+        lacks: &[(SpaceId, Lack)],
+    ) -> impl Future<Output = Result<Found, Error>> + Send {
+        load::find(&mut self.transaction, lacks)
     }
 }
 
