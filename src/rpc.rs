@@ -20,5 +20,6 @@ mod session;
 mod status;
 mod subscription;
 mod to_proto;
+mod token;
 
 pub use server::{Parts, serve};

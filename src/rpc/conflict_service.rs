@@ -1,7 +1,5 @@
 //! ConflictService: the log of conflicts, and resolving what is open.
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use prost::Message;
 use tonic::{Request, Response, Status};
 
@@ -9,9 +7,9 @@ use super::encoded::Encoded;
 use super::page::PageBuilder;
 use super::proto::server::conflict_service_server::ConflictService;
 use super::service::Service;
-use super::{from_proto, proto, status, to_proto};
+use super::{from_proto, proto, status, to_proto, token};
 use crate::app::{ConflictQuery, Error};
-use crate::domain::{Conflict, MutationId, Space, Violation};
+use crate::domain::{Conflict, MutationId, Space};
 
 #[tonic::async_trait]
 impl ConflictService for Service {
@@ -23,7 +21,8 @@ impl ConflictService for Service {
         let wire = request.into_inner();
         let form = from_proto::document_form(wire.document_form).map_err(status::invalid)?;
         let filter = from_proto::conflict_filter(&wire).map_err(status::invalid)?;
-        let before = parse_token(&wire.page_token).map_err(status::invalid)?;
+        let before =
+            token::page(&wire.page_token, |text| text.parse().ok()).map_err(status::invalid)?;
         let query = ConflictQuery {
             state: filter.state,
             collection: filter.collection,
@@ -40,7 +39,7 @@ impl ConflictService for Service {
         let next = last.filter(|_| cut || page.has_more);
         let rest = proto::ListConflictsResponse {
             conflicts: Vec::new(),
-            next_page_token: next.map_or_else(String::new, token),
+            next_page_token: next.map_or_else(String::new, |found| token::seal(found.to_string())),
         };
         Ok(Response::new(builder.finish(&rest)))
     }
@@ -96,35 +95,6 @@ impl Service {
             Ok((conflict, _record)) => Ok(Some(conflict)),
             Err(Error::ConflictNotFound) => Ok(None),
             Err(error) => Err(error),
-        }
-    }
-}
-
-fn token(found: i64) -> String {
-    BASE64.encode(found.to_string())
-}
-
-/// The number that a token names, or None for the first page.
-fn parse_token(text: &str) -> Result<Option<i64>, Vec<Violation>> {
-    if text.is_empty() {
-        return Ok(None);
-    }
-    let bytes = BASE64.decode(text).ok();
-    let parsed = bytes.and_then(|bytes| String::from_utf8(bytes).ok()?.parse().ok());
-    let rule = "is not a page token of this server";
-    parsed.map(Some).ok_or_else(|| vec![Violation::new("page_token", rule)])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn page_tokens_come_back_and_forged_ones_do_not_pass() {
-        assert_eq!(parse_token(&token(42)), Ok(Some(42)));
-        assert_eq!(parse_token(""), Ok(None));
-        for forged in ["x", "!!", &BASE64.encode("a"), &BASE64.encode("1.2")] {
-            assert!(parse_token(forged).is_err(), "{forged}");
         }
     }
 }

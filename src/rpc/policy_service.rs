@@ -1,15 +1,13 @@
 //! PolicyService: what collections do with concurrent writes.
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use tonic::{Request, Response, Status};
 
 use super::proto::server::policy_service_server::PolicyService;
 use super::service::{Service, principal};
-use super::{from_proto, proto, status, to_proto};
+use super::{from_proto, proto, status, to_proto, token};
 use crate::app::{Condition, NewPolicy};
 use crate::auth::{Grant, Principal};
-use crate::domain::{CollectionName, Policy, Violation};
+use crate::domain::{CollectionName, Policy};
 
 #[tonic::async_trait]
 impl PolicyService for Service {
@@ -44,9 +42,11 @@ impl PolicyService for Service {
     ) -> Result<Response<proto::ListPoliciesResponse>, Status> {
         let wire = request.into_inner();
         let entries_max = from_proto::page_size(wire.page_size).map_err(status::invalid)?;
-        let after = parse_token(&wire.page_token).map_err(status::invalid)?;
-        let (stored, next) = self.app.policies(after, entries_max).await?;
-        let next_page_token = next.map_or_else(String::new, |name| BASE64.encode(name));
+        // No collection has this character, and no database takes it.
+        let after = |name: &str| (!name.contains('\0')).then(|| name.to_owned());
+        let after = token::page(&wire.page_token, after).map_err(status::invalid)?;
+        let (stored, next) = self.app.policies(after.unwrap_or_default(), entries_max).await?;
+        let next_page_token = next.map_or_else(String::new, token::seal);
         let policies = stored.iter().filter_map(to_proto::policy).collect();
         Ok(Response::new(proto::ListPoliciesResponse { policies, next_page_token }))
     }
@@ -100,12 +100,4 @@ fn granted<T>(request: &Request<T>) -> Result<Principal, Status> {
     } else {
         Err(status::not_granted(Grant::Policies))
     }
-}
-
-/// The collection after which a page begins; empty for the first page.
-fn parse_token(text: &str) -> Result<String, Vec<Violation>> {
-    let name = BASE64.decode(text).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-    let rule = "is not a page token of this server";
-    let name = name.filter(|name| !name.contains('\0'));
-    name.ok_or_else(|| vec![Violation::new("page_token", rule)])
 }

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use prost::Message;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
@@ -13,7 +11,7 @@ use super::encoded::Encoded;
 use super::outbox::Frames;
 use super::page::PageBuilder;
 use super::proto::server::sync_service_server::SyncService;
-use super::{from_proto, proto, session, status, to_proto};
+use super::{from_proto, proto, session, status, to_proto, token};
 use crate::app::{App, Error};
 use crate::auth::Principal;
 use crate::clock::Clock;
@@ -219,24 +217,18 @@ struct PageToken {
 impl PageToken {
     /// The token, or None for the first page.
     fn parse(text: &str) -> Result<Option<Self>, Vec<Violation>> {
-        if text.is_empty() {
-            return Ok(None);
-        }
-        let parsed = BASE64.decode(text).ok().and_then(|bytes| {
-            let text = String::from_utf8(bytes).ok()?;
+        token::page(text, |text| {
             let mut parts = text.splitn(3, '.');
             let epoch = Epoch(Uuid::try_parse(parts.next()?).ok()?);
             let revision = Revision::new(parts.next()?.parse().ok()?)?;
             Some(Self { epoch, revision, after: RecordId::parse(parts.next()?).ok()? })
-        });
-        let rule = "is not a page token of this server";
-        parsed.map(Some).ok_or_else(|| vec![Violation::new("page_token", rule)])
+        })
     }
 }
 
 impl std::fmt::Display for PageToken {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&BASE64.encode(format!("{}.{}.{}", self.epoch.0, self.revision, self.after)))
+        f.write_str(&token::seal(format!("{}.{}.{}", self.epoch.0, self.revision, self.after)))
     }
 }
 
@@ -253,7 +245,7 @@ mod tests {
         };
         assert_eq!(PageToken::parse(&token.to_string()), Ok(Some(token)));
         assert_eq!(PageToken::parse(""), Ok(None));
-        for forged in ["x", "eA", "!!", &BASE64.encode("x.1.a"), &BASE64.encode([0xff; 8])] {
+        for forged in ["x", "eA", "!!", &token::seal("x.1.a")] {
             assert!(PageToken::parse(forged).is_err(), "{forged}");
         }
     }

@@ -1,8 +1,5 @@
 //! Questions about conflicts, and their resolutions, from the wire.
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
-
 use super::document::document;
 use super::{Violations, done, note, one, page_size};
 use crate::app::ConflictPlace;
@@ -10,7 +7,7 @@ use crate::domain::{
     Choice, CollectionName, ConflictState, Content, DeviceId, Epoch, Fingerprint, Mutation,
     MutationId, Operation, RecordId, RecordKey, Resolve, Revision, Strategy,
 };
-use crate::rpc::proto;
+use crate::rpc::{proto, token};
 
 /// Which conflicts to list.
 #[derive(Debug)]
@@ -33,7 +30,7 @@ pub(in crate::rpc) fn conflict_cursor(
     text: &str,
 ) -> Result<Option<(Epoch, ConflictPlace)>, Violations> {
     let place = |text: &str| {
-        let text = String::from_utf8(BASE64.decode(text).ok()?).ok()?;
+        let text = token::open(text)?;
         let (epoch, place) = text.split_once('.')?;
         let (moved_at, number) = place.split_once('.')?;
         let moved_at = Revision::new(moved_at.parse().ok()?)?;

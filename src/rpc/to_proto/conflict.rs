@@ -1,7 +1,5 @@
 //! Conflicts to the wire.
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use bytes::Bytes;
 
 use super::{device, document, entry, key, timestamp};
@@ -10,7 +8,7 @@ use crate::domain::{
     Base, Closing, ClosingKind, Conflict, ConflictState, DocumentForm, Epoch, Pointer, Relation,
     Side, Strategy, Verdict,
 };
-use crate::rpc::proto;
+use crate::rpc::{proto, token};
 
 /// A conflict, with its documents or without.
 pub(in crate::rpc) fn conflict(
@@ -55,7 +53,7 @@ pub(in crate::rpc) fn conflict_entry(it: &Conflict, form: DocumentForm) -> Bytes
 /// A place in the log of conflicts; empty if there is none.
 pub(in crate::rpc) fn conflict_cursor(epoch: Epoch, place: Option<ConflictPlace>) -> String {
     let text = |it: ConflictPlace| format!("{epoch}.{}.{}", it.moved_at, it.number);
-    place.map_or_else(String::new, |it| BASE64.encode(text(it)))
+    place.map_or_else(String::new, |it| token::seal(text(it)))
 }
 
 fn side(side: &Side, form: DocumentForm, documents: bool) -> proto::ConflictSide {
