@@ -20,6 +20,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .bytes(".")
         // Much larger than the other frames.
         .boxed(".syncline.v1.SubscribeResponse.frame.conflict")
+        .boxed(".syncline.v1.WatchResponse.frame.conflict")
         .build_server(false)
         .compile_fds(files.clone())?;
     let server = out.join("server");
@@ -29,6 +30,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .out_dir(server)
         .extern_path(".syncline.v1", "crate::rpc::proto")
         .extern_path(".syncline.v1.SubscribeResponse", "crate::rpc::encoded::Encoded")
+        .extern_path(".syncline.v1.WatchResponse", "crate::rpc::encoded::Encoded")
         .extern_path(".syncline.v1.ChangesSinceResponse", "crate::rpc::encoded::Encoded")
         .extern_path(".syncline.v1.ListRecordsResponse", "crate::rpc::encoded::Encoded")
         .extern_path(".syncline.v1.ListConflictsResponse", "crate::rpc::encoded::Encoded")

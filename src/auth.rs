@@ -24,7 +24,7 @@ use serde_json::json;
 
 use self::claims::Claims;
 pub use self::keys::{KeyConfig, KeyError, SECRET_SIZE_MIN_BYTES};
-use crate::domain::UserId;
+use crate::domain::{Caller, OpenSpace, Right, Space, UserId};
 
 /// Longer tokens are refused before anything in them is decoded.
 pub const TOKEN_SIZE_MAX_BYTES: usize = 8 * 1024;
@@ -40,31 +40,48 @@ const NUMERIC_DATE_MAX: i64 = 253_402_300_799;
 /// A caller whose token was good.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Principal {
-    /// Who calls.
-    pub user: UserId,
+    /// Who calls, and which spaces are open to them.
+    pub caller: Caller,
     /// When their token ends, without leeway, in seconds since 1970.
     pub expires_at: i64,
-    /// What they may do beyond their own spaces.
-    pub grants: Vec<Grant>,
+    /// Whether they may set and delete policies.
+    pub sets_policies: bool,
 }
 
 /// Something that a token may allow its bearer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Grant {
     /// To set and delete policies.
     Policies,
+    /// To enter another's space.
+    Space(OpenSpace),
 }
 
 impl Grant {
     /// The grant of this name.
     pub fn parse(name: &str) -> Option<Self> {
-        (name == "policies").then_some(Self::Policies)
+        let (right, space) = match name.split_once(':') {
+            None => return (name == "policies").then_some(Self::Policies),
+            Some(("read", space)) => (Right::Read, space),
+            Some(("write", space)) => (Right::Write, space),
+            Some(_) => return None,
+        };
+        let space = Space::named(space).ok()?;
+        Some(Self::Space(OpenSpace { space, right }))
     }
+}
 
-    /// Its name in tokens.
-    pub fn as_str(self) -> &'static str {
+/// Its name in tokens.
+impl fmt::Display for Grant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Policies => "policies",
+            Self::Policies => f.write_str("policies"),
+            Self::Space(OpenSpace { space, right: Right::Read }) => {
+                write!(f, "read:{}", space.name())
+            }
+            Self::Space(OpenSpace { space, right: Right::Write }) => {
+                write!(f, "write:{}", space.name())
+            }
         }
     }
 }
@@ -170,8 +187,9 @@ impl Verifier {
         if claims.not_before > now_unix_seconds.saturating_add(LEEWAY_SECONDS) {
             return Err(TokenError::NotYetValid);
         }
-        let grants = claims.grants.clone();
-        Ok(Principal { user: claims.user.clone(), expires_at: claims.expires_at, grants })
+        let Claims { caller, sets_policies, expires_at, .. } = claims.as_ref();
+        let (caller, expires_at, sets_policies) = (caller.clone(), *expires_at, *sets_policies);
+        Ok(Principal { caller, expires_at, sets_policies })
     }
 
     /// What the token says, if it is ours; all but the times is checked.
@@ -243,7 +261,7 @@ impl Minter {
     ) -> Result<String, KeyError> {
         let ttl_seconds = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX);
         let expires_at = now_unix_seconds.saturating_add(ttl_seconds).min(NUMERIC_DATE_MAX);
-        let grants: Vec<_> = self.grants.iter().map(|grant| grant.as_str()).collect();
+        let grants: Vec<_> = self.grants.iter().map(Grant::to_string).collect();
         let claims = json!({
             "sub": user.as_str(),
             "iss": issuer,

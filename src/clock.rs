@@ -6,6 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use time::OffsetDateTime;
+use tokio::time::Instant;
 
 /// A clock; copies of a manual one show the same time.
 #[derive(Clone, Debug)]
@@ -15,6 +16,14 @@ pub struct Clock(Source);
 enum Source {
     System,
     Manual(Arc<Mutex<OffsetDateTime>>),
+    Fast(Arc<Fast>),
+}
+
+#[derive(Debug)]
+struct Fast {
+    start: OffsetDateTime,
+    factor: u32,
+    began: Instant,
 }
 
 impl Clock {
@@ -28,10 +37,23 @@ impl Clock {
         Self(Source::Manual(Arc::new(Mutex::new(start))))
     }
 
+    /// A clock that shows `start` now, and runs this many times as fast as time.
+    pub fn fast(start: OffsetDateTime, factor: u32) -> Self {
+        Self(Source::Fast(Arc::new(Fast { start, factor: factor.max(1), began: Instant::now() })))
+    }
+
+    /// How long a span of this clock takes.
+    pub fn span(&self, shown: Duration) -> Duration {
+        match &self.0 {
+            Source::System | Source::Manual(_) => shown,
+            Source::Fast(fast) => shown / fast.factor,
+        }
+    }
+
     /// Moves a manual clock and all its copies forward; the system's clock cannot be moved.
     pub fn advance(&self, by: Duration) {
         match &self.0 {
-            Source::System => unreachable!("only a manual clock can be moved"),
+            Source::System | Source::Fast(_) => unreachable!("only a manual clock can be moved"),
             Source::Manual(now) => *now.lock() += by,
         }
     }
@@ -42,6 +64,7 @@ impl Clock {
             #[expect(clippy::disallowed_methods, reason = "the program's one look at the clock")]
             Source::System => OffsetDateTime::from(std::time::SystemTime::now()),
             Source::Manual(now) => *now.lock(),
+            Source::Fast(fast) => fast.start + fast.began.elapsed() * fast.factor,
         }
     }
 
@@ -70,6 +93,18 @@ mod tests {
         clock.advance(Duration::from_millis(1_500));
         assert_eq!(copy.unix_seconds(), 1);
         assert_eq!(copy.now() - OffsetDateTime::UNIX_EPOCH, time::Duration::milliseconds(1_500));
+    }
+
+    #[test]
+    fn a_fast_clock_runs_ahead() {
+        let clock = Clock::fast(OffsetDateTime::UNIX_EPOCH, 1_000_000);
+        let began = Instant::now();
+        while clock.unix_seconds() < 1_000 {
+            std::thread::yield_now();
+        }
+        assert!(began.elapsed() >= Duration::from_millis(1));
+        assert_eq!(clock.span(Duration::from_secs(1_000)), Duration::from_millis(1));
+        assert_eq!(Clock::system().span(Duration::from_secs(7)), Duration::from_secs(7));
     }
 
     #[test]

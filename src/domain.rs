@@ -1,11 +1,14 @@
 //! The pure core: words, rules and the decision. No I/O, no clock, no
 //! randomness, no async; it cannot fail except by value, and it knows nobody.
 
+mod access;
 mod change;
 mod conflict;
 mod cursor;
 mod decide;
+mod delta;
 mod document;
+mod event;
 mod fields;
 mod filter;
 mod fingerprint;
@@ -30,6 +33,7 @@ mod space;
 mod transform;
 mod version;
 
+pub use access::{Caller, Denied, OpenSpace, Right};
 pub use change::{Change, ChangeAction, Record, Settlement};
 pub use conflict::{
     Base, Closing, ClosingKind, Conflict, ConflictState, OpenConflict, Relation, Side, Verdict,
@@ -37,8 +41,10 @@ pub use conflict::{
 pub use cursor::{Cursor, CursorFault, Epoch};
 
 pub use decide::{Asking, Decision, Knowing, NewState, decide};
+pub use delta::Delta;
 pub use document::{Document, DocumentFault, DocumentForm, JsonObject};
-pub use filter::Filter;
+pub use event::Event;
+pub use filter::{Echo, Filter, Scope, Sight};
 pub use fingerprint::Fingerprint;
 pub use history::{History, HistoryEntry, Seen};
 pub use id::{CollectionName, DeviceId, MutationId, RecordId, RecordKey, Space, SpaceId, UserId};

@@ -6,6 +6,7 @@
 //! the head is past its cursor, and takes what it wants; so a slow one costs
 //! nothing but its own progress.
 
+mod events;
 mod feed;
 mod ring;
 
@@ -16,9 +17,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::domain::{Change, Epoch, Revision, SpaceId};
+use crate::domain::{Change, Epoch, Event, Revision, SpaceId};
 use feed::Feed;
 
+pub use events::News;
 pub use ring::Entry;
 
 /// All watched spaces of this replica.
@@ -51,7 +53,7 @@ impl Hub {
     /// Watches a space: `waker` is notified whenever it moves. Read the head
     /// from the store after this, and begin with [`Watch::begin`]: then nothing
     /// can fall between history and what is live.
-    pub fn watch(self: &Arc<Self>, space: SpaceId, waker: Arc<Notify>) -> Watch {
+    pub fn watch(self: &Arc<Self>, space: SpaceId, waker: Waker) -> Watch {
         let number = self.watches.fetch_add(1, Ordering::Relaxed);
         let mut feeds = self.feeds.lock();
         let feed = Arc::clone(feeds.entry(space).or_insert_with(|| Arc::new(Feed::new(space))));
@@ -62,13 +64,7 @@ impl Hub {
 
     /// Takes the changes of a commit on this replica. `after` is the head that
     /// they follow, `conflicts` the space's last conflict by now. Never waits.
-    pub fn publish(
-        &self,
-        space: SpaceId,
-        after: Revision,
-        changes: &[Arc<Change>],
-        conflicts: i64,
-    ) {
+    pub fn publish(&self, space: SpaceId, after: Revision, changes: &[Arrival], conflicts: i64) {
         let Some(feed) = self.feed(space) else { return };
         self.note(&feed, feed.append(after, changes, conflicts, self.share()));
     }
@@ -87,6 +83,18 @@ impl Hub {
         // for a head that the store does not have, would never end.
         let effect = feed.refresh(read, self.share());
         self.note(&feed, Effect { lacks: false, ..effect });
+    }
+
+    /// Takes an event for all watchers of a space but the one that it comes from.
+    /// Never waits.
+    pub fn tell(&self, space: SpaceId, event: Arc<Event>, origin: Option<u64>) {
+        let Some(feed) = self.feed(space) else { return };
+        self.note(&feed, feed.tell(event, origin));
+    }
+
+    /// Whether somebody follows the space by differences.
+    pub fn wants_deltas(&self, space: SpaceId) -> bool {
+        self.feed(space).is_some_and(|feed| feed.wants_deltas())
     }
 
     /// The spaces that are watched.
@@ -151,6 +159,22 @@ struct Effect {
     lacks: bool,
 }
 
+/// A change that comes in, and the change of its record before it, as far as
+/// that is known.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    pub change: Arc<Change>,
+    pub before: Option<Arc<Change>>,
+}
+
+/// How a watcher is woken, and what it wants.
+#[derive(Clone, Debug, Default)]
+pub struct Waker {
+    pub notify: Arc<Notify>,
+    /// Differences, for which the ring has to keep what was before.
+    pub deltas: bool,
+}
+
 /// How far a space is: a counter that is behind the one known says nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Hint {
@@ -166,7 +190,7 @@ pub struct Refresh {
     pub at: Hint,
     /// Changes after a revision; None if there are too many to hold, so that
     /// readers shall take them from the store.
-    pub changes: Option<(Revision, Vec<Arc<Change>>)>,
+    pub changes: Option<(Revision, Vec<Arrival>)>,
 }
 
 /// One reader's hold on a space. Ends when dropped; a space that nobody holds
@@ -209,6 +233,27 @@ impl Watch {
         bytes_max: usize,
     ) -> Ahead {
         self.feed.ahead(epoch, cursor, conflicts, bytes_max)
+    }
+
+    /// From where on the ring has everything, and the last conflict that is
+    /// known: a reader gets there by the store.
+    pub fn reach(&self) -> Hint {
+        self.feed.reach()
+    }
+
+    /// This watcher among all.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// The number of the space's last event here.
+    pub fn last_event(&self) -> u64 {
+        self.feed.last_event()
+    }
+
+    /// The events after a number, but for those that come from this watcher.
+    pub fn events(&self, seen: u64) -> News {
+        self.feed.events(seen, self.number)
     }
 
     /// The last revision of the space that this replica knows of.

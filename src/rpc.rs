@@ -5,6 +5,7 @@
 pub mod auth;
 mod conflict_service;
 pub mod encoded;
+mod frames;
 mod from_proto;
 pub mod health;
 mod incoming;

@@ -5,6 +5,7 @@
 //! connection to its pool inside an open transaction then. Callers run them on
 //! tasks of their own (`App::detached`, the committers, the feeder).
 
+mod acks;
 mod answers;
 mod conflicts;
 mod connect;
@@ -18,20 +19,24 @@ mod past;
 mod policies;
 mod preview;
 mod row;
+mod scope;
+mod snapshot;
 mod write;
 
 use sqlx::PgPool;
 use sqlx::postgres::PgConnectOptions;
 
+pub use acks::Acknowledged;
 pub use conflicts::{ConflictPlace, ConflictQuery, ConflictsPage, MovedQuery};
 pub use connect::Settings;
 pub use error::Error;
-pub use heads::SpaceHead;
+pub use heads::{DeviceStanding, SpaceHead};
 pub use load::{Found, Loaded, Standing, Wanted};
 pub use notify::{Heard, Listener, Notifier};
 pub use pages::{ChangesPage, ChangesQuery, RecordsPage};
 pub use past::{FoundPast, WantedPast};
 pub use policies::{Condition, NewPolicy, SetOutcome, StoredPolicies, StoredPolicy};
+pub use snapshot::{SnapshotPage, SnapshotPlace, SnapshotQuery};
 pub use write::{Decided, Locked, Source, Writer};
 
 /// The database. Cheap to clone.

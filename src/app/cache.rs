@@ -183,6 +183,7 @@ mod tests {
             parents: Parents::default(),
             others: History::default(),
             settlement: None,
+            batch_end: Revision::ZERO,
         };
         Arc::new(Record { change: Arc::new(change), open_conflicts: 0 })
     }

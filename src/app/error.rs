@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::domain::{CursorFault, Epoch, Refusal, Revision};
+use crate::domain::{CursorFault, Epoch, Refusal, Revision, Right};
 use crate::store;
 
 /// A failure that the caller is told of.
@@ -12,6 +12,9 @@ pub enum Error {
     /// There is no such space for this user.
     #[error("the space does not exist")]
     SpaceNotFound,
+    /// The user may see the space, but not do this in it.
+    #[error("the right is not granted: {0:?}")]
+    NotGranted(Right),
     /// The record never was, or was deleted at a revision.
     #[error("the record does not exist")]
     RecordNotFound { deleted_at: Option<Revision> },

@@ -1,6 +1,7 @@
 //! Brings the hub what other replicas wrote: polls the heads of watched spaces,
 //! and reads the log wherever a ring lacks something, however that was noticed.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::chain::Chain;
-use crate::domain::{Change, Revision, SpaceId, limits};
-use crate::hub::{Hint, Hub, Refresh};
+use crate::domain::{Change, Event, Revision, Scope, SpaceId, limits};
+use crate::hub::{Arrival, Hint, Hub, Refresh};
 use crate::store::{ChangesQuery, Error, SpaceHead, Store};
 
 /// With every notification lost, a change is this late.
@@ -45,6 +46,11 @@ impl Feeder {
     /// Hears where a space is.
     pub(super) fn hint(&self, space: SpaceId, hint: Hint) {
         self.hub.hint(space, hint);
+    }
+
+    /// Hears an event from another replica.
+    pub(super) fn event(&self, space: SpaceId, event: Arc<Event>) {
+        self.hub.tell(space, event, None);
     }
 
     /// Whether the store has answered lately.
@@ -119,7 +125,7 @@ impl Feeder {
             let query = ChangesQuery {
                 space,
                 after: end,
-                collections: &[],
+                scope: &Scope::All,
                 every_step: true,
                 entries_max: limits::PAGE_ENTRIES_MAX,
                 bytes_max: limits::PAGE_DOCUMENT_BYTES_MAX,
@@ -127,16 +133,42 @@ impl Feeder {
             let Some(page) = self.store.changes(query).await? else { return Ok(()) };
             let at = page.space;
             let far = at.head.since(end) > FILL_REVISIONS_MAX;
-            self.hub.refresh(space, refresh(at, (!far).then_some((end, page.changes))));
+            let changes =
+                if far { None } else { Some((end, self.arrivals(space, page.changes).await?)) };
+            self.hub.refresh(space, refresh(at, changes));
             if far || page.up_to >= at.head {
                 return Ok(());
             }
             end = page.up_to;
         }
     }
+
+    /// With what was before each, if somebody wants differences.
+    async fn arrivals(
+        &self,
+        space: SpaceId,
+        changes: Vec<Arc<Change>>,
+    ) -> Result<Vec<Arrival>, Error> {
+        let mut before: HashMap<_, _> =
+            changes.iter().map(|it| (it.revision, Arc::clone(it))).collect();
+        if self.hub.wants_deltas(space) {
+            let updated = changes.iter().filter(|it| it.document.is_some());
+            let missing = updated.map(|it| it.previous_revision).filter(|it| *it > Revision::ZERO);
+            let missing: Vec<_> = missing.filter(|it| !before.contains_key(it)).collect();
+            if !missing.is_empty() {
+                let read = self.store.changes_at(space, &missing).await?;
+                before.extend(read.into_iter().map(|it| (it.revision, it)));
+            }
+        }
+        let arrival = |change: Arc<Change>| {
+            let before = before.get(&change.previous_revision).cloned();
+            Arrival { change, before }
+        };
+        Ok(changes.into_iter().map(arrival).collect())
+    }
 }
 
-fn refresh(at: SpaceHead, changes: Option<(Revision, Vec<Arc<Change>>)>) -> Refresh {
+fn refresh(at: SpaceHead, changes: Option<(Revision, Vec<Arrival>)>) -> Refresh {
     let SpaceHead { epoch, head, floor: _, conflicts } = at;
     Refresh { epoch, at: Hint { head, conflicts }, changes }
 }

@@ -1,7 +1,6 @@
 //! One group of requests: learn what the decisions need, decide, write, commit.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 
 use time::OffsetDateTime;
 
@@ -9,8 +8,9 @@ use super::basis::{self, Basis};
 use super::cache::{Cache, Learned};
 use super::committer::{Job, Verdict, Verdicts};
 use crate::domain::{
-    Change, Lack, MutationResult, Revision, Rules, Space, SpaceId, SpaceState, limits,
+    Lack, MutationResult, Revision, Rules, Space, SpaceId, SpaceState, Writes, limits,
 };
+use crate::hub::Arrival;
 use crate::store::{self, Decided, Loaded, Source, SpaceHead, Standing, Wanted, Writer};
 
 /// A group that is durable.
@@ -28,7 +28,7 @@ pub(super) struct Commit {
     pub(super) space: SpaceId,
     pub(super) after: Revision,
     pub(super) to: SpaceHead,
-    pub(super) changes: Vec<Arc<Change>>,
+    pub(super) changes: Vec<Arrival>,
 }
 
 /// What is to be decided together.
@@ -307,10 +307,15 @@ impl Plan {
             space: it.space,
             after: it.before.at.head,
             to: it.after().at,
-            changes: it.writes.changes.into_iter().map(|(change, _)| change).collect(),
+            changes: arrivals(it.writes),
         });
         Committed { verdicts: self.verdicts, commits: commits.collect(), heads }
     }
+}
+
+fn arrivals(writes: Writes) -> Vec<Arrival> {
+    let changes = writes.changes.into_iter().map(|(change, _)| change);
+    changes.zip(writes.before).map(|(change, before)| Arrival { change, before }).collect()
 }
 
 /// The spaces of a group, in the order in which they are locked and born.

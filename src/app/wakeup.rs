@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::feeder::Feeder;
 use crate::chain::Chain;
-use crate::domain::{Revision, SpaceId};
+use crate::domain::{Event, Revision, SpaceId, limits};
 use crate::hub::Hint;
 use crate::store::{Error, Heard, Listener, Notifier, Store};
 
@@ -33,18 +33,30 @@ pub(super) struct Wakeup {
     /// Tells our own notifications from those of others.
     replica: Uuid,
     moved: Mutex<HashMap<SpaceId, Hint>>,
+    events: Mutex<Vec<(SpaceId, Arc<Event>)>>,
     wake: Notify,
 }
 
 impl Wakeup {
     pub(super) fn new(replica: Uuid) -> Self {
-        Self { replica, moved: Mutex::default(), wake: Notify::new() }
+        Self { replica, moved: Mutex::default(), events: Mutex::default(), wake: Notify::new() }
     }
 
     /// A space has moved. Never waits.
     pub(super) fn moved(&self, space: SpaceId, to: Hint) {
         self.moved.lock().insert(space, to);
         self.wake.notify_one();
+    }
+
+    /// An event was published here. Never waits; false if too many wait already.
+    pub(super) fn published(&self, space: SpaceId, event: Arc<Event>) -> bool {
+        let mut events = self.events.lock();
+        let takes = events.len() < limits::EVENT_QUEUE_MAX;
+        if takes {
+            events.push((space, event));
+            self.wake.notify_one();
+        }
+        takes
     }
 
     /// Sends notifications until `stop`.
@@ -62,8 +74,11 @@ impl Wakeup {
             sleep(GATHER).await;
             let moved = std::mem::take(&mut *self.moved.lock()).into_iter();
             let heads: Vec<_> = moved.map(|(space, it)| (space, it.head, it.conflicts)).collect();
+            // What cannot be sent now is not sent later: nobody waits for old events.
+            let events = std::mem::take(&mut *self.events.lock());
+            let sending = self.send(&store, &mut notifier, &heads, &events);
             // Cancel: the connection goes with the future.
-            let sent = timeout(SILENCE_MAX, self.send(&store, &mut notifier, &heads)).await;
+            let sent = timeout(SILENCE_MAX, sending).await;
             if let Err(error) = sent.unwrap_or(Err(Error::TimedOut("a notification"))) {
                 debug!(error = %Chain(&error), "a notification was not sent");
                 notifier = None;
@@ -83,12 +98,14 @@ impl Wakeup {
         store: &Store,
         notifier: &mut Option<Notifier>,
         heads: &[(SpaceId, Revision, i64)],
+        events: &[(SpaceId, Arc<Event>)],
     ) -> Result<(), Error> {
         let mut connected = match notifier.take() {
             Some(connected) => connected,
             None => Notifier::connect(store).await?,
         };
         connected.notify(self.replica, heads).await?;
+        connected.tell(self.replica, events).await?;
         *notifier = Some(connected);
         Ok(())
     }
@@ -138,6 +155,7 @@ impl Wakeup {
                         feeder.hint(space, Hint { head, conflicts });
                     }
                 }
+                Heard::Event(space, event) => feeder.event(space, event),
                 Heard::Nothing => {}
                 Heard::Gap => feeder.poll_now(),
             }

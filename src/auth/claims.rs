@@ -11,18 +11,18 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::{Grant, NUMERIC_DATE_MAX, TokenError};
-use crate::domain::UserId;
+use crate::domain::{Caller, UserId};
 
 const KEY_ID_SIZE_MAX_BYTES: usize = 128;
 
 /// The claims of a token that is meant for us.
 #[derive(Debug)]
 pub(super) struct Claims {
-    pub(super) user: UserId,
+    pub(super) caller: Caller,
+    pub(super) sets_policies: bool,
     pub(super) expires_at: i64,
     /// 0 where the token does not say.
     pub(super) not_before: i64,
-    pub(super) grants: Vec<Grant>,
 }
 
 /// Refuses every header that we do not know how to honour.
@@ -73,12 +73,19 @@ pub(super) fn read(segment: &str, issuer: &str, audience: &str) -> Result<Claims
     }
     // Refused where it is not in normal form: two subjects must never become one user.
     let user = claims.text("sub").and_then(|sub| UserId::parse(sub).ok());
+    let user = user.ok_or(TokenError::Claim("sub"))?;
     claims.date("iat")?;
+    let grants = claims.grants()?;
+    let sets_policies = grants.contains(&Grant::Policies);
+    let open = grants.into_iter().filter_map(|grant| match grant {
+        Grant::Space(open) => Some(open),
+        Grant::Policies => None,
+    });
     Ok(Claims {
-        user: user.ok_or(TokenError::Claim("sub"))?,
+        caller: Caller { user, open: open.collect() },
+        sets_policies,
         expires_at: claims.date("exp")?.ok_or(TokenError::Claim("exp"))?,
         not_before: claims.date("nbf")?.unwrap_or(0),
-        grants: claims.grants()?,
     })
 }
 

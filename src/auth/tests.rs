@@ -99,7 +99,11 @@ fn every_kind_of_key_accepts_what_it_signs_and_nothing_of_the_others() {
         let verifier = Verifier::new(key, ISSUER, AUDIENCE).unwrap();
         for (of, token) in minted.iter().enumerate() {
             let expected = if at == of {
-                Ok(Principal { user: user.clone(), expires_at: NOW + 60, grants: Vec::new() })
+                Ok(Principal {
+                    caller: Caller::of(user.clone()),
+                    expires_at: NOW + 60,
+                    sets_policies: false,
+                })
             } else {
                 Err(TokenError::Header("alg"))
             };

@@ -47,6 +47,7 @@ fn nothing<T>() -> Result<T, Status> {
 #[tonic::async_trait]
 impl SyncService for Empty {
     type SubscribeStream = tokio_stream::Empty<Result<Encoded, Status>>;
+    type WatchStream = tokio_stream::Empty<Result<Encoded, Status>>;
 
     async fn mutate(
         &self,
@@ -89,6 +90,13 @@ impl SyncService for Empty {
         &self,
         _request: Request<Streaming<proto::SubscribeRequest>>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
+        nothing()
+    }
+
+    async fn watch(
+        &self,
+        _request: Request<proto::WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
         nothing()
     }
 

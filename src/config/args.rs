@@ -303,7 +303,8 @@ fn ring_size(text: &str) -> Result<usize, String> {
 }
 
 fn grant(text: &str) -> Result<Grant, String> {
-    Grant::parse(text).ok_or_else(|| "expected policies".to_owned())
+    Grant::parse(text)
+        .ok_or_else(|| "expected policies, read:users/<name> or write:users/<name>".to_owned())
 }
 
 fn ttl(text: &str) -> Result<Duration, String> {

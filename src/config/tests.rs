@@ -328,7 +328,7 @@ fn token_signs_with_the_development_secret_or_a_given_key() {
     let key = KeyConfig::Secret(SECRET.to_vec());
     let verifier = Verifier::new(&key, DEV_ISSUER, DEV_AUDIENCE).unwrap();
     let principal = verifier.verify(&mint(dev), now).unwrap();
-    assert_eq!((principal.user.as_str(), principal.expires_at), ("alice", now + 86_400));
+    assert_eq!((principal.caller.user.as_str(), principal.expires_at), ("alice", now + 86_400));
 
     let key = TestKey::p256();
     world.file("key.pem", &key.private_pem);

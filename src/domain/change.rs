@@ -43,6 +43,8 @@ pub struct Change {
     pub others: History,
     /// What was settled, if it was concurrent with other writes.
     pub settlement: Option<Arc<Settlement>>,
+    /// The last revision of the atomic batch that it is part of; 0 if of none.
+    pub batch_end: Revision,
 }
 
 /// How a write that was concurrent with others took effect.
@@ -85,6 +87,16 @@ impl Change {
     pub fn entry(&self) -> HistoryEntry {
         let (sequence, revision) = (self.sequence, self.revision);
         HistoryEntry { device: self.device.clone(), sequence, revision }
+    }
+
+    /// Whether the record became something of both sides.
+    pub fn is_merged(&self) -> bool {
+        self.settlement.as_ref().is_some_and(|settlement| settlement.merged)
+    }
+
+    /// Whether more changes of the same atomic batch follow.
+    pub fn goes_on(&self) -> bool {
+        self.revision < self.batch_end
     }
 
     /// Whether its document was not read: see [`Way`](super::Way).

@@ -1,34 +1,82 @@
-//! Which changes a reader wants.
+//! Which changes a reader wants, and how they see them.
 
-use super::{Change, CollectionName, DeviceId, Revision};
+use std::collections::BTreeSet;
+
+use super::{Change, CollectionName, DeviceId, RecordKey, Revision};
+
+/// The part of a space that a reader follows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Scope {
+    #[default]
+    All,
+    /// Never empty.
+    Collections(Vec<CollectionName>),
+    /// Never empty.
+    Records(BTreeSet<RecordKey>),
+}
+
+impl Scope {
+    /// Is this record a part of it?
+    pub fn has(&self, key: &RecordKey) -> bool {
+        match self {
+            Self::All => true,
+            Self::Collections(collections) => collections.contains(&key.collection),
+            Self::Records(keys) => keys.contains(key),
+        }
+    }
+}
+
+/// What becomes of changes that the reader's device made itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Echo {
+    #[default]
+    LeaveOut,
+    Send,
+    /// They are sent without their documents.
+    Mark,
+}
 
 /// What a reader wants to see of a space.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
-    /// Only these; empty = all.
-    pub collections: Vec<CollectionName>,
-    /// Not the changes that this device made itself.
-    pub not_by: Option<DeviceId>,
+    pub scope: Scope,
+    /// The reader's own.
+    pub device: Option<DeviceId>,
+    pub echo: Echo,
+}
+
+/// How a reader sees a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sight {
+    Not,
+    Whole,
+    /// That it took place, but not its document.
+    Marked,
 }
 
 impl Filter {
-    /// Does this change pass?
-    pub fn passes(&self, change: &Change) -> bool {
-        self.wants(change) && !self.is_own(change)
+    /// How the reader sees this change.
+    pub fn sight(&self, change: &Change) -> Sight {
+        self.of(change, !change.is_merged())
     }
 
-    /// Does this change pass, where it may stand for earlier ones of its record
-    /// that the reader has not seen? An own change does if it hides one of
-    /// another device after `since`.
-    pub fn passes_coalesced(&self, change: &Change, since: Revision) -> bool {
-        self.wants(change) && (!self.is_own(change) || change.foreign_revision() > since)
+    /// The same where the change may stand for earlier ones of its record that the
+    /// reader has not seen: an own change is as good as another's if it hides one
+    /// of another device after `since`.
+    pub fn sight_coalesced(&self, change: &Change, since: Revision) -> Sight {
+        self.of(change, !change.is_merged() && change.foreign_revision() <= since)
     }
 
-    fn wants(&self, change: &Change) -> bool {
-        self.collections.is_empty() || self.collections.contains(&change.key.collection)
-    }
-
-    fn is_own(&self, change: &Change) -> bool {
-        self.not_by.is_some() && self.not_by == change.device
+    /// `foreseen`: the device knows what its own write has led to.
+    fn of(&self, change: &Change, foreseen: bool) -> Sight {
+        if !self.scope.has(&change.key) {
+            return Sight::Not;
+        }
+        let own = self.device.is_some() && self.device == change.device;
+        match self.echo {
+            Echo::LeaveOut if own && foreseen => Sight::Not,
+            Echo::Mark if own && foreseen => Sight::Marked,
+            Echo::LeaveOut | Echo::Mark | Echo::Send => Sight::Whole,
+        }
     }
 }

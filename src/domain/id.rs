@@ -124,7 +124,16 @@ impl Space {
     /// The user's own space. Its id follows from its name, so that no replica
     /// has to ask for it.
     pub fn private(user: &UserId) -> Self {
-        let name: Arc<str> = format!("users/{user}").into();
+        Self::of(format!("users/{user}").into())
+    }
+
+    /// The space of a name, or the rule that the name breaks.
+    pub fn named(name: &str) -> Result<Self, String> {
+        let user = name.strip_prefix("users/").ok_or("must be users/<name>")?;
+        UserId::parse(user).map(|user| Self::private(&user))
+    }
+
+    fn of(name: Arc<str>) -> Self {
         let digest = Sha256::digest(name.as_bytes());
         let mut bytes = [0; 16];
         bytes.iter_mut().zip(digest.iter()).for_each(|(to, from)| *to = *from);
@@ -170,6 +179,10 @@ mod tests {
         assert_eq!(space("alice"), space("alice"));
         assert_ne!(space("alice").id, space("alice2").id);
         assert_eq!(space("alice").name(), "users/alice");
+        assert_eq!(Space::named("users/alice"), Ok(space("alice")));
+        for name in ["", "alice", "users/", "users/a\nb", "teams/alice"] {
+            assert!(Space::named(name).is_err(), "{name:?}");
+        }
         // Stored in every table: a change of this value would orphan all data.
         assert_eq!(space("alice").id.to_string(), "60aa4bbe-595c-8915-a7ac-3d17e16e9d1f");
     }

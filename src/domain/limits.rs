@@ -40,6 +40,33 @@ pub const USER_ID_BYTES_MAX: usize = 128;
 pub const SUBSCRIPTION_ID_BYTES_MAX: usize = 64;
 /// Open subscriptions on one stream.
 pub const STREAM_SUBSCRIPTIONS_MAX: usize = 1_000;
+/// Frames that a stream gathers for a reader who does not read, before its server no
+/// longer hears what the client says.
+pub const STREAM_ANSWER_BYTES_MAX: usize = 256 << 10;
+/// `mutate` frames of one stream that wait for their answers.
+pub const STREAM_MUTATES_MAX: usize = 32;
+/// A client's name of a request on a stream.
+pub const REQUEST_ID_BYTES_MAX: usize = 64;
+/// What an event is about.
+pub const EVENT_TOPIC_BYTES_MAX: usize = 64;
+/// An event's document: with its author and topic it must fit into a notification.
+pub const EVENT_BYTES_MAX: usize = 4 << 10;
+/// Events of a space that wait for slow readers.
+pub const SPACE_EVENTS_MAX: usize = 256;
+/// Those events together.
+pub const SPACE_EVENT_BYTES_MAX: usize = 128 << 10;
+/// Events that wait to be told to other replicas; more are dropped.
+pub const EVENT_QUEUE_MAX: usize = 1_000;
+/// Documents of an atomic batch that a live frame carries together, if they are more
+/// than a frame has otherwise.
+pub const FRAME_BATCH_BYTES_MAX: usize = 1 << 20;
+/// Pages of catch-ups that are kept for others who come from the same place.
+pub const SHARED_PAGES_BYTES_MAX: usize = 16 << 20;
+/// Records in one filter.
+pub const FILTER_RECORDS_MAX: usize = 1_000;
+/// The longest wait of a long poll, in seconds: proxies end calls that are silent
+/// for longer.
+pub const WAIT_SECONDS_MAX: u64 = 15;
 /// Collections in one filter.
 pub const FILTER_COLLECTIONS_MAX: usize = 100;
 /// Mutations that one transaction gathers.

@@ -76,11 +76,14 @@ pub struct SpaceState {
     pasts: HashMap<RecordKey, PastLog>,
     named: HashMap<MutationId, Option<Arc<Conflict>>>,
     changes: Vec<(Arc<Change>, Fingerprint)>,
+    before: Vec<Option<Arc<Change>>>,
     conflicts: Vec<LoggedConflict>,
     closed: Vec<ClosedConflict>,
     new_answers: Vec<(MutationId, Answer)>,
     new_sequences: HashMap<DeviceId, Sequence>,
     lacks: Vec<Lack>,
+    /// The last revision of the atomic batch that is being decided.
+    batch_end: Revision,
 }
 
 /// One record: as it was loaded, and as it is after what was decided so far.
@@ -118,6 +121,8 @@ pub struct ClosedConflict {
 pub struct Writes {
     /// In revision order, with the fingerprint of the mutation behind each.
     pub changes: Vec<(Arc<Change>, Fingerprint)>,
+    /// For each change the one of its record before it.
+    pub before: Vec<Option<Arc<Change>>>,
     /// Final states of records that had no row before.
     pub inserts: Vec<Arc<Record>>,
     /// Final states of records that had one.
@@ -151,11 +156,13 @@ impl SpaceState {
             pasts: known.pasts,
             named: known.named,
             changes: Vec::new(),
+            before: Vec::new(),
             conflicts: Vec::new(),
             closed: Vec::new(),
             new_answers: Vec::new(),
             new_sequences: HashMap::new(),
             lacks: Vec::new(),
+            batch_end: Revision::ZERO,
         }
     }
 
@@ -189,6 +196,7 @@ impl SpaceState {
     pub fn writes(&self) -> Writes {
         let mut writes = Writes {
             changes: self.changes.clone(),
+            before: self.before.clone(),
             answers: self.new_answers.clone(),
             ..Writes::default()
         };
@@ -323,9 +331,11 @@ impl SpaceState {
             parents: state.parents,
             others: others.unwrap_or_default(),
             settlement: state.settlement.map(Arc::new),
+            batch_end: self.batch_end,
         });
         self.head = revision;
         self.changes.push((Arc::clone(&change), asking.mutation.fingerprint));
+        self.before.push(before.as_ref().map(|it| Arc::clone(&it.change)));
         let closed = self.close(asking, content, revision);
         let open_before = before.as_ref().map_or(0, |it| it.open_conflicts);
         let open_conflicts = open_before.saturating_sub(closed);

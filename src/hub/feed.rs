@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
 
+use super::events::{Events, News};
 use super::ring::Ring;
-use super::{Ahead, Effect, Hint, Refresh};
-use crate::domain::{Change, Epoch, Revision, SpaceId};
+use super::{Ahead, Arrival, Effect, Hint, Refresh, Waker};
+use crate::domain::{Epoch, Event, Revision, SpaceId};
 
 /// One watched space.
 #[derive(Debug)]
@@ -26,10 +26,18 @@ struct State {
     head: Revision,
     /// The number of the last conflict that was opened or closed.
     conflicts: i64,
-    watchers: HashMap<u64, Arc<Notify>>,
+    events: Events,
+    /// The last event when the feed was last trimmed.
+    events_trimmed: u64,
+    watchers: HashMap<u64, Waker>,
+    /// Watchers that want differences.
+    deltas: usize,
     /// The hub was asked to wake the watchers and has not done so yet.
     waking: bool,
 }
+
+/// The ring's end, the last conflict and the last event.
+type Sight = (Option<Revision>, i64, u64);
 
 impl State {
     fn end(&self) -> Option<Revision> {
@@ -37,8 +45,8 @@ impl State {
     }
 
     /// What readers can see.
-    fn sight(&self) -> (Option<Revision>, i64) {
-        (self.end(), self.conflicts)
+    fn sight(&self) -> Sight {
+        (self.end(), self.conflicts, self.events.last())
     }
 
     fn hear(&mut self, hint: Hint) {
@@ -46,7 +54,7 @@ impl State {
         self.conflicts = self.conflicts.max(hint.conflicts);
     }
 
-    fn effect(&mut self, before: (Option<Revision>, i64)) -> Effect {
+    fn effect(&mut self, before: Sight) -> Effect {
         let moved = self.sight() != before && !self.waking;
         self.waking |= moved;
         Effect { moved, lacks: self.end().is_some_and(|end| end < self.head) }
@@ -58,14 +66,18 @@ impl Feed {
         Self { space, state: Mutex::default() }
     }
 
-    pub(super) fn add_watcher(&self, number: u64, waker: Arc<Notify>) {
-        self.state.lock().watchers.insert(number, waker);
+    pub(super) fn add_watcher(&self, number: u64, waker: Waker) {
+        let mut state = self.state.lock();
+        state.deltas += usize::from(waker.deltas);
+        state.watchers.insert(number, waker);
     }
 
     /// True if that was the last one.
     pub(super) fn remove_watcher(&self, number: u64) -> bool {
         let mut state = self.state.lock();
-        state.watchers.remove(&number);
+        if state.watchers.remove(&number).is_some_and(|waker| waker.deltas) {
+            state.deltas = state.deltas.saturating_sub(1);
+        }
         state.watchers.is_empty()
     }
 
@@ -81,22 +93,48 @@ impl Feed {
     pub(super) fn append(
         &self,
         after: Revision,
-        changes: &[Arc<Change>],
+        changes: &[Arrival],
         conflicts: i64,
         bytes_max: usize,
     ) -> Effect {
-        let mut state = self.state.lock();
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
         let before = state.sight();
-        let head = changes.last().map_or(after, |last| last.revision);
+        let head = changes.last().map_or(after, |last| last.change.revision);
         state.hear(Hint { head, conflicts });
         if let Some(ring) = &mut state.ring {
             // If it does not join the end, another replica wrote in between:
             // then the log is read, from where the ring ends.
             if ring.joins(after) {
-                ring.append(changes, bytes_max);
+                ring.append(changes, state.deltas > 0, bytes_max);
             }
         }
         state.effect(before)
+    }
+
+    pub(super) fn tell(&self, event: Arc<Event>, origin: Option<u64>) -> Effect {
+        let mut state = self.state.lock();
+        let before = state.sight();
+        state.events.add(event, origin);
+        state.effect(before)
+    }
+
+    pub(super) fn last_event(&self) -> u64 {
+        self.state.lock().events.last()
+    }
+
+    pub(super) fn events(&self, seen: u64, reader: u64) -> News {
+        self.state.lock().events.after(seen, reader)
+    }
+
+    pub(super) fn wants_deltas(&self) -> bool {
+        self.state.lock().deltas > 0
+    }
+
+    pub(super) fn reach(&self) -> Hint {
+        let state = self.state.lock();
+        let head = state.ring.as_ref().map(Ring::start).unwrap_or_default();
+        Hint { head, conflicts: state.conflicts }
     }
 
     pub(super) fn hint(&self, hint: Hint) -> Effect {
@@ -107,19 +145,20 @@ impl Feed {
     }
 
     pub(super) fn refresh(&self, read: Refresh, bytes_max: usize) -> Effect {
-        let mut state = self.state.lock();
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
         let before = state.sight();
         let replaced = state.epoch.is_some_and(|epoch| epoch != read.epoch);
         state.epoch = Some(read.epoch);
         if replaced {
             (state.head, state.conflicts) = (read.at.head, read.at.conflicts);
             state.ring = Some(Ring::new(read.at.head));
-            return state.effect((None, 0));
+            return state.effect((None, 0, 0));
         }
         state.hear(read.at);
         match (&mut state.ring, read.changes) {
             (Some(ring), Some((after, changes))) if ring.joins(after) => {
-                ring.append(&changes, bytes_max);
+                ring.append(&changes, state.deltas > 0, bytes_max);
             }
             (Some(ring), None) if ring.end() < read.at.head => *ring = Ring::new(read.at.head),
             _ => {}
@@ -161,12 +200,16 @@ impl Feed {
         let mut state = self.state.lock();
         // Before waking: what moves from now on wakes again.
         state.waking = false;
-        state.watchers.values().for_each(|waker| waker.notify_one());
+        state.watchers.values().for_each(|waker| waker.notify.notify_one());
     }
 
     pub(super) fn trim(&self, bytes_max: usize) {
-        if let Some(ring) = &mut self.state.lock().ring {
+        let mut state = self.state.lock();
+        if let Some(ring) = &mut state.ring {
             ring.trim(bytes_max);
         }
+        let last = state.events.last();
+        let trimmed = std::mem::replace(&mut state.events_trimmed, last);
+        state.events.forget(trimmed);
     }
 }

@@ -20,10 +20,10 @@ fn at(head: i64, conflicts: i64) -> Hint {
     Hint { head: revision(head), conflicts }
 }
 
-fn changes(numbers: std::ops::RangeInclusive<i64>) -> Vec<Arc<Change>> {
+fn changes(numbers: std::ops::RangeInclusive<i64>) -> Vec<Arrival> {
     numbers
         .map(|number| {
-            Arc::new(Change {
+            let change = Arc::new(Change {
                 revision: revision(number),
                 key: RecordKey {
                     collection: CollectionName::parse("task").unwrap(),
@@ -41,14 +41,16 @@ fn changes(numbers: std::ops::RangeInclusive<i64>) -> Vec<Arc<Change>> {
                 parents: Parents::default(),
                 others: History::default(),
                 settlement: None,
-            })
+                batch_end: Revision::ZERO,
+            });
+            Arrival { change, before: None }
         })
         .collect()
 }
 
 fn begun(head: i64) -> (Arc<Hub>, Watch) {
     let hub = Arc::new(Hub::new(1 << 20));
-    let watch = hub.watch(SPACE, Arc::default());
+    let watch = hub.watch(SPACE, Waker::default());
     watch.begin(EPOCH, at(head, 0));
     (hub, watch)
 }
@@ -94,7 +96,7 @@ fn a_commit_of_another_replica_is_read_from_the_log() {
 #[test]
 fn what_is_committed_before_the_feed_begins_is_not_lost() {
     let hub = Arc::new(Hub::new(1 << 20));
-    let watch = hub.watch(SPACE, Arc::default());
+    let watch = hub.watch(SPACE, Waker::default());
     // The head 5 was read, then 6 was committed, then the feed began.
     hub.publish(SPACE, revision(5), &changes(6..=6), 0);
     watch.begin(EPOCH, at(5, 0));
@@ -113,7 +115,7 @@ fn too_many_changes_send_readers_to_the_store() {
 #[test]
 fn rings_are_bounded_by_bytes() {
     let hub = Arc::new(Hub::new(10_000));
-    let watch = hub.watch(SPACE, Arc::default());
+    let watch = hub.watch(SPACE, Waker::default());
     watch.begin(EPOCH, at(0, 0));
     for number in 1..=1_000 {
         hub.publish(SPACE, revision(number - 1), &changes(number..=number), 0);
@@ -137,7 +139,7 @@ fn another_epoch_starts_the_ring_anew() {
 #[test]
 fn a_space_that_nobody_watches_is_forgotten() {
     let (hub, watch) = begun(5);
-    let second = hub.watch(SPACE, Arc::default());
+    let second = hub.watch(SPACE, Waker::default());
     drop(watch);
     assert_eq!(hub.watched(), vec![SPACE]);
     drop(second);
@@ -148,7 +150,7 @@ fn a_space_that_nobody_watches_is_forgotten() {
 async fn watchers_are_woken_once_for_many_commits() {
     let hub = Arc::new(Hub::new(1 << 20));
     let waker = Arc::new(Notify::new());
-    let watch = hub.watch(SPACE, Arc::clone(&waker));
+    let watch = hub.watch(SPACE, Waker { notify: Arc::clone(&waker), deltas: false });
     watch.begin(EPOCH, at(0, 0));
     hub.wake_watchers().await;
     waker.notified().await;

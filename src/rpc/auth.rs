@@ -165,7 +165,7 @@ mod tests {
                 assert!(!request.headers().contains_key(AUTHORIZATION), "the token got in");
                 let caller = request.extensions().get::<Principal>();
                 let caller =
-                    caller.map_or_else(|| "nobody".into(), |caller| caller.user.to_string());
+                    caller.map_or_else(|| "nobody".into(), |caller| caller.caller.user.to_string());
                 ready(Ok::<_, Infallible>(Response::new(caller)))
             });
             let mut request = Request::builder().uri(format!("http://localhost{path}"));

@@ -9,7 +9,7 @@ use super::proto::server::conflict_service_server::ConflictService;
 use super::service::Service;
 use super::{from_proto, proto, status, to_proto, token};
 use crate::app::{ConflictQuery, Error};
-use crate::domain::{Conflict, MutationId, Space};
+use crate::domain::{Conflict, MutationId, Right, Space};
 
 #[tonic::async_trait]
 impl ConflictService for Service {
@@ -17,7 +17,7 @@ impl ConflictService for Service {
         &self,
         request: Request<proto::ListConflictsRequest>,
     ) -> Result<Response<Encoded>, Status> {
-        let (_principal, space) = self.space(&request, &request.get_ref().space)?;
+        let (_principal, space) = self.space(&request, &request.get_ref().space, Right::Read)?;
         let wire = request.into_inner();
         let form = from_proto::document_form(wire.document_form).map_err(status::invalid)?;
         let filter = from_proto::conflict_filter(&wire).map_err(status::invalid)?;
@@ -48,7 +48,7 @@ impl ConflictService for Service {
         &self,
         request: Request<proto::GetConflictRequest>,
     ) -> Result<Response<proto::GetConflictResponse>, Status> {
-        let (_principal, space) = self.space(&request, &request.get_ref().space)?;
+        let (_principal, space) = self.space(&request, &request.get_ref().space, Right::Read)?;
         let wire = request.into_inner();
         let form = from_proto::document_form(wire.document_form).map_err(status::invalid)?;
         let id = from_proto::conflict_id(&wire.conflict_id).map_err(status::invalid)?;
@@ -63,7 +63,7 @@ impl ConflictService for Service {
         &self,
         request: Request<proto::ResolveConflictRequest>,
     ) -> Result<Response<proto::ResolveConflictResponse>, Status> {
-        let (principal, space) = self.space(&request, &request.get_ref().space)?;
+        let (principal, space) = self.space(&request, &request.get_ref().space, Right::Write)?;
         let wire = request.into_inner();
         let form = from_proto::document_form(wire.document_form).map_err(status::invalid)?;
         let device = from_proto::device(&wire.device).map_err(status::invalid)?;

@@ -5,6 +5,9 @@ mod conflict;
 mod document;
 mod mutation;
 mod policy;
+mod subscription;
+
+use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -19,6 +22,9 @@ use conflict::strategy;
 pub(super) use conflict::{conflict_cursor, conflict_filter, conflict_id, resolution};
 pub(super) use mutation::{mutations, single};
 pub(super) use policy::{policy_to_delete, policy_to_set, policy_version, preview};
+pub(super) use subscription::{
+    SnapshotToken, Start, Wanted, event, scope, subscription, token_name, writer,
+};
 
 /// All rules that a request breaks.
 pub(super) type Violations = Vec<Violation>;
@@ -107,6 +113,13 @@ pub(super) fn cursor(cursor: Option<&proto::Cursor>) -> Result<Cursor, Violation
     };
     let epoch = note(&mut violations, "cursor.epoch", epoch);
     done(revision.zip(epoch).map(|(revision, epoch)| Cursor { epoch, revision }), violations)
+}
+
+/// How long a call may wait; absent = not at all.
+pub(super) fn wait(wire: Option<&prost_types::Duration>) -> Result<Duration, Violations> {
+    let Some(wire) = wire else { return Ok(Duration::ZERO) };
+    let wait = Duration::try_from(*wire).map_err(|_| one("wait", "must not be negative"))?;
+    Ok(wait.min(Duration::from_secs(limits::WAIT_SECONDS_MAX)))
 }
 
 /// The entries of a page.

@@ -4,13 +4,15 @@
 
 use std::collections::HashMap;
 
+use bytes::Bytes;
+
 use super::encoded::Encoded;
 use super::page::PageBuilder;
 use super::subscription::{Phase, Subscription};
 use super::{proto, to_proto};
 use crate::app::ConflictPlace;
-use crate::domain::{Change, DocumentForm, Epoch, Filter, Revision, SpaceId, limits};
-use crate::hub::Ahead;
+use crate::domain::{Change, DocumentForm, Epoch, Filter, Revision, Sight, SpaceId, limits};
+use crate::hub::{Ahead, Entry};
 
 /// What a subscription follows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,8 +21,25 @@ pub(super) struct View {
     pub(super) epoch: Epoch,
     pub(super) filter: Filter,
     pub(super) form: DocumentForm,
+    /// With differences, where there are some.
+    pub(super) delta: bool,
     /// With the conflicts of these changes.
     pub(super) conflicts: bool,
+}
+
+impl View {
+    /// A change as this view shows it, if it does.
+    pub(super) fn show(&self, entry: &Entry, sight: Sight) -> Option<Bytes> {
+        let form = self.form;
+        let delta = || entry.delta(form, |before, it| to_proto::delta_entry(before, it, form));
+        let whole = || entry.whole(form, |it| to_proto::change_entry(it, form));
+        match sight {
+            Sight::Not => None,
+            Sight::Whole if self.delta => Some(delta().unwrap_or_else(whole).clone()),
+            Sight::Whole => Some(whole().clone()),
+            Sight::Marked => Some(to_proto::marked_entry(&entry.change)),
+        }
+    }
 }
 
 /// Where a subscription is.
@@ -31,6 +50,9 @@ pub(super) struct Place {
     /// What the client was told of. Behind `read_to` where nothing passed the
     /// filter: the next frame, or the next progress, covers it.
     pub(super) told_to: Revision,
+    /// That was the middle of something: its end is told, even if nothing more of it
+    /// passes the filter.
+    pub(super) partial: bool,
     /// The last conflict that the client was told of, if it wants to be.
     pub(super) conflicts: Option<ConflictPlace>,
 }
@@ -60,56 +82,77 @@ pub(super) fn parties(subscriptions: &[Subscription]) -> Vec<Vec<usize>> {
     parties
 }
 
-/// Lets a party go one frame of the hub further.
-pub(super) fn step(subscriptions: &mut [Subscription], party: &[usize]) -> Step {
+/// Lets a party go one frame of the hub further, but not beyond `bound`.
+pub(super) fn step(
+    subscriptions: &mut [Subscription],
+    party: &[usize],
+    bound: Option<Revision>,
+) -> Step {
     let Some(first) = party.first().and_then(|index| subscriptions.get(*index)) else {
         return Step::Stay;
     };
     let Subscription { view, place: before, .. } = first;
     let (before, mut after, mut phase) = (*before, *before, Phase::Live);
     let mut changes = PageBuilder::default();
+    let mut partial = false;
     let conflicts = before.conflicts.map(|place| place.number);
     let bytes_max = limits::FRAME_CHANGE_BYTES_MAX;
     match first.watch.ahead(view.epoch, before.read_to, conflicts, bytes_max) {
         Ahead::Nothing => return Step::Stay,
         Ahead::InStore => phase = Phase::CatchUp,
         Ahead::Replaced(epoch, head) => return Step::Replaced(epoch, head),
-        Ahead::Entries(entries, up_to) => {
-            let encode = |change: &Change| to_proto::change_entry(change, view.form);
-            for entry in entries.iter().filter(|entry| view.filter.passes(&entry.change)) {
-                // Always fits, also with a thousand names: the ring gives much
-                // less than a message holds.
-                changes.push(entry.encoded(view.form, encode));
+        Ahead::Entries(entries, _) => {
+            for entry in &entries {
+                let Change { revision, .. } = *entry.change;
+                if bound.is_some_and(|bound| revision > bound) {
+                    break;
+                }
+                let shown = view.show(entry, view.filter.sight(&entry.change));
+                if shown.is_some_and(|shown| !changes.push(&shown)) {
+                    break;
+                }
+                (after.read_to, partial) = (revision, entry.change.goes_on());
             }
-            after.read_to = up_to;
+            if after.read_to == before.read_to {
+                return Step::Stay;
+            }
         }
     }
-    let tells = !changes.is_empty();
+    let tells = !changes.is_empty() || (before.partial && !partial && phase == Phase::Live);
     if tells {
-        after.told_to = after.read_to;
+        (after.told_to, after.partial) = (after.read_to, partial);
     }
     let mut ids = Vec::new();
     for index in party {
         if let Some(subscription) = subscriptions.get_mut(*index) {
-            subscription.go_on(phase, after);
+            subscription.go_on(phase.clone(), after);
             ids.extend(tells.then(|| subscription.id.clone()));
         }
     }
-    Step::Go(tells.then(|| changes_frame(ids, before.told_to, after.told_to, changes)))
+    let range = Range { after: before.told_to, up_to: after.told_to, partial };
+    Step::Go(tells.then(|| changes_frame(ids, range, changes)))
+}
+
+/// What a frame of changes covers.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Range {
+    pub(super) after: Revision,
+    pub(super) up_to: Revision,
+    pub(super) partial: bool,
 }
 
 /// A frame with the changes of a range.
 pub(super) fn changes_frame(
     subscription_ids: Vec<String>,
-    after: Revision,
-    up_to: Revision,
+    range: Range,
     changes: PageBuilder,
 ) -> Encoded {
     let rest = proto::ChangesFrame {
         changes: Vec::new(),
         subscription_ids,
-        after: after.get(),
-        up_to: up_to.get(),
+        after: range.after.get(),
+        up_to: range.up_to.get(),
+        partial: range.partial,
     };
     changes.finish_in(2, &rest)
 }

@@ -10,6 +10,7 @@ use std::vec;
 
 use futures_util::Stream;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tonic::Status;
 
 use super::encoded::Encoded;
@@ -28,15 +29,33 @@ pub(super) struct Outbox {
 pub(super) struct Frames {
     queue: mpsc::Receiver<Batch>,
     batch: vec::IntoIter<Encoded>,
-    last_word: Option<Arc<OnceLock<Status>>>,
+    end: Arc<OnceLock<End>>,
+    /// How many of the last frames were given.
+    last: Option<usize>,
 }
 
 /// How a stream ends, whether or not its queue has room. The queue stays open
 /// until this is dropped.
 #[derive(Debug)]
 pub(super) struct Ending {
-    last_word: Arc<OnceLock<Status>>,
+    end: Arc<OnceLock<End>>,
     _queue: mpsc::Sender<Batch>,
+}
+
+/// The end of a stream.
+#[derive(Debug)]
+pub(super) struct End {
+    /// After all others.
+    pub(super) frames: Vec<Encoded>,
+    pub(super) status: Status,
+    /// What is still in the queue must not be sent any more.
+    pub(super) abrupt: bool,
+}
+
+impl From<Status> for End {
+    fn from(status: Status) -> Self {
+        Self { frames: Vec::new(), status, abrupt: false }
+    }
 }
 
 type Batch = Vec<Encoded>;
@@ -44,39 +63,71 @@ type Batch = Vec<Encoded>;
 /// An empty queue.
 pub(super) fn outbox() -> (Outbox, Ending, Frames) {
     let (sender, queue) = mpsc::channel(limits::STREAM_QUEUE_BATCHES_MAX);
-    let last_word = Arc::new(OnceLock::new());
+    let end = Arc::new(OnceLock::new());
     let outbox = Outbox { queue: sender.clone(), gathered: Vec::new(), bytes: 0 };
-    let ending = Ending { last_word: Arc::clone(&last_word), _queue: sender };
+    let ending = Ending { end: Arc::clone(&end), _queue: sender };
     let batch = Vec::new().into_iter();
-    (outbox, ending, Frames { queue, batch, last_word: Some(last_word) })
+    (outbox, ending, Frames { queue, batch, end, last: None })
 }
 
 impl Ending {
-    /// Ends the stream with a status, after what is in its queue.
-    pub(super) fn with(self, status: Status) {
+    /// Ends the stream.
+    pub(super) fn with(self, end: End) {
         // There is one ending for each stream, and this consumes it.
-        let _first = self.last_word.set(status);
+        let _first = self.end.set(end);
     }
 }
 
+/// The reader has gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Gone;
+
 impl Outbox {
-    /// Takes a frame. True if it is time to [`Outbox::flush`].
-    pub(super) fn push(&mut self, frame: Encoded) -> bool {
+    /// Takes a frame.
+    pub(super) fn push(&mut self, frame: Encoded) {
         self.bytes += frame.0.len();
         self.gathered.push(frame);
+    }
+
+    /// Whether there is enough for now of what can also be sent later.
+    pub(super) fn is_full(&self) -> bool {
         self.bytes >= limits::FRAME_CHANGE_BYTES_MAX
     }
 
-    /// Hands over what was gathered, once there is room. Cancel safe: it stays
-    /// gathered until then. False if the reader has gone.
-    pub(super) async fn flush(&mut self) -> bool {
-        if self.gathered.is_empty() {
-            return true;
-        }
-        let Ok(room) = self.queue.reserve().await else { return false };
-        room.send(std::mem::take(&mut self.gathered));
+    /// Whether there is too much even to hear what the client says: its answers
+    /// would have to wait as well.
+    pub(super) fn is_overfull(&self) -> bool {
+        self.bytes >= limits::STREAM_ANSWER_BYTES_MAX
+    }
+
+    /// Whether something waits to be handed over.
+    pub(super) fn has_some(&self) -> bool {
+        !self.gathered.is_empty()
+    }
+
+    /// What was gathered and not handed over.
+    pub(super) fn take(&mut self) -> Vec<Encoded> {
         self.bytes = 0;
-        true
+        std::mem::take(&mut self.gathered)
+    }
+
+    /// Hands over what was gathered, if there is room.
+    pub(super) fn try_flush(&mut self) -> Result<(), Gone> {
+        if self.gathered.is_empty() {
+            return Ok(());
+        }
+        match self.queue.try_send(std::mem::take(&mut self.gathered)) {
+            Ok(()) => self.bytes = 0,
+            Err(TrySendError::Full(batch)) => self.gathered = batch,
+            Err(TrySendError::Closed(_)) => return Err(Gone),
+        }
+        Ok(())
+    }
+
+    /// Waits until there is room. Cancel safe.
+    pub(super) async fn room(&self) {
+        // Whether the reader has gone shows when it is used.
+        let _room = self.queue.reserve().await;
     }
 
     /// Waits until the reader has gone. Cancel safe.
@@ -85,23 +136,89 @@ impl Outbox {
     }
 }
 
+impl Frames {
+    fn last_words(&mut self) -> Option<Result<Encoded, Status>> {
+        let end = Arc::clone(&self.end);
+        let (end, number) = (end.get()?, self.last.unwrap_or(0));
+        self.last = Some(number + 1);
+        match end.frames.get(number) {
+            Some(frame) => Some(Ok(frame.clone())),
+            None => (number == end.frames.len()).then(|| Err(end.status.clone())),
+        }
+    }
+}
+
 impl Stream for Frames {
     type Item = Result<Encoded, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
+            if self.last.is_some() || self.end.get().is_some_and(|end| end.abrupt) {
+                return Poll::Ready(self.last_words());
+            }
             if let Some(frame) = self.batch.next() {
                 return Poll::Ready(Some(Ok(frame)));
             }
             match self.queue.poll_recv(context) {
                 Poll::Ready(Some(batch)) => self.batch = batch.into_iter(),
-                Poll::Ready(None) => {
-                    let last_word = self.last_word.take();
-                    let status = last_word.as_deref().and_then(OnceLock::get);
-                    return Poll::Ready(status.map(|status| Err(status.clone())));
-                }
+                Poll::Ready(None) => return Poll::Ready(self.last_words()),
                 Poll::Pending => return Poll::Pending,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::StreamExt;
+
+    use super::*;
+
+    fn frame(text: &'static str) -> Encoded {
+        Encoded(text.into())
+    }
+
+    async fn all(frames: Frames) -> Vec<String> {
+        let show = |it: Result<Encoded, Status>| match it {
+            Ok(frame) => String::from_utf8(frame.0.to_vec()).unwrap(),
+            Err(status) => format!("{:?}", status.code()),
+        };
+        frames.map(show).collect().await
+    }
+
+    #[tokio::test]
+    async fn frames_come_in_order_and_the_end_after_them() {
+        let (mut outbox, ending, frames) = outbox();
+        outbox.push(frame("a"));
+        outbox.push(frame("b"));
+        assert_eq!(outbox.try_flush(), Ok(()));
+        outbox.push(frame("c"));
+        assert_eq!(outbox.try_flush(), Ok(()));
+        assert!(outbox.has_some(), "the first batch has not been taken");
+        let frames_left = outbox.take().into_iter().chain([frame("bye")]).collect();
+        drop(outbox);
+        let end = End { frames: frames_left, status: Status::aborted(""), abrupt: false };
+        ending.with(end);
+        assert_eq!(all(frames).await, ["a", "b", "c", "bye", "Aborted"]);
+    }
+
+    #[tokio::test]
+    async fn an_abrupt_end_takes_back_what_waits() {
+        let (mut outbox, ending, mut frames) = outbox();
+        outbox.push(frame("a"));
+        outbox.push(frame("b"));
+        assert_eq!(outbox.try_flush(), Ok(()));
+        assert_eq!(frames.next().await.unwrap().unwrap(), frame("a"));
+        drop(outbox);
+        let last = vec![frame("bye")];
+        ending.with(End { frames: last, status: Status::aborted(""), abrupt: true });
+        assert_eq!(all(frames).await, ["bye", "Aborted"]);
+    }
+
+    #[tokio::test]
+    async fn without_a_last_word_a_stream_ends_well() {
+        let (outbox, ending, frames) = outbox();
+        drop((outbox, ending));
+        assert_eq!(all(frames).await, Vec::<String>::new());
     }
 }

@@ -20,6 +20,25 @@ use super::status::{self, status};
 const DEADLINE_MAX: Duration = Duration::from_secs(20);
 /// tonic has a timer of its own, which answers CANCELLED: ours comes first.
 const HEAD_START: Duration = Duration::from_millis(5);
+/// What an answer takes after a wait.
+const ANSWER_TIME: Duration = Duration::from_millis(500);
+
+/// When a call must have begun its answer; stands in each request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Deadline(Instant);
+
+impl Deadline {
+    /// That of a request.
+    pub(super) fn of<T>(request: &tonic::Request<T>) -> Self {
+        let found = request.extensions().get::<Self>().copied();
+        found.unwrap_or_else(|| Self(Instant::now()))
+    }
+
+    /// A moment by which an answer that waits must go on its way.
+    pub(super) fn before(self, wanted: Instant) -> Instant {
+        wanted.min(self.0.checked_sub(ANSWER_TIME).unwrap_or(self.0))
+    }
+}
 
 /// Wraps everything.
 #[derive(Clone, Copy, Debug, Default)]
@@ -55,7 +74,7 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
         if let Some(refusal) = not_grpc(&request) {
             return Box::pin(std::future::ready(Ok(refusal)));
         }
@@ -67,6 +86,7 @@ where
         let limit = deadline(asked);
         let method = request.uri().path().to_owned();
         let began = Instant::now();
+        request.extensions_mut().insert(Deadline(began + limit));
         let answer = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
         Box::pin(async move {
             // Handlers are cancel safe: what they began goes on without them.

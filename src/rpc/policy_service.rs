@@ -7,7 +7,7 @@ use super::service::{Service, principal};
 use super::{from_proto, proto, status, to_proto, token};
 use crate::app::{Condition, NewPolicy};
 use crate::auth::{Grant, Principal};
-use crate::domain::{CollectionName, Policy};
+use crate::domain::{CollectionName, Policy, Right};
 
 #[tonic::async_trait]
 impl PolicyService for Service {
@@ -70,7 +70,7 @@ impl PolicyService for Service {
     ) -> Result<Response<proto::PreviewPolicyResponse>, Status> {
         // A schema may take its time, also where it is only tried.
         granted(&request)?;
-        let (_principal, space) = self.space(&request, &request.get_ref().space)?;
+        let (_principal, space) = self.space(&request, &request.get_ref().space, Right::Read)?;
         let wire = request.into_inner();
         let (collection, policy, entries_max) =
             from_proto::preview(&wire).map_err(status::invalid)?;
@@ -87,7 +87,7 @@ impl Service {
         policy: Option<Policy>,
         condition: Condition,
     ) -> NewPolicy {
-        let author = Some(principal.user.as_str().to_owned());
+        let author = Some(principal.caller.user.as_str().to_owned());
         NewPolicy { collection, policy, author, set_at: self.clock.now_to_store(), condition }
     }
 }
@@ -95,9 +95,5 @@ impl Service {
 /// The caller, if they may set policies.
 fn granted<T>(request: &Request<T>) -> Result<Principal, Status> {
     let principal = principal(request)?;
-    if principal.grants.contains(&Grant::Policies) {
-        Ok(principal)
-    } else {
-        Err(status::not_granted(Grant::Policies))
-    }
+    if principal.sets_policies { Ok(principal) } else { Err(status::not_granted(&Grant::Policies)) }
 }

@@ -98,6 +98,7 @@ fn routes(parts: Parts, streams: &Tasks, others: Routes) -> Routes {
     let service = Service {
         app: parts.app,
         clock: parts.clock,
+        verifier: parts.verifier,
         streams: streams.clone(),
         stop: streams.token(),
     };

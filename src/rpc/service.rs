@@ -3,19 +3,22 @@
 use std::sync::Arc;
 
 use prost::Message;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
 use super::encoded::Encoded;
 use super::outbox::Frames;
+use super::outer::Deadline;
 use super::page::PageBuilder;
 use super::proto::server::sync_service_server::SyncService;
+use super::session::Inbound;
 use super::{from_proto, proto, session, status, to_proto, token};
-use crate::app::{App, Error};
-use crate::auth::Principal;
+use crate::app::{App, Error, Reading};
+use crate::auth::{Principal, Verifier};
 use crate::clock::Clock;
-use crate::domain::{self, Epoch, Filter, RecordId, Revision, Space, Violation, limits};
+use crate::domain::{self, Epoch, RecordId, Revision, Right, Space, Violation, limits};
 use crate::tasks::Tasks;
 
 /// The service.
@@ -23,6 +26,7 @@ use crate::tasks::Tasks;
 pub(super) struct Service {
     pub(super) app: Arc<App>,
     pub(super) clock: Clock,
+    pub(super) verifier: Arc<Verifier>,
     /// The streams that are open.
     pub(super) streams: Tasks,
     /// Cancelled when streams are to end.
@@ -40,9 +44,10 @@ impl Service {
         &self,
         request: &Request<T>,
         name: &str,
+        right: Right,
     ) -> Result<(Principal, Space), Status> {
         let principal = principal(request)?;
-        let space = self.app.space(&principal.user, name)?;
+        let space = self.app.space(&principal.caller, name, right)?;
         Ok((principal, space))
     }
 
@@ -55,7 +60,7 @@ impl Service {
         mutations: Vec<domain::Mutation>,
         size_bytes: usize,
     ) -> Result<Vec<domain::MutationResult>, Error> {
-        let request = domain::Request { author: principal.user, device, atomic, mutations };
+        let request = domain::Request { author: principal.caller.user, device, atomic, mutations };
         self.app.mutate(space, request, size_bytes).await
     }
 }
@@ -63,12 +68,13 @@ impl Service {
 #[tonic::async_trait]
 impl SyncService for Service {
     type SubscribeStream = Frames;
+    type WatchStream = Frames;
 
     async fn mutate(
         &self,
         request: Request<proto::MutateRequest>,
     ) -> Result<Response<proto::MutateResponse>, Status> {
-        let (principal, space) = self.space(&request, &request.get_ref().space)?;
+        let (principal, space) = self.space(&request, &request.get_ref().space, Right::Write)?;
         let wire = request.into_inner();
         let device = from_proto::device(&wire.device).map_err(status::invalid)?;
         let form = from_proto::document_form(wire.document_form).map_err(status::invalid)?;
@@ -85,7 +91,7 @@ impl SyncService for Service {
         &self,
         request: Request<proto::BatchMutateRequest>,
     ) -> Result<Response<proto::BatchMutateResponse>, Status> {
-        let (principal, space) = self.space(&request, &request.get_ref().space)?;
+        let (principal, space) = self.space(&request, &request.get_ref().space, Right::Write)?;
         let wire = request.into_inner();
         let device = from_proto::device(&wire.device).map_err(status::invalid)?;
         let form = from_proto::document_form(wire.document_form).map_err(status::invalid)?;
@@ -102,7 +108,7 @@ impl SyncService for Service {
         &self,
         request: Request<proto::GetRecordRequest>,
     ) -> Result<Response<proto::GetRecordResponse>, Status> {
-        let (_principal, space) = self.space(&request, &request.get_ref().space)?;
+        let (_principal, space) = self.space(&request, &request.get_ref().space, Right::Read)?;
         let wire = request.into_inner();
         let form = from_proto::document_form(wire.document_form).map_err(status::invalid)?;
         let key = from_proto::key(wire.key.as_ref(), "key").map_err(status::invalid)?;
@@ -115,7 +121,7 @@ impl SyncService for Service {
         &self,
         request: Request<proto::ListRecordsRequest>,
     ) -> Result<Response<Encoded>, Status> {
-        let (_principal, space) = self.space(&request, &request.get_ref().space)?;
+        let (_principal, space) = self.space(&request, &request.get_ref().space, Right::Read)?;
         let wire = request.into_inner();
         let form = from_proto::document_form(wire.document_form).map_err(status::invalid)?;
         let collection = from_proto::collection(&wire.collection).map_err(status::invalid)?;
@@ -150,15 +156,24 @@ impl SyncService for Service {
         &self,
         request: Request<proto::ChangesSinceRequest>,
     ) -> Result<Response<Encoded>, Status> {
-        let (_principal, space) = self.space(&request, &request.get_ref().space)?;
+        let (_principal, space) = self.space(&request, &request.get_ref().space, Right::Read)?;
+        let until = Deadline::of(&request);
         let wire = request.into_inner();
         let form = from_proto::document_form(wire.document_form).map_err(status::invalid)?;
         let cursor = from_proto::cursor(wire.cursor.as_ref()).map_err(status::invalid)?;
-        let collections = from_proto::collections(&wire.collections).map_err(status::invalid)?;
+        let scope = from_proto::scope(&wire.collections, &wire.keys).map_err(status::invalid)?;
         let entries_max = from_proto::page_size(wire.page_size).map_err(status::invalid)?;
-        let filter = Filter { collections, not_by: None };
-        let bounds = (entries_max, limits::PAGE_DOCUMENT_BYTES_MAX);
-        let page = self.app.changes(space, cursor, &filter, wire.every_step, bounds).await?;
+        let wait = from_proto::wait(wire.wait.as_ref()).map_err(status::invalid)?;
+        let reading = Reading {
+            space,
+            cursor,
+            scope,
+            every_step: wire.every_step,
+            entries_max,
+            bytes_max: limits::PAGE_DOCUMENT_BYTES_MAX,
+        };
+        let until = until.before(Instant::now() + wait);
+        let page = self.app.changes_until(reading, until, &self.stop).await?;
         let mut builder = PageBuilder::default();
         let sent = page.changes.iter();
         let sent = sent.take_while(|change| builder.push(&to_proto::change_entry(change, form)));
@@ -181,27 +196,42 @@ impl SyncService for Service {
         request: Request<Streaming<proto::SubscribeRequest>>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
         let principal = principal(&request)?;
-        Ok(Response::new(session::open(self, principal, request.into_inner())))
+        let inbound = Inbound::Frames(Box::new(request.into_inner()));
+        Ok(Response::new(session::open(self, principal, inbound)))
+    }
+
+    async fn watch(
+        &self,
+        request: Request<proto::WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let principal = principal(&request)?;
+        let mut frame = request.into_inner().subscription.unwrap_or_default();
+        if frame.subscription_id.is_empty() {
+            "watch".clone_into(&mut frame.subscription_id);
+        }
+        let inbound = Inbound::Watch(Box::new(frame));
+        Ok(Response::new(session::open(self, principal, inbound)))
     }
 
     async fn get_status(
         &self,
         request: Request<proto::GetStatusRequest>,
     ) -> Result<Response<proto::GetStatusResponse>, Status> {
-        let (_principal, space) = self.space(&request, &request.get_ref().space)?;
+        let (_principal, space) = self.space(&request, &request.get_ref().space, Right::Read)?;
         let wire = request.into_inner();
         let device = from_proto::device(&wire.device).map_err(status::invalid)?;
         let name = space.name().to_owned();
         let open_conflicts = self.app.open_conflicts(space.clone()).await?;
-        let (at, sequence) = self.app.status(space, device).await?;
+        let (at, device) = self.app.status(space, device).await?;
         Ok(Response::new(proto::GetStatusResponse {
             space: name,
             epoch: at.epoch.to_string(),
             head: at.head.get(),
             floor: at.floor.get(),
-            device_sequence: sequence.get(),
+            device_sequence: device.sequence.get(),
             limits: Some(to_proto::limits()),
             open_conflicts,
+            acknowledged_revision: device.acknowledged.get(),
         }))
     }
 }

@@ -1,6 +1,9 @@
-//! One Subscribe stream: a task that owns its subscriptions, hears the client
-//! and sends through one queue, so that order is a fact. It holds back nobody:
-//! while its reader does not read, it waits, and its cursors wait with it.
+//! One stream: a task that owns its subscriptions, hears the client and sends
+//! through one queue, so that order is a fact. It holds back nobody: while its
+//! reader does not read, it goes on hearing, and its cursors wait.
+
+mod hear;
+mod mutates;
 
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
@@ -14,19 +17,20 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming};
 
 use super::auth::unauthenticated;
-use super::encoded::Encoded;
-use super::live::{self, Place, Step, View};
-use super::outbox::{Frames, Outbox, outbox};
-use super::proto::subscribe_request::Frame as Request;
+use super::frames::{Ended, encode, going_away};
+use super::live::{self, Step};
+use super::outbox::{End, Frames, Gone, Outbox, outbox};
 use super::proto::subscribe_response::Frame as Response;
+use super::proto::{self, GoingAwayReason};
 use super::service::Service;
 use super::status::{self, status};
-use super::subscription::{Phase, Subscription, closed, encode, ending};
-use super::{from_proto, proto, to_proto};
-use crate::app::{App, ConflictPlace, Error};
-use crate::auth::{Principal, RefusalClass};
+use super::subscription::{Phase, Subscription};
+use super::to_proto;
+use crate::app::{App, Error};
+use crate::auth::{Principal, RefusalClass, Verifier};
 use crate::clock::Clock;
-use crate::domain::{CursorFault, Filter, Revision, Space, Violation, limits};
+use crate::domain::{CursorFault, Revision, Violation};
+use mutates::Mutates;
 
 /// Shorter than the 15 s that are promised.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
@@ -36,49 +40,63 @@ const STORE_RETRY: Duration = Duration::from_millis(500);
 /// answer does not keep the stream from saying so.
 const STEP_TIMEOUT: Duration = Duration::from_secs(3);
 /// A stream lives this much longer than its token, so that a client whose clock
-/// is a little late can end it by itself.
+/// is a little late can renew it.
 const EXPIRY_GRACE: Duration = Duration::from_secs(5);
+/// When a client may come back to a server that has stopped: mostly to another one.
+const RETURN_AFTER: Duration = Duration::from_secs(1);
+
+/// What the client says on a stream.
+pub(super) enum Inbound {
+    Frames(Box<Streaming<proto::SubscribeRequest>>),
+    /// One subscription, and nothing more.
+    Watch(Box<proto::SubscribeFrame>),
+}
 
 /// Opens a session on a task of its own.
-pub(super) fn open(
-    service: &Service,
-    principal: Principal,
-    inbound: Streaming<proto::SubscribeRequest>,
-) -> Frames {
+pub(super) fn open(service: &Service, principal: Principal, inbound: Inbound) -> Frames {
     let (out, ending, frames) = outbox();
-    let left = principal.expires_at.saturating_sub(service.clock.unix_seconds());
-    let left = Duration::from_secs(left.max(0).unsigned_abs()) + EXPIRY_GRACE;
-    // A token without a sensible end must not overflow the timer.
-    let expires = Box::pin(sleep(left.min(Duration::from_secs(365 * 86_400))));
     let mut progress = interval_at(Instant::now() + PROGRESS_INTERVAL, PROGRESS_INTERVAL);
     progress.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let session = Session {
         app: Arc::clone(&service.app),
+        verifier: Arc::clone(&service.verifier),
+        expires: Box::pin(sleep(time_left(&service.clock, &principal))),
         clock: service.clock.clone(),
         principal,
-        expires,
         stop: service.stop.clone(),
         out,
         wake: Arc::new(Notify::new()),
         progress,
         subscriptions: Vec::new(),
+        mutates: Mutates::default(),
+        turn: 0,
         next_view: 0,
         retry_at: None,
+        watch: None,
     };
     let task = async move {
-        let status = match AssertUnwindSafe(session.run(inbound)).catch_unwind().await {
+        let end = match AssertUnwindSafe(session.run(inbound)).catch_unwind().await {
             Ok(Ok(())) => return,
-            Ok(Err(status)) => status,
-            Err(_panic) => status::internal(&std::io::Error::other("a session panicked")),
+            Ok(Err(end)) => end,
+            Err(_panic) => status::internal(&std::io::Error::other("a session panicked")).into(),
         };
-        ending.with(status);
+        ending.with(end);
     };
     drop(service.streams.spawn("subscribe", task));
     frames
 }
 
+/// Until a stream with this token ends.
+fn time_left(clock: &Clock, principal: &Principal) -> Duration {
+    let left = principal.expires_at.saturating_sub(clock.unix_seconds());
+    let left = Duration::from_secs(left.max(0).unsigned_abs()) + EXPIRY_GRACE;
+    // A token without a sensible end must not overflow the timer.
+    clock.span(left.min(Duration::from_secs(365 * 86_400)))
+}
+
 struct Session {
     app: Arc<App>,
+    verifier: Arc<Verifier>,
     clock: Clock,
     principal: Principal,
     expires: Pin<Box<Sleep>>,
@@ -87,56 +105,92 @@ struct Session {
     wake: Arc<Notify>,
     progress: Interval,
     subscriptions: Vec<Subscription>,
+    mutates: Mutates,
+    /// Whose turn it is to begin: with a full queue not all come to theirs.
+    turn: usize,
     /// The number of the next view that is not like another.
     next_view: usize,
     /// The store was away; read it again then.
     retry_at: Option<Instant>,
+    /// The stream has this one subscription, and ends like it.
+    watch: Option<Watched>,
+}
+
+/// The subscription of a stream that has only one.
+enum Watched {
+    Goes,
+    Ended(Ended),
 }
 
 /// Subscriptions that a round ended, by their indices, and why.
-type Ended = Vec<(usize, Error)>;
+type EndedOnes = Vec<(usize, Error)>;
 
 /// What woke a session.
 enum Event {
     Stop,
     Expired,
     ReaderGone,
+    Room,
     Frame(Result<Option<proto::SubscribeRequest>, Status>),
+    Answered(proto::MutatedFrame),
     Progress,
     Moved,
 }
 
 impl Session {
-    /// Runs to the stream's end: Ok if the client ended it, else with the status
-    /// to end it with.
-    async fn run(mut self, mut inbound: Streaming<proto::SubscribeRequest>) -> Result<(), Status> {
-        let mut listening = true;
-        let mut behind = false;
+    /// Runs to the stream's end: Ok if the client ended it, else how to end it.
+    async fn run(mut self, inbound: Inbound) -> Result<(), End> {
+        let mut ended = self.go_on(inbound).await;
+        if let Err(end) = &mut ended
+            && !end.abrupt
+        {
+            end.frames.splice(0..0, self.out.take());
+        }
+        ended
+    }
+
+    async fn go_on(&mut self, inbound: Inbound) -> Result<(), End> {
+        let mut inbound = match inbound {
+            Inbound::Frames(frames) => Some(frames),
+            Inbound::Watch(frame) => {
+                self.watch = Some(Watched::Goes);
+                self.subscribe(*frame).await?;
+                None
+            }
+        };
+        let mut behind = true;
         loop {
-            match self.next_event(&mut inbound, listening, behind).await {
-                Event::Stop => return Err(status::stopping()),
-                Event::Expired => return Err(unauthenticated(RefusalClass::Expired)),
+            if !self.out.is_full() {
+                behind = self.round().await;
+            }
+            if self.out.try_flush() == Err(Gone) {
+                return Ok(());
+            }
+            if let Some(Watched::Ended(_)) = &self.watch {
+                return Err(self.end_watch());
+            }
+            let idle = self.subscriptions.is_empty() && self.mutates.is_empty();
+            if inbound.is_none() && idle && !self.out.has_some() {
+                return Ok(());
+            }
+            match self.next_event(&mut inbound, behind).await {
+                Event::Stop => return Err(self.going(GoingAwayReason::Shutdown)),
+                Event::Expired => return Err(self.going(GoingAwayReason::TokenExpired)),
                 Event::ReaderGone => return Ok(()),
                 Event::Frame(Ok(Some(frame))) => self.hear(frame).await?,
-                Event::Frame(Ok(None)) if self.subscriptions.is_empty() => return Ok(()),
                 // The client has nothing more to say, but goes on reading.
-                Event::Frame(Ok(None)) => listening = false,
-                Event::Frame(Err(fault)) => return heard_no_more(&fault),
-                Event::Progress => self.send_progress().await?,
-                Event::Moved => {}
-            }
-            behind = self.round().await?;
-            self.flush().await?;
-            if !listening && self.subscriptions.is_empty() {
-                return Ok(());
+                Event::Frame(Ok(None)) => inbound = None,
+                Event::Frame(Err(fault)) => return heard_no_more(&fault).map_err(End::from),
+                Event::Answered(answered) => self.send(Response::Mutated(answered)),
+                Event::Progress => self.send_progress(),
+                Event::Room | Event::Moved => {}
             }
         }
     }
 
     async fn next_event(
         &mut self,
-        inbound: &mut Streaming<proto::SubscribeRequest>,
-        listening: bool,
+        inbound: &mut Option<Box<Streaming<proto::SubscribeRequest>>>,
         behind: bool,
     ) -> Event {
         let retry_at = self.retry_at;
@@ -146,102 +200,139 @@ impl Session {
                 None => std::future::pending().await,
             }
         };
+        let hears = !self.out.is_overfull() && !self.mutates.is_full();
+        let frame = async {
+            match inbound {
+                Some(inbound) if hears => inbound.message().await,
+                Some(_) | None => std::future::pending().await,
+            }
+        };
+        let takes = !self.out.is_full();
         // Cancel: every branch only waits, or, with a frame, keeps what it has
-        // received so far inside `inbound`.
+        // received so far inside `inbound`; an answer stays among the mutates.
         tokio::select! {
             biased;
             () = self.stop.cancelled() => Event::Stop,
             () = &mut self.expires => Event::Expired,
             () = self.out.closed() => Event::ReaderGone,
-            frame = inbound.message(), if listening => Event::Frame(frame),
-            _ = self.progress.tick() => Event::Progress,
-            () = std::future::ready(()), if behind => Event::Moved,
-            () = self.wake.notified() => Event::Moved,
-            () = retry => Event::Moved,
+            () = self.out.room(), if self.out.has_some() => Event::Room,
+            answered = self.mutates.next(), if takes => Event::Answered(answered),
+            frame = frame => Event::Frame(frame),
+            _ = self.progress.tick(), if takes => Event::Progress,
+            () = std::future::ready(()), if behind && takes => Event::Moved,
+            () = self.wake.notified(), if takes => Event::Moved,
+            () = retry, if takes => Event::Moved,
         }
     }
 
-    /// Lets every subscription go one step. True if some may go on at once.
-    async fn round(&mut self) -> Result<bool, Status> {
+    /// How a stream ends that the server ends.
+    fn going(&self, reason: GoingAwayReason) -> End {
+        let (status, retry_after, abrupt) = match reason {
+            GoingAwayReason::TokenExpired => {
+                (unauthenticated(RefusalClass::Expired), Duration::ZERO, true)
+            }
+            GoingAwayReason::Shutdown | GoingAwayReason::Unspecified => {
+                (status::stopping(), RETURN_AFTER, false)
+            }
+        };
+        End { frames: vec![going_away(reason, retry_after)], status, abrupt }
+    }
+
+    /// The end of a stream whose one subscription has ended.
+    fn end_watch(&mut self) -> End {
+        match self.watch.take() {
+            Some(Watched::Ended(ended)) => {
+                let (frame, status) = ended.end(String::new());
+                End { frames: frame.into_iter().collect(), status, abrupt: false }
+            }
+            Some(Watched::Goes) | None => Status::ok("").into(),
+        }
+    }
+
+    /// Tells the client that a subscription has ended.
+    fn end_subscription(&mut self, id: String, ended: Ended) {
+        match &mut self.watch {
+            Some(watch) => *watch = Watched::Ended(ended),
+            None => self.out.push(ended.frame(id)),
+        }
+    }
+
+    /// Lets every subscription go one step, as long as there is room for what they
+    /// send. True if some may go on at once.
+    async fn round(&mut self) -> bool {
         let mut ended = Vec::new();
-        let caught_up = self.round_of_catch_up(&mut ended).await?;
-        let went_live = self.round_of_live(&mut ended).await?;
+        let read_on = self.round_of_reading(&mut ended).await;
+        let went_live = self.round_of_live(&mut ended);
         ended.sort_by_key(|(index, _)| *index);
         for (index, error) in ended.into_iter().rev() {
             let id = self.subscriptions.swap_remove(index).id;
-            self.send(ending(id, error)).await?;
+            self.end_subscription(id, error.into());
         }
-        Ok(caught_up || went_live)
+        self.turn = self.turn.wrapping_add(1);
+        for subscription in &mut self.subscriptions {
+            subscription.caught_up().into_iter().for_each(|frame| self.out.push(frame));
+            subscription.news().into_iter().for_each(|frame| self.out.push(frame));
+        }
+        read_on || went_live
     }
 
-    async fn round_of_catch_up(&mut self, ended: &mut Ended) -> Result<bool, Status> {
+    async fn round_of_reading(&mut self, ended: &mut EndedOnes) -> bool {
         self.retry_at = self.retry_at.filter(|at| Instant::now() < *at);
         let app = Arc::clone(&self.app);
+        let count = self.subscriptions.len();
         let mut behind = false;
-        for index in 0..self.subscriptions.len() {
+        for index in (0..count).map(|index| (index + self.turn) % count) {
             // The store is away for one: then only what is live goes on.
-            if self.retry_at.is_some() {
-                break;
+            if self.retry_at.is_some() || self.out.is_full() {
+                return behind || self.out.is_full();
             }
             let Some(subscription) = self.subscriptions.get_mut(index) else { break };
             if subscription.phase == Phase::Live {
                 continue;
             }
+            let bound = self.mutates.bound(subscription.view.space);
             // Cancel: what waits for the store has changed nothing yet.
-            match timeout(STEP_TIMEOUT, subscription.catch_up(&app)).await {
-                Ok(Ok(frames)) => {
+            match timeout(STEP_TIMEOUT, subscription.read_on(&app, bound)).await {
+                Ok(Ok(Some(frames))) => {
                     behind = true;
-                    for frame in frames {
-                        self.send(frame).await?;
-                    }
+                    frames.into_iter().for_each(|frame| self.out.push(frame));
                 }
+                Ok(Ok(None)) => {}
                 Ok(Err(error)) if !error.is_retryable() => ended.push((index, error)),
                 // The store comes back, and the cursor is still good.
                 Err(_) | Ok(Err(_)) => self.retry_at = Some(Instant::now() + STORE_RETRY),
             }
         }
-        Ok(behind)
+        behind
     }
 
-    async fn round_of_live(&mut self, ended: &mut Ended) -> Result<bool, Status> {
+    fn round_of_live(&mut self, ended: &mut EndedOnes) -> bool {
         let mut behind = false;
-        for party in live::parties(&self.subscriptions) {
-            match live::step(&mut self.subscriptions, &party) {
+        let parties = live::parties(&self.subscriptions);
+        let count = parties.len();
+        for number in (0..count).map(|number| (number + self.turn) % count) {
+            let Some(party) = parties.get(number) else { break };
+            if self.out.is_full() {
+                return true;
+            }
+            let space = party.first().and_then(|index| self.subscriptions.get(*index));
+            let bound = space.and_then(|it| self.mutates.bound(it.view.space));
+            match live::step(&mut self.subscriptions, party, bound) {
                 Step::Stay => {}
                 Step::Go(frame) => {
                     behind = true;
-                    if let Some(frame) = frame {
-                        self.send(frame).await?;
-                    }
+                    frame.into_iter().for_each(|frame| self.out.push(frame));
                 }
-                Step::Replaced(epoch, head) => ended.extend(party.into_iter().map(|index| {
+                Step::Replaced(epoch, head) => ended.extend(party.iter().map(|index| {
                     let (fault, floor) = (CursorFault::EpochChanged, Revision::ZERO);
-                    (index, Error::Cursor { fault, epoch, head, floor })
+                    (*index, Error::Cursor { fault, epoch, head, floor })
                 })),
             }
         }
-        Ok(behind)
+        behind
     }
 
-    /// Takes a frame into the queue, and waits if that is full.
-    async fn send(&mut self, frame: Encoded) -> Result<(), Status> {
-        if self.out.push(frame) { self.flush().await } else { Ok(()) }
-    }
-
-    /// Hands over all frames, however long the reader takes for those before.
-    async fn flush(&mut self) -> Result<(), Status> {
-        tokio::select! {
-            biased;
-            () = self.stop.cancelled() => Err(status::stopping()),
-            () = &mut self.expires => Err(unauthenticated(RefusalClass::Expired)),
-            // Cancel safe: what is not handed over stays.
-            there = self.out.flush() => {
-                if there { Ok(()) } else { Err(Status::cancelled("the reader has gone")) }
-            }
-        }
-    }
-
-    async fn send_progress(&mut self) -> Result<(), Status> {
+    fn send_progress(&mut self) {
         let left = self.principal.expires_at.saturating_sub(self.clock.unix_seconds());
         let frame = proto::ProgressFrame {
             server_time: Some(to_proto::timestamp(self.clock.now())),
@@ -249,128 +340,15 @@ impl Session {
             token_expires_in: Some(prost_types::Duration { seconds: left.max(0), nanos: 0 }),
             subscriptions: self.subscriptions.iter_mut().map(Subscription::progress).collect(),
         };
-        self.send(encode(Response::Progress(frame))).await
+        self.send(Response::Progress(frame));
     }
 
-    async fn hear(&mut self, frame: proto::SubscribeRequest) -> Result<(), Status> {
-        match frame.frame {
-            Some(Request::Subscribe(frame)) => self.subscribe(frame).await,
-            Some(Request::Unsubscribe(frame)) => self.unsubscribe(frame).await,
-            None => Err(invalid("frame", "must be one of the frames of this version")),
-        }
-    }
-
-    async fn unsubscribe(&mut self, frame: proto::UnsubscribeFrame) -> Result<(), Status> {
-        let id = frame.subscription_id;
-        let open = self.subscriptions.iter().position(|open| open.id == id);
-        let closed = match open {
-            Some(index) => {
-                drop(self.subscriptions.swap_remove(index));
-                closed(id, &Status::ok("unsubscribed"))
-            }
-            None => {
-                let none = "there is no open subscription of this name";
-                closed(id, &status(Code::NotFound, "SUBSCRIPTION_NOT_FOUND", none, []))
-            }
-        };
-        self.send(closed).await
-    }
-
-    async fn subscribe(&mut self, frame: proto::SubscribeFrame) -> Result<(), Status> {
-        let id = frame.subscription_id.clone();
-        let bytes = id.len();
-        let valid = (1..=limits::SUBSCRIPTION_ID_BYTES_MAX).contains(&bytes)
-            && id.bytes().all(|byte| byte.is_ascii_graphic());
-        if !valid {
-            let rule = "must be 1 to 64 visible ASCII characters";
-            return Err(invalid("subscribe.subscription_id", rule));
-        }
-        if self.subscriptions.iter().any(|open| open.id == id) {
-            let rule = "is the name of an open subscription";
-            return Err(invalid("subscribe.subscription_id", rule));
-        }
-        match self.begin(frame).await {
-            Ok((subscription, subscribed)) => {
-                self.next_view += 1;
-                self.subscriptions.push(subscription);
-                self.send(encode(Response::Subscribed(subscribed))).await
-            }
-            Err(ended) => self.send(ended).await,
-        }
-    }
-
-    /// A new subscription and the frame that says so, or the frame that says
-    /// why not.
-    async fn begin(
-        &self,
-        frame: proto::SubscribeFrame,
-    ) -> Result<(Subscription, proto::SubscribedFrame), Encoded> {
-        let id = frame.subscription_id.clone();
-        let broken = |violations: Vec<Violation>| {
-            let of_frame =
-                |it: Violation| Violation::new(format!("subscribe.{}", it.field), it.description);
-            let violations = violations.into_iter().map(of_frame).collect();
-            closed(id.clone(), &status::invalid(violations))
-        };
-        let failed = |error| ending(id.clone(), error);
-        if self.subscriptions.len() >= limits::STREAM_SUBSCRIPTIONS_MAX {
-            let message = "the stream has as many subscriptions as it may; see GetStatus";
-            let full = status(Code::ResourceExhausted, "TOO_MANY_SUBSCRIPTIONS", message, []);
-            return Err(closed(id, &full));
-        }
-        let space: Space = self.app.space(&self.principal.user, &frame.space).map_err(failed)?;
-        let cursor = from_proto::cursor(frame.cursor.as_ref()).map_err(broken)?;
-        let collections = from_proto::collections(&frame.collections).map_err(broken)?;
-        let device = from_proto::device(&frame.device).map_err(broken)?;
-        let form = from_proto::document_form(frame.document_form).map_err(broken)?;
-        let told = from_proto::conflict_cursor(&frame.conflict_cursor).map_err(broken)?;
-        let waker = Arc::clone(&self.wake);
-        let (watch, at) = self.app.watch(space.clone(), waker).await.map_err(failed)?;
-        if let Err(fault) = cursor.check(at.epoch, at.floor, at.head) {
-            let (epoch, head, floor) = (at.epoch, at.head, at.floor);
-            return Err(failed(Error::Cursor { fault, epoch, head, floor }));
-        }
-        // Another epoch has other conflicts.
-        let told = told.filter(|(epoch, _)| *epoch == at.epoch).map(|(_, place)| place);
-        let subscribed = proto::SubscribedFrame {
-            subscription_id: frame.subscription_id,
-            space: space.name().to_owned(),
-            epoch: at.epoch.to_string(),
-            head: at.head.get(),
-            floor: at.floor.get(),
-        };
-        let view = View {
-            space: space.id,
-            epoch: at.epoch,
-            filter: Filter { collections, not_by: device.filter(|_| !frame.echo) },
-            form,
-            conflicts: frame.conflicts,
-        };
-        let alike = self.subscriptions.iter().find(|it| it.view == view);
-        let view_number = alike.map_or(self.next_view, |it| it.view_number);
-        let subscription = Subscription {
-            id: subscribed.subscription_id.clone(),
-            view,
-            view_number,
-            space,
-            watch,
-            phase: Phase::CatchUp,
-            place: Place {
-                read_to: cursor.revision,
-                told_to: cursor.revision,
-                conflicts: frame
-                    .conflicts
-                    .then(|| told.unwrap_or_else(|| ConflictPlace::from(cursor.revision))),
-            },
-            since: cursor.revision,
-            began: (cursor.revision == Revision::ZERO && told.is_none())
-                .then_some(ConflictPlace { moved_at: at.head, number: at.conflicts }),
-        };
-        Ok((subscription, subscribed))
+    fn send(&mut self, frame: Response) {
+        self.out.push(encode(frame));
     }
 }
 
-fn invalid(field: &str, rule: &str) -> Status {
+fn invalid(field: &str, rule: impl AsRef<str>) -> Status {
     status::invalid(vec![Violation::new(field, rule)])
 }
 

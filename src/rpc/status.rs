@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::app::Error;
 use crate::auth::Grant;
 use crate::chain::Chain;
-use crate::domain::{CursorFault, Epoch, Refusal, Revision, Violation, limits};
+use crate::domain::{CursorFault, Epoch, Refusal, Revision, Right, Violation, limits};
 use crate::store;
 
 /// Stands in every ErrorInfo of this service.
@@ -67,10 +67,10 @@ pub(super) fn invalid(violations: Vec<Violation>) -> Status {
 }
 
 /// A caller whose token does not grant what they ask for.
-pub(super) fn not_granted(grant: Grant) -> Status {
-    let grant = grant.as_str();
+pub(super) fn not_granted(grant: &Grant) -> Status {
+    let grant = grant.to_string();
     let message = format!("the token must have {grant:?} among its `grants`");
-    status(Code::PermissionDenied, "PERMISSION_DENIED", message, [("grant", grant.to_owned())])
+    status(Code::PermissionDenied, "PERMISSION_DENIED", message, [("grant", grant)])
 }
 
 /// A stream or request that the server cannot go on with because it stops.
@@ -93,6 +93,15 @@ impl From<Error> for Status {
                 "SPACE_NOT_FOUND",
                 "the space does not exist; leave `space` empty for your own",
             ),
+            Error::NotGranted(right) => {
+                let right = match right {
+                    Right::Read => "read",
+                    Right::Write => "write",
+                };
+                let message = format!("the token does not grant the right to {right} in the space");
+                let right = right.to_owned();
+                status(Code::PermissionDenied, "PERMISSION_DENIED", message, [("right", right)])
+            }
             Error::RecordNotFound { deleted_at: None } => {
                 not_found("RECORD_NOT_FOUND", "the record does not exist")
             }

@@ -1,18 +1,17 @@
 //! One subscription: where it is in its space, and what it sends next. It walks
-//! catch-up (pages of the store), then live (the hub), and back whenever it has
-//! fallen off the ring. The cursor is all its state.
-
-use tonic::Status;
-use tonic_types::StatusExt;
+//! a snapshot, if it wants one, then catch-up (pages of the store), then live (the
+//! hub), and back whenever it has fallen off the ring. The place is all its state.
 
 use super::encoded::Encoded;
-use super::live::{Place, View, changes_frame};
+use super::frames::encode;
+use super::from_proto::SnapshotToken;
+use super::live::{Place, Range, View, changes_frame};
 use super::page::PageBuilder;
 use super::proto::subscribe_response::Frame as Response;
 use super::{proto, to_proto};
-use crate::app::{App, ConflictPlace, Error, SpaceHead};
-use crate::domain::{Cursor, Revision, Space, limits};
-use crate::hub::Watch;
+use crate::app::{App, ConflictPlace, ConflictsAhead, Error, Following, SnapshotPlace, SpaceHead};
+use crate::domain::{Event, Revision, Space, limits};
+use crate::hub::{Hint, Watch};
 
 /// One subscription of a stream.
 #[derive(Debug)]
@@ -30,59 +29,129 @@ pub(super) struct Subscription {
     /// Where the space was when the client began from nothing: of the conflicts
     /// before, only those that are open concern it.
     pub(super) began: Option<ConflictPlace>,
+    /// The head of the last page: an older one is of no use after it.
+    pub(super) seen: Revision,
+    /// The head to reach before it is said that it has caught up; None once that
+    /// was said.
+    pub(super) goal: Option<Revision>,
+    /// The last event that the client was told of, if it wants to be.
+    pub(super) events: Option<u64>,
 }
 
-/// Where the next changes come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Where what it sends next comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
+    /// The snapshot at the place that it has read to; after this key.
+    Snapshot(Option<Box<SnapshotPlace>>),
     CatchUp,
     Live,
 }
 
-/// What a step of a catch-up comes to.
+/// What a step of the store comes to.
 #[derive(Debug)]
-struct CaughtUp {
+struct Stepped {
     frames: Vec<Encoded>,
+    seen: Revision,
     phase: Phase,
     place: Place,
 }
 
 impl Subscription {
-    /// Goes one page of the store further; the frames to send. An error ends the subscription,
-    /// except that of a store that is away, after which it is where it was.
-    pub(super) async fn catch_up(&mut self, app: &App) -> Result<Vec<Encoded>, Error> {
-        let CaughtUp { frames, phase, place } = self.next_page(app).await?;
-        (self.phase, self.place) = (phase, place);
-        Ok(frames)
+    /// Goes one page of the store further, but not beyond `bound`; the frames to
+    /// send, or None if it has to wait there. An error ends the subscription, except
+    /// that of a store that is away, after which it is where it was.
+    pub(super) async fn read_on(
+        &mut self,
+        app: &App,
+        bound: Option<Revision>,
+    ) -> Result<Option<Vec<Encoded>>, Error> {
+        if bound.is_some_and(|bound| bound <= self.place.read_to) {
+            return Ok(None);
+        }
+        let Stepped { frames, seen, phase, place } = match &self.phase {
+            Phase::Snapshot(after) => self.next_records(app, after.as_deref()).await?,
+            Phase::CatchUp | Phase::Live => self.next_changes(app, bound).await?,
+        };
+        (self.seen, self.phase, self.place) = (seen, phase, place);
+        Ok(Some(frames))
     }
 
-    async fn next_page(&self, app: &App) -> Result<CaughtUp, Error> {
-        let cursor = Cursor { epoch: Some(self.view.epoch), revision: self.place.read_to };
-        let space = self.space.clone();
-        // Small pages: what a reader who stops reading can hold is made of them.
-        let bounds = (limits::PAGE_ENTRIES_MAX, limits::FRAME_DOCUMENT_BYTES_MAX);
-        let page = app.changes(space, cursor, &self.view.filter, false, bounds).await?;
+    fn following(&self) -> Following<'_> {
+        let Hint { head, conflicts } = self.watch.reach();
+        Following {
+            space: &self.space,
+            epoch: self.view.epoch,
+            scope: &self.view.filter.scope,
+            reach: Hint { head: head.max(self.seen), conflicts },
+        }
+    }
+
+    async fn next_records(
+        &self,
+        app: &App,
+        after: Option<&SnapshotPlace>,
+    ) -> Result<Stepped, Error> {
+        let at = self.place.read_to;
+        let page = app.snapshot(self.following(), at, after.cloned()).await?;
+        let mut builder = PageBuilder::default();
+        let mut next = page.next.clone();
+        let mut last = after.cloned();
+        for record in &page.records {
+            if !builder.push(&to_proto::record_entry(record, self.view.form)) {
+                next = last;
+                break;
+            }
+            let (collection, id) = (record.key.collection.clone(), record.key.id.to_string());
+            last = Some(SnapshotPlace { collection, id });
+        }
+        let token =
+            |after: SnapshotPlace| SnapshotToken { epoch: self.view.epoch, at, after }.seal();
+        let frame = proto::SnapshotFrame {
+            records: Vec::new(),
+            subscription_id: self.id.clone(),
+            revision: at.get(),
+            last: next.is_none(),
+            next_token: next.clone().map_or_else(String::new, token),
+        };
+        let phase = match next {
+            Some(next) => Phase::Snapshot(Some(Box::new(next))),
+            None => Phase::CatchUp,
+        };
+        // A part in which nothing lived is not worth a frame.
+        let tells = !builder.is_empty() || frame.last;
+        let frames = if tells { vec![builder.finish_in(8, &frame)] } else { Vec::new() };
+        Ok(Stepped { frames, seen: self.seen, phase, place: self.place })
+    }
+
+    async fn next_changes(&self, app: &App, bound: Option<Revision>) -> Result<Stepped, Error> {
+        let page = app.page(self.following(), self.place.read_to).await?;
         let mut builder = PageBuilder::default();
         let mut up_to = page.up_to;
         let mut before = self.place.read_to;
-        for change in &page.changes {
-            let passes = self.view.filter.passes_coalesced(change, self.since);
-            if passes && !builder.push(&to_proto::change_entry(change, self.view.form)) {
+        for entry in page.entries.iter() {
+            let revision = entry.change.revision;
+            let sight = self.view.filter.sight_coalesced(&entry.change, self.since);
+            let shown = self.view.show(entry, sight);
+            let bounded = bound.is_some_and(|bound| revision > bound);
+            if bounded || shown.is_some_and(|shown| !builder.push(&shown)) {
                 up_to = before;
                 break;
             }
-            before = change.revision;
+            before = revision;
         }
+        up_to = bound.map_or(up_to, |bound| up_to.min(bound));
         let place = Place { read_to: up_to, ..self.place };
-        let mut next = CaughtUp { frames: Vec::new(), phase: Phase::CatchUp, place };
-        if !builder.is_empty() {
+        let seen = page.space.head;
+        let mut next = Stepped { frames: Vec::new(), seen, phase: Phase::CatchUp, place };
+        let partial = up_to < page.space.head;
+        if !builder.is_empty() || (self.place.partial && !partial) {
             let after = std::mem::replace(&mut next.place.told_to, up_to);
-            next.frames.push(changes_frame(vec![self.id.clone()], after, up_to, builder));
+            next.place.partial = partial;
+            let range = Range { after, up_to, partial };
+            next.frames.push(changes_frame(vec![self.id.clone()], range, builder));
         }
         if up_to >= page.space.head && self.tell_conflicts(app, page.space, &mut next).await? {
             next.phase = Phase::Live;
-            next.place.told_to = up_to;
-            next.frames.push(self.caught_up(next.place));
         }
         Ok(next)
     }
@@ -93,7 +162,7 @@ impl Subscription {
         &self,
         app: &App,
         at: SpaceHead,
-        next: &mut CaughtUp,
+        next: &mut Stepped,
     ) -> Result<bool, Error> {
         let Some(place) = self.place.conflicts.filter(|place| place.number != at.conflicts) else {
             return Ok(true);
@@ -101,15 +170,11 @@ impl Subscription {
         let head = ConflictPlace { moved_at: at.head, number: at.conflicts };
         let began = self.began.filter(|began| place < *began);
         let end = began.unwrap_or(head);
-        let page = app.moved_conflicts(
-            self.space.clone(),
-            place,
-            end.number,
-            self.view.filter.collections.clone(),
-            began.is_some(),
-        );
-        let page = page.await?;
-        for (place, conflict) in &page.conflicts {
+        let ahead =
+            ConflictsAhead { after: place, number_max: end.number, open_only: began.is_some() };
+        let page = app.conflicts_ahead(self.following(), ahead).await?;
+        let (conflicts, has_more) = &*page;
+        for (place, conflict) in conflicts {
             let documents = conflict.document_bytes() <= limits::FRAME_DOCUMENT_BYTES_MAX;
             let conflict = to_proto::conflict(conflict, self.view.form, documents);
             let frame = proto::ConflictFrame {
@@ -119,7 +184,7 @@ impl Subscription {
             };
             next.frames.push(encode(Response::Conflict(Box::new(frame))));
         }
-        let last = page.conflicts.last().map(|(place, _)| *place).filter(|_| page.has_more);
+        let last = conflicts.last().map(|(place, _)| *place).filter(|_| *has_more);
         let reached = last.unwrap_or(end);
         next.place.conflicts = Some(reached);
         Ok(reached.number == at.conflicts)
@@ -127,26 +192,52 @@ impl Subscription {
 
     /// Goes on from where others went.
     pub(super) fn go_on(&mut self, phase: Phase, place: Place) {
-        self.place = place;
-        self.phase = phase;
         if phase == Phase::CatchUp {
             self.since = place.read_to;
+            self.goal = Some(self.watch.head());
         }
+        self.place = place;
+        self.phase = phase;
     }
 
-    fn caught_up(&self, place: Place) -> Encoded {
-        let frame = proto::CaughtUpFrame {
-            subscription_id: self.id.clone(),
-            up_to: place.read_to.get(),
-            conflict_cursor: to_proto::conflict_cursor(self.view.epoch, place.conflicts),
+    /// Says that it has caught up, once it has.
+    pub(super) fn caught_up(&mut self) -> Option<Encoded> {
+        let reached = self.phase == Phase::Live && self.place.read_to >= self.goal?;
+        reached.then(|| {
+            self.goal = None;
+            self.place.told_to = self.place.read_to;
+            encode(Response::CaughtUp(proto::CaughtUpFrame {
+                subscription_id: self.id.clone(),
+                up_to: self.place.read_to.get(),
+                conflict_cursor: to_proto::conflict_cursor(self.view.epoch, self.place.conflicts),
+            }))
+        })
+    }
+
+    /// The events since the last ones, if it wants them.
+    pub(super) fn news(&mut self) -> Vec<Encoded> {
+        let Some(seen) = self.events.filter(|seen| self.watch.last_event() > *seen) else {
+            return Vec::new();
         };
-        encode(Response::CaughtUp(frame))
+        let mut news = self.watch.events(seen);
+        self.events = Some(news.last);
+        let mut frame = |event: &Event| {
+            let missed = i64::try_from(std::mem::take(&mut news.missed)).unwrap_or(i64::MAX);
+            encode(Response::Event(to_proto::event(&self.id, event, self.view.form, missed)))
+        };
+        news.events.iter().map(|event| frame(event)).collect()
     }
 
     /// Where it is. Everything up to there has been sent before.
     pub(super) fn progress(&mut self) -> proto::SubscriptionProgress {
-        let up_to = self.place.read_to;
-        self.place.told_to = up_to;
+        // A snapshot that is under way is nowhere yet.
+        let up_to = match self.phase {
+            Phase::Snapshot(_) => Revision::ZERO,
+            Phase::CatchUp | Phase::Live => self.place.read_to,
+        };
+        if up_to > Revision::ZERO {
+            self.place.told_to = up_to;
+        }
         proto::SubscriptionProgress {
             subscription_id: self.id.clone(),
             up_to: up_to.get(),
@@ -154,42 +245,12 @@ impl Subscription {
             conflict_cursor: to_proto::conflict_cursor(self.view.epoch, self.place.conflicts),
         }
     }
-}
 
-/// A frame, encoded.
-pub(super) fn encode(frame: Response) -> Encoded {
-    Encoded::from_message(&proto::SubscribeResponse { frame: Some(frame) })
-}
-
-/// The last frame of a subscription that an error ended.
-pub(super) fn ending(subscription_id: String, error: Error) -> Encoded {
-    match error {
-        Error::Cursor { fault, epoch, head, floor } => {
-            encode(Response::ResyncRequired(proto::ResyncRequiredFrame {
-                subscription_id,
-                reason: to_proto::resync_reason(fault).into(),
-                epoch: epoch.to_string(),
-                head: head.get(),
-                floor: floor.get(),
-            }))
+    /// What the client was told of.
+    pub(super) fn told_to(&self) -> Revision {
+        match self.phase {
+            Phase::Snapshot(_) => Revision::ZERO,
+            Phase::CatchUp | Phase::Live => self.place.told_to,
         }
-        other => closed(subscription_id, &other.into()),
     }
-}
-
-/// The last frame of a subscription that ended for another reason.
-pub(super) fn closed(subscription_id: String, status: &Status) -> Encoded {
-    let details = status.get_error_details();
-    let violations = details.bad_request().into_iter().flat_map(|it| &it.field_violations);
-    let violations = violations.map(|it| proto::FieldViolation {
-        field: it.field.clone(),
-        description: it.description.clone(),
-    });
-    encode(Response::Closed(proto::ClosedFrame {
-        subscription_id,
-        code: status.code().into(),
-        reason: details.error_info().map_or_else(String::new, |info| info.reason.clone()),
-        message: status.message().to_owned(),
-        violations: violations.collect(),
-    }))
 }

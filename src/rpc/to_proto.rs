@@ -4,6 +4,8 @@ mod conflict;
 mod policy;
 mod result;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use prost::Message;
 use prost_types::value::Kind;
@@ -12,8 +14,8 @@ use time::OffsetDateTime;
 
 use super::proto;
 use crate::domain::{
-    Change, ChangeAction, CursorFault, DeviceId, Document, DocumentForm, Epoch, HistoryEntry,
-    Record, RecordKey, Revision, Violation, limits,
+    Change, ChangeAction, CursorFault, Delta, DeviceId, Document, DocumentForm, Epoch, Event,
+    HistoryEntry, Record, RecordKey, Revision, Violation, limits,
 };
 
 use conflict::strategy;
@@ -105,7 +107,17 @@ fn change(change: &Change, form: DocumentForm) -> proto::Change {
         parents: change.parents.iter().map(str::to_owned).collect(),
         history: history(change),
         checksum: checksum(change),
+        batch_end: change.batch_end.get(),
+        delta: None,
+        own: false,
     }
+}
+
+/// A change without its document.
+fn bare(it: &Change) -> proto::Change {
+    // Not to be encoded only to be left out.
+    let bare = Change { document: None, ..it.clone() };
+    proto::Change { checksum: checksum(it), ..change(&bare, DocumentForm::Json) }
 }
 
 fn history(change: &Change) -> Vec<proto::HistoryEntry> {
@@ -125,6 +137,45 @@ fn checksum(change: &Change) -> Bytes {
 /// A change as an entry of `changes`, which is field 1 wherever it stands.
 pub(super) fn change_entry(it: &Change, form: DocumentForm) -> Bytes {
     entry(&change(it, form))
+}
+
+/// The same as its difference from the change before, if that is smaller.
+pub(super) fn delta_entry(before: &Change, it: &Change, form: DocumentForm) -> Option<Bytes> {
+    let Delta { unset, set } = Delta::between(before.document.as_ref()?, it.document.as_ref()?)?;
+    let delta = proto::Delta {
+        base_revision: before.revision.get(),
+        unset: unset.iter().map(ToString::to_string).collect(),
+        set: Some(document(&set, form)),
+    };
+    Some(entry(&proto::Change { delta: Some(delta), ..bare(it) }))
+}
+
+/// The same without its document, for whom it is their own.
+pub(super) fn marked_entry(it: &Change) -> Bytes {
+    entry(&proto::Change { own: true, ..bare(it) })
+}
+
+pub(super) fn event(
+    subscription_id: &str,
+    event: &Event,
+    form: DocumentForm,
+    missed: i64,
+) -> proto::EventFrame {
+    proto::EventFrame {
+        subscription_id: subscription_id.to_owned(),
+        topic: event.topic.clone(),
+        document: event.document.as_ref().map(|it| document(it, form)),
+        author: event.author.as_str().to_owned(),
+        device: device(event.device.as_ref()),
+        publish_time: Some(timestamp(event.published_at)),
+        missed,
+    }
+}
+
+pub(super) fn duration(duration: Duration) -> prost_types::Duration {
+    let seconds = i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
+    let nanos = i32::try_from(duration.subsec_nanos()).unwrap_or(0);
+    prost_types::Duration { seconds, nanos }
 }
 
 /// A record as an entry of `records`, which is field 1 where it stands.
@@ -169,5 +220,10 @@ pub(super) fn limits() -> proto::Limits {
         batch_mutations: wire(limits::BATCH_MUTATIONS_MAX),
         page_entries: wire(limits::PAGE_ENTRIES_MAX),
         stream_subscriptions: wire(limits::STREAM_SUBSCRIPTIONS_MAX),
+        stream_mutates: wire(limits::STREAM_MUTATES_MAX),
+        event_bytes: wire(limits::EVENT_BYTES_MAX),
+        filter_keys: wire(limits::FILTER_RECORDS_MAX),
+        filter_collections: wire(limits::FILTER_COLLECTIONS_MAX),
+        wait: Some(duration(Duration::from_secs(limits::WAIT_SECONDS_MAX))),
     }
 }

@@ -29,17 +29,26 @@ impl SpaceHead {
     }
 }
 
+/// Where a device is in a space.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeviceStanding {
+    pub sequence: Sequence,
+    /// What it says that it has stored.
+    pub acknowledged: Revision,
+}
+
 impl Store {
-    /// Where the space is, and the device's last sequence there. A space is
+    /// Where the space is, and where the device is in it. A space is
     /// born when it is first asked for, so that its epoch can be told.
     pub async fn status(
         &self,
         space: &Space,
         device: Option<&DeviceId>,
-    ) -> Result<(SpaceHead, Sequence), Error> {
-        const SELECT: &str = "select s.epoch, s.head, s.floor, s.conflicts, d.sequence
+    ) -> Result<(SpaceHead, DeviceStanding), Error> {
+        const SELECT: &str = "select s.epoch, s.head, s.floor, s.conflicts, d.sequence, a.revision
              from spaces s
              left join devices d on d.space_id = s.id and d.device = $2
+             left join acknowledgements a on a.space_id = s.id and a.device = $2
              where s.id = $1";
         let device = device.map(DeviceId::as_str);
         let select = || self.read(sqlx::query(SELECT).bind(space.id.0).bind(device));
@@ -49,8 +58,13 @@ impl Store {
             found = select().await?;
         }
         let row = found.first().ok_or_else(|| Error::Corrupt("a space that vanished".into()))?;
-        let sequence: Option<i64> = row.try_get(4)?;
-        Ok((SpaceHead::from_row(row, 0)?, sequence.and_then(Sequence::new).unwrap_or_default()))
+        let sequence = row.try_get::<Option<i64>, _>(4)?.and_then(Sequence::new);
+        let acknowledged = row.try_get::<Option<i64>, _>(5)?.and_then(Revision::new);
+        let device = DeviceStanding {
+            sequence: sequence.unwrap_or_default(),
+            acknowledged: acknowledged.unwrap_or_default(),
+        };
+        Ok((SpaceHead::from_row(row, 0)?, device))
     }
 
     async fn create_space(&self, space: &Space) -> Result<(), Error> {

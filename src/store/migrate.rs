@@ -7,11 +7,12 @@ use sqlx::{Connection, SqlSafeStr};
 use super::{Error, Store};
 
 /// All migrations, oldest first. A landed one is never edited.
-const MIGRATIONS: [(i64, &str, &str); 4] = [
+const MIGRATIONS: [(i64, &str, &str); 5] = [
     (1, "foundation", include_str!("../../migrations/0001_foundation.sql")),
     (2, "conflicts", include_str!("../../migrations/0002_conflicts.sql")),
     (3, "policies", include_str!("../../migrations/0003_policies.sql")),
     (4, "conflict_lists", include_str!("../../migrations/0004_conflict_lists.sql")),
+    (5, "streams", include_str!("../../migrations/0005_streams.sql")),
 ];
 
 impl Store {

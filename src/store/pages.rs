@@ -8,9 +8,10 @@ use sqlx::Row;
 use sqlx::postgres::PgRow;
 
 use super::row::{self, CHANGE_COLUMNS, change_columns};
+use super::scope::{ScopeColumns, in_scope};
 use super::{Error, SpaceHead, Store};
 use crate::domain::{
-    Change, CollectionName, Record, RecordId, RecordKey, Revision, SpaceId, limits,
+    Change, CollectionName, Record, RecordId, RecordKey, Revision, Scope, SpaceId, limits,
 };
 
 /// What to read of a space's changes.
@@ -19,8 +20,7 @@ pub struct ChangesQuery<'q> {
     pub space: SpaceId,
     /// Exclusive.
     pub after: Revision,
-    /// Only these; empty = all.
-    pub collections: &'q [CollectionName],
+    pub scope: &'q Scope,
     /// Every step, or each record's last change only.
     pub every_step: bool,
     pub entries_max: usize,
@@ -46,18 +46,22 @@ pub struct RecordsPage {
 }
 
 /// The first column of a page's change.
-const FIRST: usize = 4;
+pub(super) const FIRST: usize = 4;
+
+/// Revisions that one page of a part of a space looks through: what nobody has
+/// written to must not be searched for longer than a statement may take.
+const SCOPED_REVISIONS_MAX: i64 = 50_000;
 
 /// A page: the changes at the revisions that `$rows` gives in the order of an
 /// index, together with their bytes, cut where these reach $5; always at least
 /// one. The cut is made on narrow rows, before any document is read. The page
 /// itself is put in order afterwards: here sorting would cost more.
 macro_rules! page {
-    ($open_conflicts:literal, $order:literal, $rows:literal) => {
+    ($more:literal, $order:literal, $rows:expr) => {
         concat!(
             "select s.epoch, s.head, s.floor, s.conflicts, ",
             change_columns!("c"),
-            $open_conflicts,
+            $more,
             " from spaces s
               left join lateral (
                   select * from (
@@ -74,24 +78,46 @@ macro_rules! page {
         )
     };
 }
+pub(super) use page;
 
 /// The log itself.
 const EVERY_STEP: &str = page!(
     "",
     "w.revision",
-    "select c.revision, octet_length(c.document) as bytes from changes c
-     where c.space_id = s.id and c.revision > $2
-       and ($3::text[] is null or c.collection = any($3))
-     order by c.revision limit $4"
+    concat!(
+        "select c.revision, octet_length(c.document) as bytes from changes c
+         where c.space_id = s.id and c.revision > $2 and c.revision <= $7 and ",
+        in_scope!("c", "$3", "$6"),
+        " order by c.revision limit $4"
+    )
 );
 
 /// The changes that made the records what they are now.
 const COALESCED: &str = page!(
     "",
     "w.revision",
-    "select l.revision, l.bytes from latest l
-     where l.space_id = s.id and l.revision > $2
-       and ($3::text[] is null or l.collection = any($3))
+    concat!(
+        "select l.revision, l.bytes from latest l
+         where l.space_id = s.id and l.revision > $2 and l.revision <= $7 and ",
+        in_scope!("l", "$3", "$6"),
+        " order by l.revision limit $4"
+    )
+);
+
+/// The same of some records, which are looked up one by one.
+const COALESCED_RECORDS: &str = page!(
+    "",
+    "w.revision",
+    "select l.revision, l.bytes
+     from unnest($6::text[]) k (joined)
+     cross join lateral (
+         select * from latest l
+         where l.space_id = s.id and (l.collection, l.id)
+             >= (split_part(k.joined, chr(1), 1), split_part(k.joined, chr(1), 2))
+         order by l.collection, l.id limit 1
+     ) l
+     where l.collection || chr(1) || l.id = k.joined
+       and l.revision > $2 and l.revision <= $7 and $3::text[] is null
      order by l.revision limit $4"
 );
 
@@ -119,14 +145,23 @@ const RECORD: &str = concat!(
 impl Store {
     /// A page of changes; None if the space does not exist.
     pub async fn changes(&self, query: ChangesQuery<'_>) -> Result<Option<ChangesPage>, Error> {
-        let collections = (!query.collections.is_empty())
-            .then(|| query.collections.iter().map(CollectionName::as_str).collect::<Vec<_>>());
-        let sql = sqlx::query(if query.every_step { EVERY_STEP } else { COALESCED })
+        let (sql, revisions) = match (query.scope, query.every_step) {
+            (Scope::All, true) => (EVERY_STEP, i64::MAX),
+            (Scope::Collections(_) | Scope::Records(_), true) => (EVERY_STEP, SCOPED_REVISIONS_MAX),
+            (Scope::All, false) => (COALESCED, i64::MAX),
+            (Scope::Collections(_), false) => (COALESCED, SCOPED_REVISIONS_MAX),
+            (Scope::Records(_), false) => (COALESCED_RECORDS, i64::MAX),
+        };
+        let last = query.after.get().saturating_add(revisions);
+        let scope = ScopeColumns::of(query.scope);
+        let sql = sqlx::query(sql)
             .bind(query.space.0)
             .bind(query.after.get())
-            .bind(collections)
+            .bind(scope.collections)
             .bind(sql_count(query.entries_max))
-            .bind(sql_count(query.bytes_max));
+            .bind(sql_count(query.bytes_max))
+            .bind(scope.keys)
+            .bind(last);
         let rows = self.read(sql).await?;
         let Some(first) = rows.first() else { return Ok(None) };
         let space = SpaceHead::from_row(first, 0)?;
@@ -137,10 +172,28 @@ impl Store {
         let documents = changes.iter().map(|it| document_bytes(it.document.as_ref()));
         let full =
             changes.len() >= query.entries_max || documents.sum::<usize>() >= query.bytes_max;
-        let last = changes.last().map(|change| change.revision).filter(|_| full);
+        let cut = changes.last().map(|change| change.revision).filter(|_| full);
         // A cursor may lie beyond the head; whoever asks checks it.
-        let up_to = last.unwrap_or_else(|| space.head.max(query.after));
+        let looked = space.head.max(query.after).min(Revision::new(last).unwrap_or_default());
+        let up_to = cut.unwrap_or(looked);
         Ok(Some(ChangesPage { space, changes, up_to }))
+    }
+
+    /// The changes at these revisions, as far as they are kept.
+    pub async fn changes_at(
+        &self,
+        space: SpaceId,
+        revisions: &[Revision],
+    ) -> Result<Vec<Arc<Change>>, Error> {
+        const SELECT: &str = concat!(
+            "select ",
+            change_columns!("c"),
+            " from unnest($2::bigint[]) w (revision)
+              join changes c on c.space_id = $1 and c.revision = w.revision"
+        );
+        let revisions: Vec<_> = revisions.iter().map(|revision| revision.get()).collect();
+        let rows = self.read(sqlx::query(SELECT).bind(space.0).bind(revisions)).await?;
+        rows.iter().map(|row| Ok(Arc::new(row::change(row, 0)?))).collect()
     }
 
     /// A page of living records after an id; None if the space does not exist.
@@ -181,22 +234,22 @@ impl Store {
 }
 
 /// The rows that have an entry: a page without any is one row of nulls.
-fn entries(rows: &[PgRow]) -> impl Iterator<Item = &PgRow> {
+pub(super) fn entries(rows: &[PgRow]) -> impl Iterator<Item = &PgRow> {
     rows.iter().filter(|row| !matches!(row.try_get::<Option<i64>, _>(FIRST), Ok(None)))
 }
 
 /// A record from its last change, beginning at column `first`, and the number of
 /// its open conflicts behind.
-fn record(row: &PgRow, first: usize) -> Result<Arc<Record>, Error> {
+pub(super) fn record(row: &PgRow, first: usize) -> Result<Arc<Record>, Error> {
     let change = Arc::new(row::change(row, first)?);
     let open_conflicts = row.try_get(first + CHANGE_COLUMNS)?;
     Ok(Arc::new(Record { change, open_conflicts }))
 }
 
-fn document_bytes(document: Option<&crate::domain::Document>) -> usize {
+pub(super) fn document_bytes(document: Option<&crate::domain::Document>) -> usize {
     document.map_or(0, |document| document.as_str().len())
 }
 
-fn sql_count(count: usize) -> i64 {
+pub(super) fn sql_count(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }

@@ -46,7 +46,9 @@ macro_rules! change_columns {
             $alias,
             ".others, ",
             $alias,
-            ".settlement"
+            ".settlement, ",
+            $alias,
+            ".batch_end"
         )
     };
 }
@@ -88,11 +90,15 @@ pub(super) fn change(row: &PgRow, first: usize) -> Result<Change, Error> {
             None => None,
             Some(text) => Some(Arc::new(settlement_from_sql(text)?)),
         },
+        batch_end: match row.try_get::<Option<i64>, _>(first + 15)? {
+            None => Revision::ZERO,
+            Some(_) => revision(row, first + 15)?,
+        },
     })
 }
 
 /// How many columns a change has.
-pub(super) const CHANGE_COLUMNS: usize = 15;
+pub(super) const CHANGE_COLUMNS: usize = 16;
 
 /// The columns collection and id, beginning at `first`.
 pub(super) fn key(row: &PgRow, first: usize) -> Result<RecordKey, Error> {

@@ -224,7 +224,8 @@ async fn write(
         .bind(columns.parents)
         .bind(columns.others)
         .bind(columns.settlement)
-        .bind(written().map(|it| it.conflicts).collect::<Vec<_>>());
+        .bind(written().map(|it| it.conflicts).collect::<Vec<_>>())
+        .bind(columns.batch_end);
     let query = if plain && peaceful { query } else { bind_conflicts(query, decided)? };
     let query = if plain {
         query
@@ -297,6 +298,7 @@ struct Columns<'d> {
     parents: Vec<Option<&'d str>>,
     others: Vec<Option<String>>,
     settlement: Vec<Option<String>>,
+    batch_end: Vec<Option<i64>>,
 }
 
 impl<'d> Columns<'d> {
@@ -333,6 +335,8 @@ impl<'d> Columns<'d> {
                 columns.others.push(row::others_to_sql(&change.others));
                 let settlement = change.settlement.as_deref();
                 columns.settlement.push(settlement.and_then(row::settlement_to_sql));
+                let batch_end = Some(change.batch_end.get()).filter(|end| *end > 0);
+                columns.batch_end.push(batch_end);
             }
         }
         columns

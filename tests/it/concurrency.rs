@@ -134,8 +134,8 @@ async fn of_different_contents_under_one_id_one_wins_and_the_others_are_told() {
 fn views() -> Vec<View> {
     vec![
         View::default(),
-        View { collections: vec!["task".into()], not_by: None },
-        View { collections: Vec::new(), not_by: Some("w-5".into()) },
+        View { collections: vec!["task".into()], ..View::default() },
+        View { not_by: Some("w-5".into()), ..View::default() },
     ]
 }
 

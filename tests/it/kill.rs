@@ -165,7 +165,7 @@ async fn what_was_acknowledged_survives_a_killed_postgres() {
     let server = TestServer::start_on(store, Clock::system(), |_config| {}).await;
     let client = server.client("alice").await;
     let mut followers = Vec::new();
-    for view in [View::default(), View { collections: vec!["task".into()], not_by: None }] {
+    for view in [View::default(), View { collections: vec!["task".into()], ..View::default() }] {
         let mut seen = Seen::new(view);
         let stream = seen.open_live(&client).await.unwrap();
         followers.push((seen, stream));

@@ -41,7 +41,7 @@ async fn what_an_older_server_wrote_has_versions_and_a_history() {
         .await
         .unwrap();
     old.execute(WRITTEN).await.unwrap();
-    assert_eq!(database.store().await.migrate().await.unwrap(), 3);
+    assert_eq!(database.store().await.migrate().await.unwrap(), 4);
 
     let server = TestServer::start(&database).await;
     let alice = server.client("alice").await;

@@ -96,6 +96,7 @@ fn views(random: &mut Random) -> View {
     View {
         collections: collections[usize::try_from(random.below(3)).unwrap()].clone(),
         not_by: not_by[usize::try_from(random.below(3)).unwrap()].clone(),
+        snapshot: random.below(2) == 1,
     }
 }
 
@@ -298,8 +299,8 @@ fn the_checker_knows_wrong_streams() {
         assert_eq!(verdict.is_empty(), expected.is_empty(), "{frames:?}: {verdict}");
     }
     // What did not pass the filter must not come; what passed must.
-    let not_own = View { collections: Vec::new(), not_by: Some("d5".into()) };
-    let others = View { collections: vec!["note".into()], not_by: None };
+    let not_own = View { not_by: Some("d5".into()), ..View::default() };
+    let others = View { collections: vec!["note".into()], ..View::default() };
     let frames = || vec![range(0, 5, &[3, 4, 5])];
     assert_eq!(verdict(&log, &others, frames()), "5 was filtered out");
     // An own change must come exactly if it replaced another's that did not.

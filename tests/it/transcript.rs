@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 
 use syncline::rpc::proto::subscribe_response::Frame;
 use syncline::rpc::proto::{
-    Change, ChangeAction, Cursor, DocumentForm, MutateRequest, Mutation, ResyncReason,
-    SubscribeFrame,
+    Change, ChangeAction, Cursor, DocumentForm, EchoMode, Failure, GoingAwayReason, MutateRequest,
+    Mutation, Record, ResyncReason, SubscribeFrame,
 };
 
 use crate::support::{Client, Database, Stream, TestServer, describe, put, text};
@@ -92,6 +92,35 @@ fn show(frame: Frame) -> String {
         }
         Frame::CaughtUp(it) => format!("caught_up {} at {}", it.subscription_id, it.up_to),
         Frame::Progress(_) => panic!("left out"),
+        Frame::Snapshot(it) => {
+            let records: String =
+                it.records.iter().map(|record| format!("\n    {}", record_line(record))).collect();
+            let end = if it.last { ", the last" } else { "" };
+            format!("snapshot {} at {}{end}{records}", it.subscription_id, it.revision)
+        }
+        Frame::Mutated(it) => {
+            let results: String = it
+                .results
+                .iter()
+                .map(|result| format!("\n    {}", crate::support::show(result)))
+                .collect();
+            match it.failure {
+                None => format!("mutated {}{results}", it.request_id),
+                Some(failure) => format!("mutated {} {}", it.request_id, why(&failure)),
+            }
+        }
+        Frame::Event(it) => {
+            let document = it.document.as_ref().map_or_else(|| "-".into(), text);
+            format!(
+                "event {} {} {document} by {} of {}, {} missed",
+                it.subscription_id, it.topic, it.device, it.author, it.missed
+            )
+        }
+        Frame::RemovedFromView(it) => format!("removed_from_view {}", it.subscription_id),
+        Frame::GoingAway(it) => {
+            let reason = GoingAwayReason::try_from(it.reason).unwrap().as_str_name();
+            format!("going_away {reason} retry after {:?}", it.retry_after.unwrap())
+        }
         Frame::Conflict(it) => {
             let conflict = it.conflict.unwrap();
             let state = conflict.state().as_str_name();
@@ -116,6 +145,19 @@ fn show(frame: Frame) -> String {
             )
         }
     }
+}
+
+fn record_line(record: &Record) -> String {
+    let key = record.key.as_ref().unwrap();
+    let document = record.document.as_ref().map_or_else(|| "-".into(), text);
+    format!("{} {}/{} {document}", record.revision, key.collection, key.id)
+}
+
+fn why(failure: &Failure) -> String {
+    let violations = failure.violations.iter();
+    let violations: String =
+        violations.map(|it| format!("\n    {}: {}", it.field, it.description)).collect();
+    format!("code {} reason {:?}: {}{violations}", failure.code, failure.reason, failure.message)
 }
 
 fn line(change: &Change) -> String {
@@ -166,7 +208,13 @@ async fn follow_live(session: &mut Session) {
     let cursor = Some(Cursor { epoch: session.epoch.clone(), revision: 1 });
     let collections = vec!["note".to_owned()];
     let device = "phone".to_owned();
-    let notes = SubscribeFrame { cursor, collections, device, echo: true, ..named("notes") };
+    let notes = SubscribeFrame {
+        cursor,
+        collections,
+        device,
+        echo: EchoMode::All.into(),
+        ..named("notes")
+    };
     session.subscribe("notes after 1, as phone, with echo", notes).await;
     session.expect(3).await;
     session.write("phone", of("note", put("m8", "2", r#"{"n":8}"#))).await;

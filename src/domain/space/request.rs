@@ -124,6 +124,7 @@ impl SpaceState {
         now: OffsetDateTime,
     ) -> Vec<(Outcome, bool)> {
         let before = self.mark();
+        self.batch_end = batch_end(self.head, request.mutations.len());
         let mut undo = Vec::new();
         let mut outcomes = Vec::new();
         for mutation in &request.mutations {
@@ -142,6 +143,7 @@ impl SpaceState {
                 break;
             }
         }
+        self.batch_end = Revision::ZERO;
         for (mutation, outcome) in request.mutations.iter().zip(&outcomes) {
             self.keep(request, mutation, outcome);
         }
@@ -163,6 +165,7 @@ impl SpaceState {
         self.head = mark.head;
         self.conflict_number = mark.conflict_number;
         self.changes.truncate(mark.changes);
+        self.before.truncate(mark.changes);
         self.conflicts.truncate(mark.conflicts);
         self.closed.truncate(mark.closed);
     }
@@ -191,6 +194,13 @@ struct Mark {
     changes: usize,
     conflicts: usize,
     closed: usize,
+}
+
+/// The last revision of an atomic batch: each of its mutations is one change, if it takes effect.
+/// None of a batch of one is told.
+fn batch_end(head: Revision, mutations: usize) -> Revision {
+    let last = i64::try_from(mutations).ok().filter(|count| *count > 1);
+    last.and_then(|count| Revision::new(head.get() + count)).unwrap_or_default()
 }
 
 /// The outcomes of an atomic batch whose last attempt did not take effect.

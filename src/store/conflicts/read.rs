@@ -8,8 +8,9 @@ use time::OffsetDateTime;
 use super::{Row, device_from_sql, revision, state_to_sql, version};
 use crate::domain::{
     CollectionName, Conflict, ConflictState, DeviceId, HistoryEntry, MutationId, OpenConflict,
-    RecordId, RecordKey, Revision, SpaceId, UserId, limits,
+    RecordId, RecordKey, Revision, Scope, SpaceId, UserId, limits,
 };
+use crate::store::scope::{ScopeColumns, in_scope};
 use crate::store::{Error, Store, row};
 
 /// Where a conflict stands in its space: the head when it was last opened or
@@ -43,7 +44,7 @@ pub struct ConflictsPage<P> {
 /// A page of the conflicts that `$rows` gives in the order of an index, cut where
 /// their documents reach $2 bytes; always at least one.
 macro_rules! page {
-    ($order:literal, $rows:literal) => {
+    ($order:literal, $rows:expr) => {
         concat!(
             "select c.found, c.moved_at, c.number, row_to_json(c) from (
                  select w.*, sum(w.bytes) over (order by ",
@@ -92,15 +93,19 @@ const LATEST_OF_RECORD: &str = page!(
 /// What was opened or closed after a place, up to a number.
 const MOVED: &str = page!(
     "moved_at, number",
-    "(k.moved_at, k.number) > ($4, $5) and k.number <= $6
-     and ($7::text[] is null or k.collection = any($7))"
+    concat!(
+        "(k.moved_at, k.number) > ($4, $5) and k.number <= $6 and ",
+        in_scope!("k", "$7", "$8")
+    )
 );
 
 /// The same of what is still open, which has not moved since it was found.
 const MOVED_OPEN: &str = page!(
     "found",
-    "k.state = 1 and k.found > $5 and k.moved_at >= $4 and k.found <= $6
-     and ($7::text[] is null or k.collection = any($7))"
+    concat!(
+        "k.state = 1 and k.found > $5 and k.moved_at >= $4 and k.found <= $6 and ",
+        in_scope!("k", "$7", "$8")
+    )
 );
 
 /// What to read of the conflicts that were opened or closed.
@@ -111,8 +116,7 @@ pub struct MovedQuery<'q> {
     pub after: ConflictPlace,
     /// Inclusive; what moved later has a higher one.
     pub number_max: i64,
-    /// Only these; empty = all.
-    pub collections: &'q [CollectionName],
+    pub scope: &'q Scope,
     /// Only what is open still.
     pub open_only: bool,
 }
@@ -149,8 +153,7 @@ impl Store {
         &self,
         query: MovedQuery<'_>,
     ) -> Result<ConflictsPage<ConflictPlace>, Error> {
-        let collections = (!query.collections.is_empty())
-            .then(|| query.collections.iter().map(CollectionName::as_str).collect::<Vec<_>>());
+        let scope = ScopeColumns::of(query.scope);
         let sql = sqlx::query(if query.open_only { MOVED_OPEN } else { MOVED })
             .bind(query.space.0)
             .bind(page_bytes())
@@ -158,7 +161,8 @@ impl Store {
             .bind(query.after.moved_at.get())
             .bind(query.after.number)
             .bind(query.number_max)
-            .bind(collections);
+            .bind(scope.collections)
+            .bind(scope.keys);
         let place = |row: &PgRow| {
             Ok(ConflictPlace { moved_at: revision(row.try_get(1)?)?, number: row.try_get(2)? })
         };

@@ -34,11 +34,12 @@ macro_rules! write_changes {
              ), logged as (
                  insert into changes (space_id, revision, collection, id, action, document,
                      previous_revision, author, device, mutation_id, fingerprint, micros,
-                     sequence, parents, others, settlement, committed_at)
+                     sequence, parents, others, settlement, batch_end, committed_at)
                  select *, $17::timestamptz
                  from unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::smallint[],
                      $6::text[], $7::bigint[], $8::text[], $9::text[], $10::text[], $11::bytea[],
-                     $22::bigint[], $23::bigint[], $24::text[], $25::text[], $26::text[])
+                     $22::bigint[], $23::bigint[], $24::text[], $25::text[], $26::text[],
+                     $28::bigint[])
              ), inserted as (
                  insert into latest (space_id, collection, id, revision, open_conflicts,
                      deleted, bytes)
@@ -80,15 +81,15 @@ pub(super) const WRITE_CHANGES: &str = write_changes!("", updated!());
 macro_rules! conflicts {
     () => {
         ", found as (
-         insert into conflicts select * from json_populate_recordset(null::conflicts, $28::text::json)
+         insert into conflicts select * from json_populate_recordset(null::conflicts, $29::text::json)
      ), closed as (
          update conflicts k set number = c.number, moved_at = c.moved_at, state = c.state,
              closing = c.closing, expires_at = c.expires_at
-         from json_populate_recordset(null::conflicts, $29::text::json) c
+         from json_populate_recordset(null::conflicts, $30::text::json) c
          where k.space_id = c.space_id and k.mutation_id = c.mutation_id
      ), touched as (
          update latest l set open_conflicts = t.open_conflicts
-         from unnest($30::uuid[], $31::text[], $32::text[], $33::integer[])
+         from unnest($31::uuid[], $32::text[], $33::text[], $34::integer[])
              t (space_id, collection, id, open_conflicts)
          where l.space_id = t.space_id and l.collection = t.collection and l.id = t.id
      )"
@@ -110,11 +111,11 @@ pub(super) const WRITE_ALL: &str = write_changes!(
     ", answered as (
          insert into answers (space_id, mutation_id, fingerprint, outcome, record_revision,
              rejection, answered_at)
-         select *, $17 from unnest($34::uuid[], $35::text[], $36::bytea[], $37::smallint[],
-             $38::bigint[], $39::jsonb[])
+         select *, $17 from unnest($35::uuid[], $36::text[], $37::bytea[], $38::smallint[],
+             $39::bigint[], $40::jsonb[])
      ), sequenced as (
          insert into devices (space_id, device, sequence, updated_at)
-         select *, $17 from unnest($40::uuid[], $41::text[], $42::bigint[])
+         select *, $17 from unnest($41::uuid[], $42::text[], $43::bigint[])
          on conflict (space_id, device) do update
          set sequence = greatest(devices.sequence, excluded.sequence),
              updated_at = excluded.updated_at

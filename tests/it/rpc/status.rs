@@ -40,6 +40,11 @@ async fn the_limits_are_told_and_kept() {
         batch_mutations: 1_000,
         page_entries: 1_000,
         stream_subscriptions: 1_000,
+        stream_mutates: 32,
+        event_bytes: 4 << 10,
+        filter_keys: 1_000,
+        filter_collections: 100,
+        wait: Some(prost_types::Duration { seconds: 15, nanos: 0 }),
     };
     assert_eq!(limits, expected);
     let size = |limit: i32| usize::try_from(limit).unwrap();

@@ -85,8 +85,8 @@ async fn what_is_followed_alike_comes_once() {
     send(&alice, "", put("m1", "1", "{}")).await.unwrap();
     let stream = Stream::open(&alice).await.unwrap();
     let mut many = Many { stream, seen: BTreeMap::new(), shared: 0 };
-    let tasks = View { collections: vec!["task".into()], not_by: None };
-    let not_phone = View { collections: Vec::new(), not_by: Some("phone".into()) };
+    let tasks = View { collections: vec!["task".into()], ..View::default() };
+    let not_phone = View { not_by: Some("phone".into()), ..View::default() };
     for (id, view, form) in [
         ("all-1", View::default(), DocumentForm::Json),
         ("tasks", tasks, DocumentForm::Json),
@@ -124,9 +124,9 @@ async fn many_that_come_and_go_each_miss_nothing() {
     let mut random = Random(seed());
     let views = [
         View::default(),
-        View { collections: vec!["task".into()], not_by: None },
-        View { collections: Vec::new(), not_by: Some("phone".into()) },
-        View { collections: vec!["note".into()], not_by: Some("phone".into()) },
+        View { collections: vec!["task".into()], ..View::default() },
+        View { not_by: Some("phone".into()), ..View::default() },
+        View { collections: vec!["note".into()], not_by: Some("phone".into()), snapshot: false },
     ];
     let stream = Stream::open(&alice).await.unwrap();
     let mut many = Many { stream, seen: BTreeMap::new(), shared: 0 };

@@ -6,12 +6,12 @@ use std::collections::{BTreeMap, HashSet};
 
 use syncline::rpc::proto::subscribe_response::Frame;
 use syncline::rpc::proto::{
-    Change, Cursor, Document, DocumentForm, SubscribeFrame, document::Form,
+    Change, Cursor, Document, DocumentForm, SnapshotFrame, Start, SubscribeFrame, document::Form,
 };
 use tonic::Status;
 
 use super::history::{Line, Log};
-use super::{Client, Stream};
+use super::{Client, Stream, text};
 
 /// What a subscriber asked for.
 #[derive(Clone, Debug, Default)]
@@ -19,12 +19,17 @@ pub struct View {
     /// Empty = all.
     pub collections: Vec<String>,
     pub not_by: Option<String>,
+    /// Begins with a snapshot.
+    pub snapshot: bool,
 }
 
 impl View {
+    fn has(&self, collection: &String) -> bool {
+        self.collections.is_empty() || self.collections.contains(collection)
+    }
+
     pub fn passes(&self, line: &Line) -> bool {
-        let wanted = self.collections.is_empty() || self.collections.contains(&line.collection);
-        wanted && (self.not_by.is_none() || self.not_by != line.device)
+        self.has(&line.collection) && (self.not_by.is_none() || self.not_by != line.device)
     }
 }
 
@@ -36,6 +41,14 @@ pub struct Seen {
     pub cursor: i64,
     pub changes: BTreeMap<i64, Change>,
     pub caught_up: u64,
+    /// What a snapshot showed, and its revision.
+    pub snapshot: BTreeMap<(String, String), (i64, Option<String>)>,
+    pub snapshot_at: Option<i64>,
+    pub snapshot_token: String,
+    /// Where its changes begin.
+    pub began: i64,
+    /// The last range ended inside something.
+    pub partial: bool,
     /// How often it began a stream.
     pub streams: u64,
 }
@@ -48,10 +61,15 @@ impl Seen {
     /// Opens a stream and subscribes from where it is.
     pub async fn open(&mut self, client: &Client) -> Result<Stream, Status> {
         let stream = Stream::open(client).await?;
+        let snapshot = self.view.snapshot && self.cursor == 0;
+        let start = if snapshot { Start::Snapshot } else { Start::Unspecified };
+        let token = if snapshot { self.snapshot_token.clone() } else { String::new() };
         let cursor = Cursor { epoch: self.epoch.clone(), revision: self.cursor };
         let frame = SubscribeFrame {
             subscription_id: "s".into(),
             cursor: (self.cursor > 0).then_some(cursor),
+            start: start.into(),
+            snapshot_token: token,
             collections: self.view.collections.clone(),
             device: self.view.not_by.clone().unwrap_or_default(),
             document_form: DocumentForm::Json.into(),
@@ -108,9 +126,13 @@ impl Seen {
                     return Err("an empty range".into());
                 }
                 self.cursor = frame.up_to;
+                self.partial = frame.partial;
             }
             Frame::CaughtUp(frame) => {
                 self.caught_up += 1;
+                if self.partial {
+                    return Err(format!("caught up at {} inside something", frame.up_to));
+                }
                 self.advance(frame.up_to)?;
             }
             Frame::Progress(frame) => {
@@ -118,10 +140,43 @@ impl Seen {
                     self.advance(at.up_to)?;
                 }
             }
-            Frame::Conflict(_) => {}
-            other @ (Frame::Closed(_) | Frame::ResyncRequired(_)) => {
+            Frame::Conflict(_) | Frame::Mutated(_) | Frame::Event(_) => {}
+            Frame::Snapshot(frame) => self.take_snapshot(frame)?,
+            other @ (Frame::Closed(_)
+            | Frame::ResyncRequired(_)
+            | Frame::RemovedFromView(_)
+            | Frame::GoingAway(_)) => {
                 return Err(format!("ended: {other:?}"));
             }
+        }
+        Ok(())
+    }
+
+    /// The records of a snapshot come in the order of their keys, all of one revision.
+    fn take_snapshot(&mut self, frame: SnapshotFrame) -> Result<(), String> {
+        let at = *self.snapshot_at.get_or_insert(frame.revision);
+        if at != frame.revision {
+            return Err(format!("a snapshot of {at} and of {}", frame.revision));
+        }
+        for record in frame.records {
+            let key = record.key.clone().unwrap_or_default();
+            let key = (key.collection, key.id);
+            if self.snapshot.keys().next_back().is_some_and(|last| *last >= key) {
+                return Err(format!("{key:?} is out of order"));
+            }
+            if record.revision > at || record.deleted {
+                return Err(format!("{key:?} was not so at {at}"));
+            }
+            let document = record.document.as_ref().map(text);
+            self.snapshot.insert(key, (record.revision, document));
+        }
+        if frame.last != frame.next_token.is_empty() {
+            return Err("the last frame has no token, and all others have one".into());
+        }
+        self.snapshot_token = frame.next_token;
+        if frame.last {
+            self.began = at;
+            self.cursor = at;
         }
         Ok(())
     }
@@ -137,7 +192,9 @@ impl Seen {
     /// The records as this subscriber knows them: revision and document of each.
     pub fn state(&self) -> BTreeMap<(String, String), (i64, Option<String>)> {
         let lines = self.changes.values().filter_map(line);
-        lines.map(|it| ((it.collection, it.id), (it.revision, it.document))).collect()
+        let mut state = self.snapshot.clone();
+        state.extend(lines.map(|it| ((it.collection, it.id), (it.revision, it.document))));
+        state
     }
 
     /// Holds it against the log: what came is the log's, and what did not come
@@ -154,7 +211,10 @@ impl Seen {
 
     fn compare(&self, log: &Log, every_step: bool) -> Result<(), String> {
         let mut replaced = HashSet::new();
-        let covered = log.lines.iter().filter(|line| line.revision <= self.cursor);
+        self.check_snapshot(log)?;
+        let since = self.began;
+        let covered =
+            log.lines.iter().filter(|it| it.revision <= self.cursor && it.revision > since);
         if self.cursor > log.head {
             return Err(format!("at {}, the head is {}", self.cursor, log.head));
         }
@@ -185,6 +245,23 @@ impl Seen {
 }
 
 impl Seen {
+    /// The snapshot is the log, folded up to its revision.
+    fn check_snapshot(&self, log: &Log) -> Result<(), String> {
+        let mut state = BTreeMap::new();
+        for line in log.lines.iter().filter(|line| line.revision <= self.began) {
+            let key = (line.collection.clone(), line.id.clone());
+            state.insert(key, (line.revision, line.document.clone()));
+        }
+        let wanted = |collection: &String| self.view.has(collection);
+        state.retain(|(collection, _), (_, document)| document.is_some() && wanted(collection));
+        let complete = self.began == 0 || self.snapshot == state;
+        complete.then_some(()).ok_or_else(|| {
+            let differs = state.iter().find(|(key, it)| self.snapshot.get(*key) != Some(it));
+            let extra = self.snapshot.keys().find(|key| !state.contains_key(*key));
+            format!("the snapshot at {} is wrong: {differs:?} {extra:?}", self.began)
+        })
+    }
+
     /// Whether a change that the view leaves out replaced one that it wants.
     fn stands_for_another(&self, log: &Log, own: &Line) -> bool {
         let earlier = log.lines.iter().filter(|it| it.revision < own.revision);

@@ -111,8 +111,8 @@ impl Follower {
                     self.cursor = at.up_to;
                 }
             }
-            Frame::Conflict(_) => {}
-            other @ (Frame::Closed(_) | Frame::ResyncRequired(_)) => panic!("ended: {other:?}"),
+            Frame::Conflict(_) | Frame::Mutated(_) | Frame::Event(_) => {}
+            other => panic!("ended: {other:?}"),
         }
     }
 

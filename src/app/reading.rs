@@ -1,0 +1,152 @@
+//! Reading: records, pages of changes, conflicts. Each is one statement on a task of
+//! its own.
+
+use std::sync::Arc;
+
+use super::{App, Error};
+use crate::domain::{
+    Answer, CollectionName, Conflict, Cursor, DeviceId, Fingerprint, MutationId, MutationResult,
+    Record, RecordId, RecordKey, Refusal, Scope, Space,
+};
+use crate::store::{
+    ChangesPage, ChangesQuery, ConflictQuery, ConflictsPage, DeviceStanding, RecordsPage, SpaceHead,
+};
+
+/// Which changes to read.
+#[derive(Clone, Debug)]
+pub struct Reading {
+    pub space: Space,
+    pub cursor: Cursor,
+    pub scope: Scope,
+    /// Every step, or each record's last change only.
+    pub every_step: bool,
+    pub entries_max: usize,
+    /// Of documents.
+    pub bytes_max: usize,
+}
+
+/// Whether a cursor can be resumed where the space is.
+pub(super) fn check(cursor: Cursor, at: SpaceHead) -> Result<(), Error> {
+    let SpaceHead { epoch, head, floor, conflicts: _ } = at;
+    cursor.check(epoch, floor, head).map_err(|fault| Error::Cursor { fault, epoch, head, floor })
+}
+
+impl App {
+    /// One living record.
+    pub async fn record(&self, space: Space, key: RecordKey) -> Result<Arc<Record>, Error> {
+        let store = self.store.clone();
+        let found = self.detached(async move { store.record(space.id, &key).await }).await?;
+        match found {
+            Some(record) if record.lives() => Ok(record),
+            Some(tombstone) => Err(Error::RecordNotFound { deleted_at: Some(tombstone.revision) }),
+            None => Err(Error::RecordNotFound { deleted_at: None }),
+        }
+    }
+
+    /// A page of a collection's living records.
+    pub async fn records(
+        &self,
+        space: Space,
+        collection: CollectionName,
+        after: Option<RecordId>,
+        entries_max: usize,
+    ) -> Result<RecordsPage, Error> {
+        let store = self.store.clone();
+        self.detached(async move {
+            loop {
+                let page = store.records(space.id, &collection, after.as_ref(), entries_max);
+                if let Some(page) = page.await? {
+                    return Ok(page);
+                }
+                store.status(&space, None).await?;
+            }
+        })
+        .await
+    }
+
+    /// A page of the changes after a cursor, or why it cannot be resumed.
+    pub async fn changes(&self, reading: Reading) -> Result<ChangesPage, Error> {
+        let store = self.store.clone();
+        let Reading { space, cursor, scope, every_step, entries_max, bytes_max } = reading;
+        let page = self.detached(async move {
+            let query = ChangesQuery {
+                space: space.id,
+                after: cursor.revision,
+                scope: &scope,
+                every_step,
+                entries_max,
+                bytes_max,
+            };
+            loop {
+                if let Some(page) = store.changes(query).await? {
+                    return Ok(page);
+                }
+                store.status(&space, None).await?;
+            }
+        });
+        let page = page.await?;
+        check(cursor, page.space)?;
+        Ok(page)
+    }
+
+    /// Where a space is, and where the device is in it.
+    pub async fn status(
+        &self,
+        space: Space,
+        device: Option<DeviceId>,
+    ) -> Result<(SpaceHead, DeviceStanding), Error> {
+        let store = self.store.clone();
+        self.detached(async move { store.status(&space, device.as_ref()).await }).await
+    }
+
+    /// A page of conflicts, the latest first.
+    pub async fn conflicts(
+        &self,
+        space: Space,
+        query: ConflictQuery,
+    ) -> Result<ConflictsPage<i64>, Error> {
+        let store = self.store.clone();
+        self.detached(async move { store.conflicts(space.id, &query).await }).await
+    }
+
+    /// One conflict, and its record as it is now.
+    pub async fn conflict(
+        &self,
+        space: Space,
+        id: MutationId,
+    ) -> Result<(Conflict, Option<Arc<Record>>), Error> {
+        let store = self.store.clone();
+        let found = self.detached(async move {
+            let Some(conflict) = store.conflict(space.id, &id).await? else { return Ok(None) };
+            let record = store.record(space.id, &conflict.key).await?;
+            Ok(Some((conflict, record)))
+        });
+        found.await?.ok_or(Error::ConflictNotFound)
+    }
+
+    /// The first answer of a mutation of this content, if it was decided before.
+    pub async fn first_answer(
+        &self,
+        space: Space,
+        id: MutationId,
+        fingerprint: Fingerprint,
+    ) -> Result<Option<MutationResult>, Error> {
+        let (store, mutation_id) = (self.store.clone(), id.clone());
+        let found = self.detached(async move { store.answer(space.id, &mutation_id).await });
+        match found.await? {
+            Some(answer) if answer.fingerprint != fingerprint => {
+                Err(Error::Refused(Refusal::MutationIdReused { index: 0, id }))
+            }
+            Some(Answer { outcome, .. }) => {
+                Ok(Some(MutationResult { mutation_id: id, outcome, replayed: true }))
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// How many conflicts of the space wait for a decision.
+    pub async fn open_conflicts(&self, space: Space) -> Result<i64, Error> {
+        let store = self.store.clone();
+        self.detached(async move { store.open_conflicts(space.id).await }).await
+    }
+}

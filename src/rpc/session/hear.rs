@@ -1,0 +1,299 @@
+//! What a client says on its stream. A frame that cannot be answered ends the stream;
+//! one that breaks a rule otherwise ends the subscription that it is about.
+
+use std::sync::Arc;
+
+use prost::Message;
+use tonic::{Code, Status};
+
+use super::{Session, invalid, time_left};
+use crate::app::{ConflictPlace, Error, SpaceHead};
+use crate::auth::TokenError;
+use crate::domain::{
+    Cursor, DocumentForm, Epoch, Event, MutationResult, Request, Revision, Right, Space, Violation,
+    limits,
+};
+use crate::hub::Waker;
+use crate::rpc::auth::unauthenticated;
+use crate::rpc::frames::{Ended, closed, failure, removed_from_view};
+use crate::rpc::from_proto::{Start, Wanted};
+use crate::rpc::live::{Place, View};
+use crate::rpc::outbox::End;
+use crate::rpc::proto::subscribe_request::Frame as Heard;
+use crate::rpc::proto::subscribe_response::Frame as Response;
+use crate::rpc::status::{self, status};
+use crate::rpc::subscription::{Phase, Subscription};
+use crate::rpc::{from_proto, proto, to_proto};
+
+impl Session {
+    pub(super) async fn hear(&mut self, frame: proto::SubscribeRequest) -> Result<(), End> {
+        match frame.frame {
+            Some(Heard::Subscribe(frame)) => self.subscribe(frame).await?,
+            Some(Heard::Unsubscribe(frame)) => self.unsubscribe(&frame.subscription_id),
+            Some(Heard::Mutate(frame)) => self.mutate(frame)?,
+            Some(Heard::Ack(frame)) => self.acknowledge(&frame),
+            Some(Heard::RefreshToken(frame)) => self.refresh_token(&frame.token)?,
+            Some(Heard::Publish(frame)) => self.publish(&frame),
+            None => {
+                return Err(invalid("frame", "must be one of the frames of this version").into());
+            }
+        }
+        Ok(())
+    }
+
+    /// The open subscription of a name, or a word that there is none.
+    fn find(&mut self, id: &str) -> Option<usize> {
+        let found = self.subscriptions.iter().position(|open| open.id == id);
+        if found.is_none() {
+            let none = "there is no open subscription of this name";
+            let none = status(Code::NotFound, "SUBSCRIPTION_NOT_FOUND", none, []);
+            self.out.push(closed(id.to_owned(), &none));
+        }
+        found
+    }
+
+    fn unsubscribe(&mut self, id: &str) {
+        if let Some(index) = self.find(id) {
+            self.drop_subscription(index, Status::ok("unsubscribed"));
+        }
+    }
+
+    fn drop_subscription(&mut self, index: usize, status: Status) {
+        let id = self.subscriptions.swap_remove(index).id;
+        self.end_subscription(id, status.into());
+    }
+
+    fn acknowledge(&mut self, frame: &proto::AckFrame) {
+        let Some(index) = self.find(&frame.subscription_id) else { return };
+        let Some(subscription) = self.subscriptions.get(index) else { return };
+        let told = subscription.told_to();
+        let revision = Revision::new(frame.revision).filter(|revision| *revision <= told);
+        match (&subscription.view.filter.device, revision) {
+            (Some(device), Some(revision)) => {
+                self.app.acknowledge(subscription.view.space, device.clone(), revision);
+            }
+            (None, _) => {
+                let rule = "is of a subscription without a device";
+                self.drop_subscription(index, invalid("ack.subscription_id", rule));
+            }
+            (Some(_), None) => {
+                let rule = format!("must be 0 to {told}, up to which changes were sent");
+                self.drop_subscription(index, invalid("ack.revision", rule));
+            }
+        }
+    }
+
+    /// Goes on with another token of the same user. What it does not allow ends.
+    fn refresh_token(&mut self, token: &str) -> Result<(), Status> {
+        let verified = self.verifier.verify(token, self.clock.unix_seconds());
+        let principal = verified.map_err(TokenError::class).map_err(unauthenticated)?;
+        if principal.caller.user != self.principal.caller.user {
+            let message = "the token is of another subject: open another stream for it";
+            return Err(status(Code::PermissionDenied, "OTHER_SUBJECT", message, []));
+        }
+        self.principal = principal;
+        let left = time_left(&self.clock, &self.principal);
+        self.expires.as_mut().reset(tokio::time::Instant::now() + left);
+        for index in (0..self.subscriptions.len()).rev() {
+            let Some(subscription) = self.subscriptions.get(index) else { continue };
+            let name = subscription.space.name();
+            let allowed = self.app.space(&self.principal.caller, name, Right::Read);
+            if let Err(error) = allowed {
+                self.out.push(removed_from_view(subscription.id.clone()));
+                self.drop_subscription(index, error.into());
+            }
+        }
+        self.send_progress();
+        Ok(())
+    }
+
+    fn publish(&mut self, frame: &proto::PublishFrame) {
+        let Some(index) = self.find(&frame.subscription_id) else { return };
+        let Some(subscription) = self.subscriptions.get(index) else { return };
+        let published = self.event(subscription, frame).and_then(|event| {
+            let Subscription { view, watch, .. } = subscription;
+            self.app.publish(view.space, event, watch).map_err(Status::from)
+        });
+        if let Err(status) = published {
+            self.drop_subscription(index, status);
+        }
+    }
+
+    fn event(
+        &self,
+        subscription: &Subscription,
+        frame: &proto::PublishFrame,
+    ) -> Result<Event, Status> {
+        let caller = &self.principal.caller;
+        self.app.space(caller, subscription.space.name(), Right::Write)?;
+        let event = from_proto::event(frame).map_err(|broken| broken_in("publish", broken))?;
+        let (topic, document) = event;
+        Ok(Event {
+            topic,
+            document,
+            author: caller.user.clone(),
+            device: subscription.view.filter.device.clone(),
+            published_at: self.clock.now_to_store(),
+        })
+    }
+
+    fn mutate(&mut self, frame: proto::MutateFrame) -> Result<(), Status> {
+        let name = from_proto::token_name(&frame.request_id, limits::REQUEST_ID_BYTES_MAX);
+        let request_id = name.map_err(|rule| invalid("mutate.request_id", rule))?;
+        let answer = |results: Result<Vec<MutationResult>, Status>, form| match results {
+            Ok(results) => proto::MutatedFrame {
+                request_id,
+                results: to_proto::results(&results, form),
+                failure: None,
+            },
+            Err(status) => {
+                let failure = Some(failure(&status));
+                proto::MutatedFrame { request_id, results: Vec::new(), failure }
+            }
+        };
+        match self.request(&frame) {
+            Ok((space, request, form)) => {
+                // Who follows the space here knows a head that is not above it.
+                let follower = self.subscriptions.iter().find(|it| it.view.space == space.id);
+                let head = follower.map_or(Revision::ZERO, |it| it.watch.head());
+                let writes = Some((space.id, head));
+                // Handed over now, so that frames are decided in their order.
+                let results = self.app.submit(space, request, frame.encoded_len());
+                self.mutates.add(writes, async move {
+                    let results = async { results?.await };
+                    answer(results.await.map_err(Status::from), form)
+                });
+            }
+            Err(status) => {
+                let refused = answer(Err(status), DocumentForm::default());
+                self.mutates.add(None, std::future::ready(refused));
+            }
+        }
+        Ok(())
+    }
+
+    fn request(
+        &self,
+        frame: &proto::MutateFrame,
+    ) -> Result<(Space, Request, DocumentForm), Status> {
+        let broken = |violations| broken_in("mutate", violations);
+        let caller = &self.principal.caller;
+        let space = self.app.space(caller, &frame.space, Right::Write)?;
+        let (device, form) = from_proto::writer(frame).map_err(broken)?;
+        let mutations = from_proto::mutations(&frame.mutations, device.as_ref(), frame.atomic);
+        let mutations = mutations.map_err(broken)?;
+        let author = caller.user.clone();
+        let request = Request { author, device, atomic: frame.atomic, mutations };
+        Ok((space, request, form))
+    }
+
+    pub(super) async fn subscribe(&mut self, frame: proto::SubscribeFrame) -> Result<(), Status> {
+        let name =
+            from_proto::token_name(&frame.subscription_id, limits::SUBSCRIPTION_ID_BYTES_MAX);
+        let id = name.map_err(|rule| invalid("subscribe.subscription_id", rule))?;
+        if self.subscriptions.iter().any(|open| open.id == id) {
+            let rule = "is the name of an open subscription";
+            return Err(invalid("subscribe.subscription_id", rule));
+        }
+        match self.begin(frame).await {
+            Ok((subscription, subscribed)) => {
+                self.next_view += 1;
+                self.subscriptions.push(subscription);
+                self.send(Response::Subscribed(subscribed));
+            }
+            Err(ended) => self.end_subscription(id, ended),
+        }
+        Ok(())
+    }
+
+    /// A new subscription and the frame that says so, or why there is none.
+    async fn begin(
+        &mut self,
+        frame: proto::SubscribeFrame,
+    ) -> Result<(Subscription, proto::SubscribedFrame), Ended> {
+        if self.subscriptions.len() >= limits::STREAM_SUBSCRIPTIONS_MAX {
+            let message = "the stream has as many subscriptions as it may; see GetStatus";
+            let full = status(Code::ResourceExhausted, "TOO_MANY_SUBSCRIPTIONS", message, []);
+            return Err(full.into());
+        }
+        let space = self.app.space(&self.principal.caller, &frame.space, Right::Read)?;
+        let wanted = from_proto::subscription(&frame);
+        let wanted = wanted.map_err(|violations| broken_in("subscribe", violations))?;
+        let waker = Waker { notify: Arc::clone(&self.wake), deltas: wanted.delta };
+        let (watch, at) = self.app.watch(&space, waker).await?;
+        let subscribed = proto::SubscribedFrame {
+            subscription_id: frame.subscription_id.clone(),
+            space: space.name().to_owned(),
+            epoch: at.epoch.to_string(),
+            head: at.head.get(),
+            floor: at.floor.get(),
+            limits: Some(to_proto::limits()),
+        };
+        let (revision, phase) = begins_at(&wanted, at)?;
+        let Wanted { filter, form, delta, events, conflicts, told, .. } = wanted;
+        // Another epoch has other conflicts.
+        let told = told.filter(|(epoch, _)| *epoch == at.epoch).map(|(_, place)| place);
+        let nothing = revision == Revision::ZERO || matches!(phase, Phase::Snapshot(_));
+        let began = ConflictPlace { moved_at: at.head, number: at.conflicts };
+        let seen = match &phase {
+            // Of what is there only what is open concerns it.
+            Phase::Snapshot(_) => ConflictPlace::from(Revision::ZERO),
+            Phase::CatchUp => ConflictPlace::from(revision),
+            Phase::Live => began,
+        };
+        let view = View { space: space.id, epoch: at.epoch, filter, form, delta, conflicts };
+        let alike = self.subscriptions.iter().find(|it| it.view == view);
+        let view_number = alike.map_or(self.next_view, |it| it.view_number);
+        let last_event = watch.last_event();
+        let subscription = Subscription {
+            id: frame.subscription_id,
+            view,
+            view_number,
+            space,
+            watch,
+            phase,
+            place: Place {
+                read_to: revision,
+                told_to: revision,
+                partial: false,
+                conflicts: conflicts.then(|| told.unwrap_or(seen)),
+            },
+            since: revision,
+            began: (nothing && told.is_none()).then_some(began),
+            seen: Revision::ZERO,
+            goal: Some(at.head),
+            events: events.then_some(last_event),
+        };
+        Ok((subscription, subscribed))
+    }
+}
+
+/// Where a subscription begins in a space that is so.
+fn begins_at(wanted: &Wanted, at: SpaceHead) -> Result<(Revision, Phase), Error> {
+    let SpaceHead { epoch, head, floor, .. } = at;
+    let check = |cursor: Cursor| {
+        let checked = cursor.check(epoch, floor, head);
+        checked.map_err(|fault| Error::Cursor { fault, epoch, head, floor })
+    };
+    let of = |epoch: Epoch, revision| Cursor { epoch: Some(epoch), revision };
+    match &wanted.start {
+        Start::Cursor(cursor) => {
+            check(*cursor)?;
+            // Who has everything needs nothing of the store.
+            let there = cursor.revision == head && !wanted.conflicts;
+            Ok((cursor.revision, if there { Phase::Live } else { Phase::CatchUp }))
+        }
+        Start::Now => Ok((head, Phase::Live)),
+        Start::Snapshot(None) => Ok((head, Phase::Snapshot(None))),
+        Start::Snapshot(Some(token)) => {
+            check(of(token.epoch, token.at))?;
+            Ok((token.at, Phase::Snapshot(Some(Box::new(token.after.clone())))))
+        }
+    }
+}
+
+/// Violations as fields of a frame.
+fn broken_in(frame: &str, violations: Vec<Violation>) -> Status {
+    let of_frame = |it: Violation| Violation::new(format!("{frame}.{}", it.field), it.description);
+    status::invalid(violations.into_iter().map(of_frame).collect())
+}
