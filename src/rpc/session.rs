@@ -174,8 +174,8 @@ impl Session {
                 return Ok(());
             }
             match self.next_event(&mut inbound, behind).await {
-                Event::Stop => return Err(self.going(GoingAwayReason::Shutdown)),
-                Event::Expired => return Err(self.going(GoingAwayReason::TokenExpired)),
+                Event::Stop => return Err(going(GoingAwayReason::Shutdown)),
+                Event::Expired => return Err(going(GoingAwayReason::TokenExpired)),
                 Event::ReaderGone => return Ok(()),
                 Event::Frame(Ok(Some(frame))) => self.hear(frame).await?,
                 // The client has nothing more to say, but goes on reading.
@@ -223,19 +223,6 @@ impl Session {
             () = self.wake.notified(), if takes => Event::Moved,
             () = retry, if takes => Event::Moved,
         }
-    }
-
-    /// How a stream ends that the server ends.
-    fn going(&self, reason: GoingAwayReason) -> End {
-        let (status, retry_after, abrupt) = match reason {
-            GoingAwayReason::TokenExpired => {
-                (unauthenticated(RefusalClass::Expired), Duration::ZERO, true)
-            }
-            GoingAwayReason::Shutdown | GoingAwayReason::Unspecified => {
-                (status::stopping(), RETURN_AFTER, false)
-            }
-        };
-        End { frames: vec![going_away(reason, retry_after)], status, abrupt }
     }
 
     /// The end of a stream whose one subscription has ended.
@@ -363,4 +350,17 @@ fn heard_no_more(fault: &Status) -> Result<(), Status> {
         }
         _ => Err(invalid("frame", "cannot be decoded")),
     }
+}
+
+/// How a stream ends that the server ends.
+fn going(reason: GoingAwayReason) -> End {
+    let (status, retry_after, abrupt) = match reason {
+        GoingAwayReason::TokenExpired => {
+            (unauthenticated(RefusalClass::Expired), Duration::ZERO, true)
+        }
+        GoingAwayReason::Shutdown | GoingAwayReason::Unspecified => {
+            (status::stopping(), RETURN_AFTER, false)
+        }
+    };
+    End { frames: vec![going_away(reason, retry_after)], status, abrupt }
 }

@@ -118,7 +118,7 @@ impl Store {
         collections.dedup();
         // One collection after the other, so that none between them is looked through.
         let here = |name: &&&_| query.after.is_none_or(|after| **name >= &after.collection);
-        let collection = collections.iter().find(here).or(collections.last());
+        let collection = collections.iter().find(here).or_else(|| collections.last());
         let sql = match query.scope {
             Scope::All => ALL,
             Scope::Collections(_) => COLLECTION,

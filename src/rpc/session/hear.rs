@@ -30,7 +30,7 @@ impl Session {
         match frame.frame {
             Some(Heard::Subscribe(frame)) => self.subscribe(frame).await?,
             Some(Heard::Unsubscribe(frame)) => self.unsubscribe(&frame.subscription_id),
-            Some(Heard::Mutate(frame)) => self.mutate(frame)?,
+            Some(Heard::Mutate(frame)) => self.mutate(&frame)?,
             Some(Heard::Ack(frame)) => self.acknowledge(&frame),
             Some(Heard::RefreshToken(frame)) => self.refresh_token(&frame.token)?,
             Some(Heard::Publish(frame)) => self.publish(&frame),
@@ -137,7 +137,7 @@ impl Session {
         })
     }
 
-    fn mutate(&mut self, frame: proto::MutateFrame) -> Result<(), Status> {
+    fn mutate(&mut self, frame: &proto::MutateFrame) -> Result<(), Status> {
         let name = from_proto::token_name(&frame.request_id, limits::REQUEST_ID_BYTES_MAX);
         let request_id = name.map_err(|rule| invalid("mutate.request_id", rule))?;
         let answer = |results: Result<Vec<MutationResult>, Status>, form| match results {
@@ -151,7 +151,7 @@ impl Session {
                 proto::MutatedFrame { request_id, results: Vec::new(), failure }
             }
         };
-        match self.request(&frame) {
+        match self.request(frame) {
             Ok((space, request, form)) => {
                 // Who follows the space here knows a head that is not above it.
                 let follower = self.subscriptions.iter().find(|it| it.view.space == space.id);
