@@ -131,7 +131,11 @@ impl App {
             let entries = changes.into_iter().map(|change| Entry::new(change, None)).collect();
             Ok::<_, Error>(SharedPage { space, up_to, entries })
         };
-        self.shared.pages.get(key, will_do, read).await
+        match scope {
+            Scope::All | Scope::Collections(_) => self.shared.pages.get(key, will_do, read).await,
+            // Hardly anybody else wants the same.
+            Scope::Records(_) => read().await,
+        }
     }
 
     /// A page of conflicts that were opened or closed, and whether there are more.
@@ -153,7 +157,12 @@ impl App {
             Ok::<_, Error>(Arc::new((page.conflicts, page.has_more)))
         };
         // What has moved later has a higher number than any that is asked for.
-        self.shared.conflicts.get(key, |_| true, read).await
+        match scope {
+            Scope::All | Scope::Collections(_) => {
+                self.shared.conflicts.get(key, |_| true, read).await
+            }
+            Scope::Records(_) => read().await,
+        }
     }
 
     /// The next page of a snapshot at a revision.
@@ -190,7 +199,12 @@ impl App {
             check(Cursor { epoch: Some(epoch), revision: at }, page.space)?;
             Ok::<_, Error>(Arc::new(page))
         };
-        self.shared.snapshots.get(key, |_| true, read).await
+        match scope {
+            Scope::All | Scope::Collections(_) => {
+                self.shared.snapshots.get(key, |_| true, read).await
+            }
+            Scope::Records(_) => read().await,
+        }
     }
 
     /// A page of changes; if there is none yet that the reader wants, waits for one

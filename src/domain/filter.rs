@@ -16,6 +16,14 @@ pub enum Scope {
 }
 
 impl Scope {
+    /// How many records it names.
+    pub fn records(&self) -> usize {
+        match self {
+            Self::All | Self::Collections(_) => 0,
+            Self::Records(keys) => keys.len(),
+        }
+    }
+
     /// Is this record a part of it?
     pub fn has(&self, key: &RecordKey) -> bool {
         match self {

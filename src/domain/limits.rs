@@ -62,6 +62,8 @@ pub const EVENT_QUEUE_MAX: usize = 1_000;
 pub const FRAME_BATCH_BYTES_MAX: usize = 1 << 20;
 /// Pages of catch-ups that are kept for others who come from the same place.
 pub const SHARED_PAGES_BYTES_MAX: usize = 16 << 20;
+/// Records in all filters of one stream together.
+pub const STREAM_FILTER_RECORDS_MAX: usize = 10_000;
 /// Records in one filter.
 pub const FILTER_RECORDS_MAX: usize = 1_000;
 /// The longest wait of a long poll, in seconds: proxies end calls that are silent

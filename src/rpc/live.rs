@@ -57,6 +57,9 @@ pub(super) struct Place {
     pub(super) conflicts: Option<ConflictPlace>,
 }
 
+/// A subscription's name in a frame.
+const NAME_BYTES_MAX: usize = limits::SUBSCRIPTION_ID_BYTES_MAX + 2;
+
 /// What a step comes to.
 #[derive(Debug)]
 pub(super) enum Step {
@@ -93,7 +96,7 @@ pub(super) fn step(
     };
     let Subscription { view, place: before, .. } = first;
     let (before, mut after, mut phase) = (*before, *before, Phase::Live);
-    let mut changes = PageBuilder::default();
+    let mut changes = PageBuilder::beside(party.len() * NAME_BYTES_MAX);
     let mut partial = false;
     let conflicts = before.conflicts.map(|place| place.number);
     let bytes_max = limits::FRAME_CHANGE_BYTES_MAX;

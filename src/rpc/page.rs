@@ -11,18 +11,31 @@ use crate::domain::limits;
 const HEADROOM_BYTES: usize = 4 << 10;
 
 /// Gathers entries of field 1.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct PageBuilder {
     entries: Vec<Bytes>,
     bytes: usize,
+    room_bytes: usize,
+}
+
+impl Default for PageBuilder {
+    fn default() -> Self {
+        Self::beside(0)
+    }
 }
 
 impl PageBuilder {
+    /// For a message that has this much more beside its entries than most have.
+    pub(super) fn beside(more_bytes: usize) -> Self {
+        let room_bytes = limits::MESSAGE_BYTES_MAX.saturating_sub(HEADROOM_BYTES + more_bytes);
+        Self { entries: Vec::new(), bytes: 0, room_bytes }
+    }
+
     /// Takes an entry, unless it would make the message too large. The first
     /// always fits: no entry is larger than a document may be.
     pub(super) fn push(&mut self, entry: &Bytes) -> bool {
-        let bytes = self.bytes + entry.len() + HEADROOM_BYTES;
-        let takes = self.entries.is_empty() || bytes <= limits::MESSAGE_BYTES_MAX;
+        let bytes = self.bytes + entry.len();
+        let takes = self.entries.is_empty() || bytes <= self.room_bytes;
         if takes {
             self.entries.push(entry.clone());
             self.bytes += entry.len();

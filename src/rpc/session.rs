@@ -119,7 +119,7 @@ struct Session {
 /// The subscription of a stream that has only one.
 enum Watched {
     Goes,
-    Ended(Ended),
+    Ended(String, Ended),
 }
 
 /// Subscriptions that a round ended, by their indices, and why.
@@ -166,7 +166,7 @@ impl Session {
             if self.out.try_flush() == Err(Gone) {
                 return Ok(());
             }
-            if let Some(Watched::Ended(_)) = &self.watch {
+            if let Some(Watched::Ended(..)) = &self.watch {
                 return Err(self.end_watch());
             }
             let idle = self.subscriptions.is_empty() && self.mutates.is_empty();
@@ -228,8 +228,8 @@ impl Session {
     /// The end of a stream whose one subscription has ended.
     fn end_watch(&mut self) -> End {
         match self.watch.take() {
-            Some(Watched::Ended(ended)) => {
-                let (frame, status) = ended.end(String::new());
+            Some(Watched::Ended(id, ended)) => {
+                let (frame, status) = ended.end(id);
                 End { frames: frame.into_iter().collect(), status, abrupt: false }
             }
             Some(Watched::Goes) | None => Status::ok("").into(),
@@ -239,7 +239,7 @@ impl Session {
     /// Tells the client that a subscription has ended.
     fn end_subscription(&mut self, id: String, ended: Ended) {
         match &mut self.watch {
-            Some(watch) => *watch = Watched::Ended(ended),
+            Some(watch) => *watch = Watched::Ended(id, ended),
             None => self.out.push(ended.frame(id)),
         }
     }

@@ -223,6 +223,7 @@ pub(super) fn limits() -> proto::Limits {
         stream_mutates: wire(limits::STREAM_MUTATES_MAX),
         event_bytes: wire(limits::EVENT_BYTES_MAX),
         filter_keys: wire(limits::FILTER_RECORDS_MAX),
+        stream_filter_keys: wire(limits::STREAM_FILTER_RECORDS_MAX),
         filter_collections: wire(limits::FILTER_COLLECTIONS_MAX),
         wait: Some(duration(Duration::from_secs(limits::WAIT_SECONDS_MAX))),
     }

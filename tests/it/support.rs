@@ -20,7 +20,7 @@ use tokio::time::Instant;
 pub use client::{Client, json, key, mutation, put};
 pub use database::{Database, store_at};
 pub use process::ServerProcess;
-pub use server::{AUDIENCE, ISSUER, SECRET, TestServer, mint, mint_for};
+pub use server::{AUDIENCE, ISSUER, SECRET, TestServer, mint, mint_for, mint_granted};
 pub use stream::{Follower, Stream, subscribe_frame};
 pub use words::{describe, error_reason, first, show, text};
 

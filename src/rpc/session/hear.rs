@@ -219,6 +219,13 @@ impl Session {
         let space = self.app.space(&self.principal.caller, &frame.space, Right::Read)?;
         let wanted = from_proto::subscription(&frame);
         let wanted = wanted.map_err(|violations| broken_in("subscribe", violations))?;
+        let named = self.subscriptions.iter().map(|it| it.view.filter.scope.records());
+        if wanted.filter.scope.records() + named.sum::<usize>() > limits::STREAM_FILTER_RECORDS_MAX
+        {
+            let message = "the filters of the stream name too many records; see GetStatus";
+            let full = status(Code::ResourceExhausted, "TOO_MANY_KEYS", message, []);
+            return Err(full.into());
+        }
         let waker = Waker { notify: Arc::clone(&self.wake), deltas: wanted.delta };
         let (watch, at) = self.app.watch(&space, waker).await?;
         let subscribed = proto::SubscribedFrame {

@@ -43,6 +43,7 @@ async fn the_limits_are_told_and_kept() {
         stream_mutates: 32,
         event_bytes: 4 << 10,
         filter_keys: 1_000,
+        stream_filter_keys: 10_000,
         filter_collections: 100,
         wait: Some(prost_types::Duration { seconds: 15, nanos: 0 }),
     };

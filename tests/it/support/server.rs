@@ -30,6 +30,14 @@ pub fn mint_for(user: &str, ttl: Duration) -> String {
     minter.mint(&user, ttl, Clock::system().unix_seconds(), ISSUER, AUDIENCE).unwrap()
 }
 
+/// A token with grants, good for this long from now on by that clock.
+pub fn mint_granted(user: &str, grants: &[&str], ttl: Duration, clock: &Clock) -> String {
+    let minter = Minter::new(&KeyConfig::Secret(SECRET.into())).unwrap();
+    let grants = grants.iter().map(|name| Grant::parse(name).unwrap()).collect();
+    let user = UserId::parse(user).unwrap();
+    minter.with_grants(grants).mint(&user, ttl, clock.unix_seconds(), ISSUER, AUDIENCE).unwrap()
+}
+
 /// A server on port 0. Several on one database are replicas.
 #[derive(Debug)]
 pub struct TestServer {
