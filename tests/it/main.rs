@@ -36,6 +36,8 @@ mod resume;
 #[cfg(test)]
 mod rpc;
 #[cfg(test)]
+mod streams;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod tidy;

@@ -1,0 +1,6 @@
+//! What streams promise beside the order of changes: tokens that are renewed, events,
+//! writes that are answered before they show.
+
+mod events;
+mod tokens;
+mod writes;
