@@ -15,7 +15,7 @@ use std::time::Duration;
 use std::{fs, io};
 
 pub use self::args::{BenchKind, BenchPlan, DevConfig, HealthConfig, LogConfig, ServerConfig};
-pub use self::values::{Policies, Secret};
+pub use self::values::{Origins, Policies, Secret};
 use crate::auth::{Grant, KeyConfig, KeyError, Minter, Verifier};
 use crate::domain::UserId;
 use crate::exit::Exit;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
-use super::values::{Policies, Secret, duration, policies, size_bytes};
+use super::values::{Origins, Policies, Secret, duration, origins, policies, size_bytes};
 use crate::auth::Grant;
 use crate::domain::UserId;
 use crate::logging::{LogFormat, parse_filter};
@@ -74,6 +74,11 @@ pub struct ServerConfig {
     #[arg(long, value_name = "N", default_value = "10000")]
     #[arg(value_parser = count::<usize>(1_000_000))]
     pub max_connections: usize,
+    /// Origins of web pages that may call from a browser, such as
+    /// `https://app.example.com,http://localhost:5173`, or `*` for all. By default only pages that
+    /// come from the same origin as the service can.
+    #[arg(long, value_name = "ORIGINS", default_value = "", value_parser = origins)]
+    pub cors_origins: Origins,
     /// How far a device's clock may be ahead of the server's; a write that claims more counts as
     /// that much ahead.
     #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = duration)]

@@ -98,6 +98,7 @@ fn dev_is_the_default_and_needs_nothing() {
         assert_eq!((server.database_connections, server.max_connections), (8, 10_000));
         assert_eq!((server.ring_bytes, server.reflection), (64 << 20, true));
         assert_eq!(server.shutdown_deadline, Duration::from_secs(10));
+        assert_eq!(server.cors_origins, Origins::default(), "no other site may call");
     }
     let config = world.dev("--listen 127.0.0.1:0 --reflection false --data-dir /x");
     assert_eq!((config.server.listen.port(), config.server.reflection), (0, false));
@@ -140,6 +141,7 @@ fn sample(key: &str) -> &'static str {
         "ring-bytes" => "1GiB",
         "shutdown-deadline" | "ttl" | "clock-skew" => "30s",
         "policies" => r#"{"task":{"strategy":"merge"}}"#,
+        "cors-origins" => "https://a.b,http://c:1",
         "grants" => "policies",
         "reflection" => "false",
         "allow-unsafe-database" | "allow-plaintext" | "dev" | "json" => "true",
@@ -209,6 +211,10 @@ fn mistakes_in_the_file_are_named_with_their_line() {
         (
             "ttl = \"10\"",
             "1: `ttl`: `10` is not allowed: expected a whole number with a unit: 500ms, 10s, 5m, 24h or 7d",
+        ),
+        (
+            "cors-origins = \"null\"",
+            "1: `cors-origins`: `null` is not allowed: the origin `null` can be that of any site's page",
         ),
         ("ring-bytes = \"1KiB\"", "1: `ring-bytes`: `1KiB` is not allowed: must be 1MiB to 64GiB"),
         ("committers = 1\ncommitters = 2", "2: duplicate key"),

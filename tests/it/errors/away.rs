@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use syncline::auth::{KeyConfig, Verifier};
 use syncline::clock::Clock;
-use syncline::config::{LogConfig, Policies, ServerConfig};
+use syncline::config::{LogConfig, Origins, Policies, ServerConfig};
 use syncline::postgres::{Options, PrivatePostgres};
 use syncline::rpc::proto::{ChangesSinceRequest, GetStatusRequest, ListRecordsRequest};
 use syncline::server::Server;
@@ -23,6 +23,7 @@ async fn start(postgres: &PrivatePostgres) -> Server {
         committers: 1,
         database_connections: 2,
         max_connections: 10,
+        cors_origins: Origins::default(),
         clock_skew: Duration::from_secs(60),
         policies: Policies::default(),
         ring_bytes: 1 << 20,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use syncline::auth::{Grant, KeyConfig, Minter, Verifier};
 use syncline::clock::Clock;
-use syncline::config::{LogConfig, Policies, ServerConfig};
+use syncline::config::{LogConfig, Origins, Policies, ServerConfig};
 use syncline::domain::UserId;
 use syncline::server::Server;
 use syncline::store::Store;
@@ -69,6 +69,7 @@ impl TestServer {
             committers: 2,
             database_connections: 4,
             max_connections: 1_000,
+            cors_origins: Origins::default(),
             clock_skew: Duration::from_secs(60),
             policies: Policies::default(),
             ring_bytes: 16 << 20,
