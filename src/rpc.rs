@@ -22,5 +22,6 @@ mod status;
 mod subscription;
 mod to_proto;
 mod token;
+mod web;
 
 pub use server::{Parts, serve};

@@ -59,6 +59,7 @@ impl Server {
             verifier: Arc::new(verifier),
             clock,
             connections_max: config.max_connections,
+            cors_origins: config.cors_origins.0.clone(),
             reflection: config.reflection,
             shutdown_deadline: config.shutdown_deadline,
         };

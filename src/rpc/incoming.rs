@@ -1,5 +1,5 @@
 //! Connections as they come in: counted, and closed if they do not begin to
-//! speak HTTP/2. tonic itself keeps silent ones for ever.
+//! speak. tonic itself keeps silent ones for ever.
 
 use std::io;
 use std::pin::Pin;
@@ -15,7 +15,7 @@ use tokio::time::{Sleep, sleep};
 use tonic::transport::server::{Connected, TcpConnectInfo};
 use tracing::warn;
 
-/// An HTTP/2 client's first words.
+/// An HTTP/2 client's first words. The shortest call of HTTP/1.1 is longer.
 const PREFACE_BYTES: usize = 24;
 /// They must have come by then.
 const PREFACE_WITHIN: Duration = Duration::from_secs(5);
@@ -50,7 +50,7 @@ pub(super) fn incoming(
     })
 }
 
-/// A connection that must say its preface in time.
+/// A connection that must say as much as a preface in time.
 pub(super) struct Guarded {
     stream: TcpStream,
     preface: Option<Preface>,

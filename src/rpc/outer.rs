@@ -1,5 +1,6 @@
-//! The outermost layer: what is true of every answer, whoever gives it. Panics,
-//! deadlines, and what tonic itself would answer in words that mislead.
+//! The outermost layer of gRPC: what is true of every answer, whoever gives it.
+//! Panics, deadlines, and what tonic itself would answer in words that mislead.
+//! What comes here is gRPC, or was made so (`web.rs`).
 
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
@@ -7,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, Request, Response};
 use tokio::time::{Instant, timeout};
 use tonic::body::Body;
 use tonic::{Code, Status};
@@ -40,7 +41,7 @@ impl Deadline {
     }
 }
 
-/// Wraps everything.
+/// Wraps every call.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct OuterLayer;
 
@@ -75,9 +76,6 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        if let Some(refusal) = not_grpc(&request) {
-            return Box::pin(std::future::ready(Ok(refusal)));
-        }
         let asked = asked_timeout(request.headers());
         if asked.is_some_and(|asked| asked.is_zero()) {
             // A timer of nothing takes a moment as well, and a fast call would win.
@@ -102,25 +100,6 @@ where
             Ok(response)
         })
     }
-}
-
-/// tonic would run the handler for any method and any content type.
-fn not_grpc<B>(request: &Request<B>) -> Option<Response<Body>> {
-    let refuse = |code| {
-        let mut response = Response::new(Body::default());
-        *response.status_mut() = code;
-        Some(response)
-    };
-    if request.method() != Method::POST {
-        return refuse(StatusCode::METHOD_NOT_ALLOWED);
-    }
-    let content_type = request.headers().get(header::CONTENT_TYPE);
-    let content_type = content_type.map_or(&b""[..], header::HeaderValue::as_bytes);
-    let rest = content_type.strip_prefix(b"application/grpc");
-    if !rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';'))) {
-        return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE);
-    }
-    None
 }
 
 /// What the client allows, if it says so in a form that gRPC knows.
@@ -197,10 +176,8 @@ mod tests {
             ("é", 20_000),
         ] {
             let mut headers = HeaderMap::new();
-            headers.insert(
-                "grpc-timeout",
-                header::HeaderValue::from_bytes(header.as_bytes()).unwrap(),
-            );
+            headers
+                .insert("grpc-timeout", http::HeaderValue::from_bytes(header.as_bytes()).unwrap());
             assert_eq!(
                 deadline(asked_timeout(&headers)),
                 Duration::from_millis(millis),

@@ -4,10 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderValue;
 use tokio::net::TcpListener;
 use tonic::service::Routes;
 use tonic::transport::{Error, Server};
 use tonic_health::ServingStatus;
+use tonic_web::GrpcWebLayer;
 use tower::ServiceBuilder;
 use tracing::{info, warn};
 
@@ -19,6 +21,7 @@ use super::proto::server::conflict_service_server::ConflictServiceServer;
 use super::proto::server::policy_service_server::PolicyServiceServer;
 use super::proto::server::sync_service_server::SyncServiceServer;
 use super::service::Service;
+use super::web::{GateLayer, cors};
 use crate::app::App;
 use crate::auth::Verifier;
 use crate::clock::Clock;
@@ -33,6 +36,8 @@ pub struct Parts {
     pub clock: Clock,
     /// Client connections; further ones are closed at once.
     pub connections_max: usize,
+    /// The origins whose pages may read answers; `*` alone stands for all.
+    pub cors_origins: Vec<HeaderValue>,
     /// Serve the contract by reflection.
     pub reflection: bool,
     /// How long calls and streams may take to end.
@@ -70,7 +75,11 @@ pub async fn serve(
     health.set_serving::<SyncServiceServer<Service>>().await;
     health.set_serving::<ConflictServiceServer<Service>>().await;
     health.set_serving::<PolicyServiceServer<Service>>().await;
+    // Outside of gRPC-Web nothing is translated, and outside of CORS no page can read.
     let layers = ServiceBuilder::new()
+        .option_layer(cors(&parts.cors_origins))
+        .layer(GateLayer)
+        .layer(GrpcWebLayer::new())
         .layer(OuterLayer)
         .layer(AuthLayer::new(Arc::clone(&parts.verifier), parts.clock.clone()));
     let routes = routes(parts, &streams, Routes::new(health_service));
@@ -131,9 +140,12 @@ fn with_reflection(mut routes: Routes) -> Routes {
     routes
 }
 
-/// A server with all the limits of a connection.
+/// A server with all the limits of a connection. Those of HTTP/1.1, which browsers speak without
+/// TLS, cannot be set: hyper closes a connection that does not finish its request's headers, or
+/// idles, for 30 s, and refuses more than 100 headers or 408 KiB of them.
 fn limited() -> Server {
     Server::builder()
+        .accept_http1(true)
         .max_concurrent_streams(CONNECTION_STREAMS_MAX)
         .http2_max_local_error_reset_streams(Some(LOCAL_RESETS_MAX))
         .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS_MAX))

@@ -44,4 +44,6 @@ mod tidy;
 #[cfg(test)]
 mod transcript;
 #[cfg(test)]
+mod web;
+#[cfg(test)]
 mod without_token;

@@ -4,6 +4,7 @@
 mod client;
 mod database;
 pub mod history;
+pub mod http1;
 pub mod load;
 mod process;
 pub mod proxy;

@@ -33,14 +33,16 @@ async fn silent(address: SocketAddr, bytes: &[u8]) -> String {
 async fn connections_that_do_not_begin_to_speak_are_closed() {
     let house = House::new().await;
     let address = house.server.address();
-    let (nothing, half, almost) = tokio::join!(
+    let (nothing, half, almost, line) = tokio::join!(
         silent(address, b""),
         silent(address, &PREFACE[..12]),
         silent(address, &PREFACE[..23]),
+        silent(address, b"POST /syncline.v1.Sync"),
     );
     house.check("1 no bytes", &nothing, "closed").await;
     house.check("2 half a preface", &half, "closed").await;
     house.check("2 all but one byte", &almost, "closed").await;
+    house.check("2 half a line of HTTP/1.1", &line, "closed").await;
     house.end().await;
 }
 

@@ -66,7 +66,7 @@ fn rows() -> Vec<(&'static str, Builder, Vec<u8>, &'static str)> {
         ("12 GET", post("Mutate").method("GET"), good(), "http 405"),
         ("12 PUT", post("Mutate").method("PUT"), good(), "http 405"),
         ("13 content type of JSON", typed("application/json"), good(), "http 415"),
-        ("13 content type of gRPC-Web", typed("application/grpc-web"), good(), "http 415"),
+        ("13 gRPC-Web of JSON", typed("application/grpc-web+json"), good(), "http 415"),
         ("13 no content type", typed(""), good(), "http 415"),
         ("14 no message", post("Mutate"), Vec::new(), MALFORMED),
         ("16 declared as 5 MiB", post("Mutate"), framed(0, 5 << 20, &valid()), TOO_LARGE),
