@@ -109,8 +109,10 @@ const MACHINE_FOLDERS: &[&str] = &[
     concat!("/", "tmp/"),
     concat!("/", "var/folders/"),
 ];
-const TEXT_ENDINGS: &[&str] =
-    &["rs", "toml", "md", "proto", "sql", "py", "sh", "yaml", "yml", "txt", "snap"];
+const TEXT_ENDINGS: &[&str] = &[
+    "rs", "toml", "md", "proto", "sql", "py", "sh", "yaml", "yml", "txt", "snap", "ts", "mjs",
+    "json",
+];
 
 /// All offences found so far.
 #[derive(Default)]

@@ -4,7 +4,8 @@
     with_dev.py path/to/syncline -- command...
 
 The command finds SYNCLINE_TEST_ADDRESS and SYNCLINE_TEST_TOKEN in its
-environment. When it ends, so does the server, and the folder is gone.
+environment. When it ends, so does the server, and the folder is gone. Pages of
+the origins in SYNCLINE_TEST_ORIGINS may call the server.
 """
 
 import contextlib
@@ -107,7 +108,8 @@ def main():
         sys.exit(__doc__)
     # So that a supervisor's SIGTERM also cleans up.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    with dev(sys.argv[1]) as server:
+    origins = os.environ.get("SYNCLINE_TEST_ORIGINS", "")
+    with dev(sys.argv[1], f"--cors-origins={origins}") as server:
         environment = dict(os.environ)
         environment["SYNCLINE_TEST_ADDRESS"] = server.address
         environment["SYNCLINE_TEST_TOKEN"] = server.token
