@@ -20,10 +20,11 @@ async fn a_stream_is_told_before_it_ends() {
     session.subscribe("from the beginning", named("s")).await;
     session.expect(2).await;
     session.note("# the server stops");
-    let stopping = tokio::spawn(server.stop());
-    session.expect(1).await;
-    session.end().await;
-    stopping.await.unwrap();
+    let hearing = async {
+        session.expect(1).await;
+        session.end().await;
+    };
+    tokio::join!(server.stop(), hearing);
 
     session.note("# the token is not renewed");
     let clock = Clock::fast(OffsetDateTime::now_utc(), 100);
@@ -59,7 +60,7 @@ async fn watched(client: &Client, frame: Option<SubscribeFrame>, frames: usize) 
     let mut said = Vec::new();
     while said.len() < frames {
         match answers.message().await {
-            Ok(Some(message)) => said.push(show(same(message))),
+            Ok(Some(message)) => said.push(show(same(&message))),
             Ok(None) => said.push("end".into()),
             Err(status) => {
                 said.push(format!("end: {}: {}", describe(&status), status.message()));
@@ -71,8 +72,8 @@ async fn watched(client: &Client, frame: Option<SubscribeFrame>, frames: usize) 
 }
 
 /// A frame of Watch is the same as one of Subscribe, byte by byte.
-fn same(message: proto::WatchResponse) -> proto::subscribe_response::Frame {
-    let bytes = prost::Message::encode_to_vec(&message);
+fn same(message: &proto::WatchResponse) -> proto::subscribe_response::Frame {
+    let bytes = prost::Message::encode_to_vec(message);
     let message: proto::SubscribeResponse = prost::Message::decode(bytes.as_slice()).unwrap();
     message.frame.unwrap()
 }
