@@ -12,6 +12,7 @@ mod replay;
 mod sequence;
 mod status;
 mod together;
+mod waiting;
 
 use syncline::rpc::proto::mutation::Operation;
 use syncline::rpc::proto::{
