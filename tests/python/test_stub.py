@@ -13,6 +13,7 @@ import os
 import queue
 import sys
 import tempfile
+import time
 import uuid
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def generate(folder):
     command += [f"--python_out={folder}", f"--grpc_python_out={folder}"]
     assert protoc.main(command + files) == 0, "protoc refuses the contract"
     sys.path.insert(0, folder)
-    names = ["document", "mutation", "record", "subscribe", "sync_service"]
+    names = ["document", "limits", "mutation", "record", "subscribe", "sync_service"]
     module = __import__("syncline.v1", fromlist=["v1"])
     api = type(sys)("api")
     for name in names:
@@ -251,6 +252,68 @@ def a_stream_catches_up_and_then_follows(calls, collection):
     stream.close()
 
 
+def a_stream_takes_writes_and_acknowledgements(calls, collection):
+    api = calls.api
+    stream = Stream(calls)
+    device = f"{collection}-phone"
+    subscribe = api.SubscribeFrame(
+        subscription_id="s", start=api.START_SNAPSHOT, device=device, collections=[collection]
+    )
+    stream.send(api.SubscribeRequest(subscribe=subscribe))
+    kinds = []
+    while kinds[-1:] != ["caught_up"]:
+        kind, frame = stream.next()
+        kinds.append(kind)
+    assert kinds == ["subscribed", "snapshot", "caught_up"], kinds
+    mutations = [calls.put(collection, str(number), {"n": number}) for number in range(3)]
+    mutate = api.MutateFrame(request_id="r", device=device, mutations=mutations, atomic=True)
+    stream.send(api.SubscribeRequest(mutate=mutate))
+    kind, mutated = stream.next()
+    assert (kind, mutated.request_id) == ("mutated", "r"), mutated
+    revisions = [result.revision for result in mutated.results]
+    assert len(revisions) == 3, mutated
+    later = calls.mutate(calls.put(collection, "0", {"n": 7}))
+    cursor = frame.up_to
+    while cursor < later.revision:
+        kind, frame = stream.next()
+        assert kind == "changes" and [it.key.id for it in frame.changes] == ["0"], frame
+        cursor = frame.up_to
+    stream.send(api.SubscribeRequest(ack=api.AckFrame(subscription_id="s", revision=cursor)))
+    status, deadline = None, time.monotonic() + TIMEOUT_S
+    while status is None or status.acknowledged_revision < cursor:
+        assert time.monotonic() < deadline, status
+        status = calls.GetStatus(api.GetStatusRequest(device=device))
+    stream.close()
+
+
+def watch_follows_from_a_cursor(calls, collection):
+    api = calls.api
+    first = calls.mutate(calls.put(collection, "1", {"n": 1}))
+    cursor = api.Cursor(epoch=calls.head().epoch, revision=first.revision - 1)
+    wanted = api.SubscribeFrame(cursor=cursor, collections=[collection])
+    seen = []
+    for response in calls.Watch(api.WatchRequest(subscription=wanted)):
+        kind = response.WhichOneof("frame")
+        if kind == "changes":
+            seen += [change.key.id for change in response.changes.changes]
+        elif kind == "caught_up":
+            calls.mutate(calls.put(collection, "2", {"n": 2}))
+        if len(seen) == 2:
+            break
+    assert seen == ["1", "2"], seen
+
+
+def a_long_poll_answers_with_the_first_change(calls, collection):
+    api = calls.api
+    head = calls.head()
+    cursor = api.Cursor(epoch=head.epoch, revision=head.head)
+    request = api.ChangesSinceRequest(cursor=cursor, collections=[collection])
+    request.wait.seconds = 10
+    waiting = calls.stub.ChangesSince.future(request, metadata=calls.metadata, timeout=TIMEOUT_S)
+    calls.mutate(calls.put(collection, "1", {"n": 1}))
+    assert [change.key.id for change in waiting.result().changes] == ["1"]
+
+
 def a_cursor_of_another_history_is_told_to_resync(calls, collection):
     api = calls.api
     stream = Stream(calls)
@@ -317,6 +380,9 @@ CHECKS = [
     a_batch_is_decided_in_order_and_an_atomic_one_whole,
     pages_hold_everything_once,
     a_stream_catches_up_and_then_follows,
+    a_stream_takes_writes_and_acknowledgements,
+    watch_follows_from_a_cursor,
+    a_long_poll_answers_with_the_first_change,
     a_cursor_of_another_history_is_told_to_resync,
     errors_say_what_and_where,
 ]
