@@ -173,6 +173,8 @@ pub struct Waker {
     pub notify: Arc<Notify>,
     /// Differences, for which the ring has to keep what was before.
     pub deltas: bool,
+    /// Events; without this it is not woken for them alone.
+    pub events: bool,
 }
 
 /// How far a space is: a counter that is behind the one known says nothing.

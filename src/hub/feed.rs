@@ -34,6 +34,8 @@ struct State {
     deltas: usize,
     /// The hub was asked to wake the watchers and has not done so yet.
     waking: bool,
+    /// What readers could see when they were woken last, events apart.
+    woken_at: (Option<Revision>, i64),
 }
 
 /// The ring's end, the last conflict and the last event.
@@ -200,7 +202,11 @@ impl Feed {
         let mut state = self.state.lock();
         // Before waking: what moves from now on wakes again.
         state.waking = false;
-        state.watchers.values().for_each(|waker| waker.notify.notify_one());
+        let (end, conflicts, _) = state.sight();
+        let before = std::mem::replace(&mut state.woken_at, (end, conflicts));
+        let events_only = before == (end, conflicts);
+        let woken = state.watchers.values().filter(|waker| waker.events || !events_only);
+        woken.for_each(|waker| waker.notify.notify_one());
     }
 
     pub(super) fn trim(&self, bytes_max: usize) {

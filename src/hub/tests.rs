@@ -1,5 +1,6 @@
 //! What watchers see of a space while its changes come in, late, twice or with gaps.
 
+use futures_util::FutureExt;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -150,7 +151,7 @@ fn a_space_that_nobody_watches_is_forgotten() {
 async fn watchers_are_woken_once_for_many_commits() {
     let hub = Arc::new(Hub::new(1 << 20));
     let waker = Arc::new(Notify::new());
-    let watch = hub.watch(SPACE, Waker { notify: Arc::clone(&waker), deltas: false });
+    let watch = hub.watch(SPACE, Waker { notify: Arc::clone(&waker), ..Waker::default() });
     watch.begin(EPOCH, at(0, 0));
     hub.wake_watchers().await;
     waker.notified().await;
@@ -163,6 +164,32 @@ async fn watchers_are_woken_once_for_many_commits() {
     hub.publish(SPACE, revision(100), &changes(101..=101), 0);
     hub.wake_watchers().await;
     waker.notified().await;
+}
+
+#[tokio::test]
+async fn events_alone_wake_only_those_who_want_them() {
+    let hub = Arc::new(Hub::new(1 << 20));
+    let waker = |events| Waker { events, ..Waker::default() };
+    let (hears, does_not) = (waker(true), waker(false));
+    let first = hub.watch(SPACE, hears.clone());
+    let _second = hub.watch(SPACE, does_not.clone());
+    first.begin(EPOCH, at(0, 0));
+    hub.wake_watchers().await;
+    hears.notify.notified().await;
+    does_not.notify.notified().await;
+    let event = Arc::new(Event {
+        topic: "t".into(),
+        document: None,
+        author: UserId::parse("alice").unwrap(),
+        device: None,
+        published_at: OffsetDateTime::UNIX_EPOCH,
+    });
+    hub.tell(SPACE, event, None);
+    hub.wake_watchers().await;
+    hears.notify.notified().await;
+    let woken = does_not.notify.notified().now_or_never();
+    assert_eq!(woken, None);
+    assert_eq!(first.events(0).events.len(), 1);
 }
 
 #[test]

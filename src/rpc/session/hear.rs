@@ -226,7 +226,8 @@ impl Session {
             let full = status(Code::ResourceExhausted, "TOO_MANY_KEYS", message, []);
             return Err(full.into());
         }
-        let waker = Waker { notify: Arc::clone(&self.wake), deltas: wanted.delta };
+        let Wanted { delta: deltas, events, .. } = wanted;
+        let waker = Waker { notify: Arc::clone(&self.wake), deltas, events };
         let (watch, at) = self.app.watch(&space, waker).await?;
         let subscribed = proto::SubscribedFrame {
             subscription_id: frame.subscription_id.clone(),
