@@ -9,6 +9,7 @@ mod frames;
 mod from_proto;
 pub mod health;
 mod incoming;
+mod linger;
 mod live;
 mod outbox;
 mod outer;

@@ -15,6 +15,7 @@ use tracing::{info, warn};
 
 use super::auth::AuthLayer;
 use super::incoming::incoming;
+use super::linger::LingerLayer;
 use super::outer::OuterLayer;
 use super::proto::DESCRIPTOR_SET;
 use super::proto::server::conflict_service_server::ConflictServiceServer;
@@ -78,6 +79,7 @@ pub async fn serve(
     // Outside of gRPC-Web nothing is translated, and outside of CORS no page can read.
     let layers = ServiceBuilder::new()
         .option_layer(cors(&parts.cors_origins))
+        .layer(LingerLayer)
         .layer(GateLayer)
         .layer(GrpcWebLayer::new())
         .layer(OuterLayer)

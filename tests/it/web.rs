@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use futures_util::future::join_all;
 use http::HeaderValue;
 use prost::Message;
 use syncline::clock::Clock;
@@ -82,6 +83,30 @@ async fn a_unary_call_is_answered_with_a_message_and_a_frame_of_trailers() {
     // Others write to the same server by gRPC.
     let result = server.client("alice").await.mutate(put("grpc", "1", "{}")).await.unwrap();
     assert_eq!(result.revision, 5);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_still_sending_gets_the_answer_as_well() {
+    let database = Database::create().await;
+    let server = open_to(&database, &[PAGE]).await;
+    let mut connection = Http1::connect(server.address()).await;
+    // Nobody reads while sending, and no buffer on the way takes so much.
+    let large = message(&vec![0; 8 << 20]);
+    let missing = "Unauthenticated UNAUTHENTICATED class=missing";
+    let too_large = "ResourceExhausted REQUEST_TOO_LARGE";
+    for (head, expected) in [
+        (bare_post(MUTATE, BINARY), missing),
+        (post(MUTATE, BINARY), too_large),
+        (post(MUTATE, "application/json"), "http 415"),
+        (Head::new("PUT", MUTATE), "http 405"),
+    ] {
+        assert_eq!(connection.call(head, &large).await.words(), expected);
+    }
+    assert_eq!(connection.call(post(MUTATE, BINARY), &write("m")).await.words(), "Ok");
+    // But not for ever.
+    let endless = vec![0; 64 << 20];
+    assert!(!connection.send(bare_post(MUTATE, BINARY), endless.len(), &endless).await);
     server.stop().await;
 }
 
@@ -185,17 +210,20 @@ async fn every_error_reaches_the_page_with_its_reason() {
         ("too late", post(MUTATE, BINARY).with("grpc-timeout", "200m"), vec![0], 9, late),
         ("no time", post(MUTATE, BINARY).with("grpc-timeout", "0m"), write("m"), 0, late),
     ];
-    for (row, head, body, missing, expected) in rows {
-        let mut connection = Http1::connect(server.address()).await;
+    let address = server.address();
+    join_all(rows.into_iter().map(async |(row, head, body, missing, expected)| {
+        let mut connection = Http1::connect(address).await;
         connection.send(head, body.len() + missing, &body).await;
-        let answer = connection.answer().await;
+        let mut answer = connection.head().await;
         assert_eq!(answer.words(), expected, "{row}");
         assert!(answer.header("content-type").starts_with("application/grpc-web"), "{row}");
         assert_eq!(readable(&answer), (PAGE, EXPOSED), "{row}");
+        while connection.more(&mut answer).await {}
         if missing > 0 {
             assert!(connection.is_closed().await, "{row}: it waits for the rest");
         }
-    }
+    }))
+    .await;
     assert_eq!(server.client("alice").await.head().await, 0, "one of them took effect");
     server.stop().await;
 }

@@ -63,7 +63,14 @@ async function errorsHaveReasons() {
   // A stream has its status in the answer's headers as well, before there is any message.
   const watched = wrong.watch({})[Symbol.asyncIterator]().next();
   equal(await failure(watched), `${unauthenticated} class=invalid`, "of a stream");
+  // Also while the page is still sending.
+  const large = { form: { case: "fields", value: { text: "x".repeat(8_000_000) } } } as const;
+  const patch = { case: "patch", value: { set: large } } as const;
+  const write = { mutation: { id: "large", key: { collection: "task", id: "1" }, operation: patch } };
+  equal(await failure(wrong.mutate(write)), `${unauthenticated} class=invalid`, "a large one");
   const sync = connect(address, token);
+  const tooLarge = "ResourceExhausted syncline.v1 REQUEST_TOO_LARGE";
+  equal(await failure(sync.mutate(write)), tooLarge, "too large");
   const nameless = "InvalidArgument syncline.v1 VALIDATION_ERROR";
   equal(await failure(put(sync, "", 1)), nameless, "a broken rule");
 }

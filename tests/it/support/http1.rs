@@ -58,15 +58,13 @@ impl Http1 {
         self.answer().await
     }
 
-    /// Sends a request with a body that is declared to have that many bytes.
-    pub async fn send(&mut self, head: Head, declared: usize, body: &[u8]) {
+    /// Sends a request with a body that is declared to have that many bytes. False
+    /// if the server has had enough before; it may have answered.
+    pub async fn send(&mut self, head: Head, declared: usize, body: &[u8]) -> bool {
         let head = head.with("content-length", &declared.to_string());
-        self.write(&[head.0.as_bytes(), b"\r\n", body].concat()).await;
-    }
-
-    async fn write(&mut self, bytes: &[u8]) {
-        // A server that has had enough reads no more, and may have answered.
-        self.stream.write_all(bytes).await.ok();
+        let bytes = [head.0.as_bytes(), b"\r\n", body].concat();
+        let sent = timeout(PATIENCE, self.stream.write_all(&bytes)).await;
+        sent.expect("bytes are taken in time").is_ok()
     }
 
     /// Reads a whole answer.
