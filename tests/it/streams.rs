@@ -2,6 +2,8 @@
 //! writes that are answered before they show.
 
 mod events;
+mod progress;
+mod sizes;
 mod tokens;
 mod writes;
 
