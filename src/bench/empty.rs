@@ -3,8 +3,8 @@
 
 use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::rpc::encoded::Encoded;
@@ -22,9 +22,9 @@ impl EmptyServer {
     pub(super) async fn start() -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let uri = format!("http://{}", listener.local_addr()?);
-        let incoming = TcpListenerStream::new(listener);
+        // The builder's own switch for this is for listeners that it opens itself.
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         let serving = Server::builder()
-            .tcp_nodelay(true)
             .add_service(SyncServiceServer::new(Empty))
             .serve_with_incoming(incoming);
         let serving = Tasks::new().spawn("empty server", serving).abort_handle();
