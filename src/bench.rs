@@ -10,6 +10,7 @@ mod baseline;
 mod batch;
 mod catchup;
 mod conflict;
+mod descriptors;
 mod empty;
 mod fanout;
 mod load;
@@ -33,6 +34,8 @@ struct Bench {
     plan: BenchPlan,
     report: Report,
     progress: ProgressBar,
+    /// How many can be open at once, with both their ends in this process.
+    connections_max: usize,
 }
 
 /// Runs the plan and prints its report.
@@ -49,13 +52,16 @@ pub(crate) async fn run(config: BenchConfig) -> Result<(), Failure> {
                 BenchKind::Conflict,
             ]
         }
+        kind @ (BenchKind::HostOurs | BenchKind::HostBare) => return Ok(fanout::host(kind).await?),
         kind => vec![kind],
     };
+    let connections_max = descriptors::connections_max();
     let steps = kinds.len() as u64 * u64::from(plan.rounds);
     let mut bench = Bench {
         target: Target::open(target).await?,
         report: Report::default(),
         progress: progress(steps),
+        connections_max: plan.connections.unwrap_or(connections_max),
         plan,
     };
     let mut result = Ok(());
@@ -82,9 +88,9 @@ impl Bench {
                 BenchKind::Write => write::round(self).await?,
                 BenchKind::Batch => batch::round(self).await?,
                 BenchKind::Catchup => catchup::round(self).await?,
-                BenchKind::Fanout => fanout::round(self).await?,
+                BenchKind::Fanout => fanout::round(self, round).await?,
                 BenchKind::Conflict => conflict::round(self).await?,
-                BenchKind::All => {}
+                BenchKind::All | BenchKind::HostOurs | BenchKind::HostBare => {}
             }
             self.progress.inc(1);
         }

@@ -1,227 +1,188 @@
-//! 1,000 subscribers of one space, on 10 streams of 100 subscriptions, which all
-//! follow alike and so share the frames of their stream. First alone, with 100
-//! writes a second; then while 64 writers in other spaces write as fast as they
-//! can. These writers are measured before and afterwards as well, which shows
-//! what being followed costs them.
+//! One space, and who follows it: what is delivered to how many subscribers, how
+//! late and at what cost, beside a bare tonic loop (`bare`) that is followed by the
+//! same clients (`peer`, `crowd`) over the same connections in the same process.
+//! Events have as many bytes on both sides. A subscriber has a stream of its own,
+//! on a connection of its own if file descriptors allow; or a hundred
+//! subscriptions share a stream. Then one frame of ours serves all subscriptions
+//! of the stream, where the loop sends a frame to each, and what is counted is the
+//! subscriptions that were told.
+//!
+//! First at a steady pace, then as fast as at most eight undelivered writes allow
+//! (`crowd`). A latency is the time from a write's call to the receipt of its
+//! event, so ours has the durable commit in it, and the loop's has nothing.
+//!
+//! Beside that: what 64 writers in other spaces lose by it; and in `bench fanout`
+//! only, the memory of idle subscribers (`memory`) and what a reader who does not
+//! read and one who is far behind do to the others (`bad`).
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+mod bad;
+mod bare;
+mod book;
+mod crowd;
+mod lean;
+mod memory;
+mod peer;
 
 use anyhow::Context;
-use hdrhistogram::Histogram;
-use http::uri::PathAndQuery;
-use parking_lot::Mutex;
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
-use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::sync::CancellationToken;
-use tonic::IntoStreamingRequest;
-use tonic::client::Grpc;
-use tonic_prost::ProstCodec;
+use tokio::time::{Duration, timeout};
 use uuid::Uuid;
 
 use super::Bench;
-use super::load::{Measured, closed_loop, latencies};
-use super::target::{Connection, Stub, put};
+use super::load::{Span, closed_loop};
+use super::report::Expected;
+use super::target::{Bearer, Target, put};
 use super::write::Writer;
-use crate::rpc::proto::subscribe_request::Frame as Out;
-use crate::rpc::proto::{DocumentForm, MutateRequest, SubscribeFrame, SubscribeRequest};
+use crate::config::BenchKind;
+use crate::rpc::proto::subscribe_request::Frame as Request;
+use crate::rpc::proto::subscribe_response::Frame;
+use crate::rpc::proto::{
+    DocumentForm, MutateRequest, SubscribeFrame, SubscribeRequest, SubscribeResponse,
+};
+use bare::BareServer;
+use crowd::{Crowd, Pace, Shape};
+use peer::{Peer, Side};
 
-const STREAMS: usize = 10;
-const SUBSCRIPTIONS: usize = 100;
+pub(super) use memory::host;
+
 const WRITERS: usize = 64;
-const WRITES_PER_SECOND: u64 = 100;
+/// The number of subscribers that the expectations are about.
+const PROMISED: usize = 1_000;
 
-/// A space with its subscribers and its one writer.
-struct Followed {
-    state: Arc<State>,
-    stop: CancellationToken,
-    running: JoinSet<anyhow::Result<()>>,
-}
-
-#[derive(Default)]
-struct State {
-    /// When each write was sent, by its number.
-    sent: Mutex<Vec<Instant>>,
-    /// How many subscriptions have.
-    caught_up: watch::Sender<u64>,
-    delivered: AtomicU64,
-    latency: Mutex<Option<Histogram<u64>>>,
-}
-
-impl Followed {
-    async fn start(bench: &Bench) -> anyhow::Result<Self> {
-        let user = format!("fanout-{}", Uuid::new_v4().simple());
-        let state = Arc::new(State::default());
-        *state.latency.lock() = Some(latencies()?);
-        let stop = CancellationToken::new();
-        let mut running = JoinSet::new();
-        for _ in 0..STREAMS {
-            let connection = bench.target.connection_of(&user).await?;
-            running.spawn(follow(connection, Arc::clone(&state), stop.clone()));
+pub(super) async fn round(bench: &mut Bench, number: u32) -> anyhow::Result<()> {
+    let all = bench.plan.kind == BenchKind::All;
+    let sizes = match &*bench.plan.subscribers {
+        [] if all => vec![PROMISED],
+        [] => vec![1, 100, 1_000, 10_000],
+        given => given.to_vec(),
+    };
+    let bare = BareServer::start(sample(&bench.target).await?).await?;
+    for &subscribers in &sizes {
+        let apart = Shape::apart(subscribers, bench.connections_max);
+        compare(bench, &bare, number, subscribers, apart).await?;
+        // A single one is the same in both shapes.
+        if subscribers > 1 {
+            compare(bench, &bare, number, subscribers, Shape::shared(subscribers)).await?;
         }
-        let expected = (STREAMS * SUBSCRIPTIONS) as u64;
-        let mut caught_up = state.caught_up.subscribe();
-        let all = caught_up.wait_for(|caught_up| *caught_up == expected);
-        let waited = timeout(Duration::from_secs(30), all).await;
-        waited.context("the subscribers did not catch up")??;
-        let stub = bench.target.stub_of(&user).await?;
-        running.spawn(write(stub, Arc::clone(&state), stop.clone()));
-        Ok(Self { state, stop, running })
     }
-
-    /// Forgets what was counted so far.
-    fn begin(&self) -> Instant {
-        self.state.delivered.store(0, Ordering::Relaxed);
-        if let Some(latency) = self.state.latency.lock().as_mut() {
-            latency.reset();
-        }
-        Instant::now()
-    }
-
-    fn measured(&self, since: Instant) -> anyhow::Result<Measured> {
-        let latency = self.state.latency.lock().clone();
-        Ok(Measured {
-            operations: self.state.delivered.load(Ordering::Relaxed),
-            elapsed: since.elapsed(),
-            latency: latency.map_or_else(latencies, Ok)?,
-        })
-    }
-
-    /// Ends the writer and the streams, with whatever is on its way.
-    async fn end(mut self) -> anyhow::Result<()> {
-        self.stop.cancel();
-        while let Some(ended) = self.running.join_next().await {
-            ended??;
-        }
-        Ok(())
-    }
-}
-
-async fn write(mut stub: Stub, state: Arc<State>, stop: CancellationToken) -> anyhow::Result<()> {
-    let mut tick = interval(Duration::from_millis(1_000 / WRITES_PER_SECOND));
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    for number in 0.. {
-        tokio::select! {
-            // Cancel: no call is under way here.
-            () = stop.cancelled() => break,
-            _ = tick.tick() => {}
-        }
-        state.sent.lock().push(Instant::now());
-        let mutation = put(number.to_string(), number);
-        stub.mutate(MutateRequest { mutation: Some(mutation), ..Default::default() }).await?;
+    drop(bare);
+    let largest = sizes.iter().copied().max().unwrap_or(PROMISED);
+    others(bench, largest.min(PROMISED)).await?;
+    if !all {
+        bad::round(bench, number, largest.min(PROMISED)).await?;
+        memory::round(bench, number, largest).await?;
     }
     Ok(())
 }
 
-async fn follow(
-    connection: Connection,
-    state: Arc<State>,
-    stop: CancellationToken,
-) -> anyhow::Result<()> {
-    let (out, queue) = mpsc::channel(SUBSCRIPTIONS);
-    for number in 0..SUBSCRIPTIONS {
-        let frame = SubscribeFrame {
-            subscription_id: number.to_string(),
-            document_form: DocumentForm::Json.into(),
-            ..Default::default()
-        };
-        out.send(SubscribeRequest { frame: Some(Out::Subscribe(frame)) }).await?;
-    }
-    let mut client = Grpc::new(connection);
-    client.ready().await?;
-    let requests = ReceiverStream::new(queue).into_streaming_request();
-    let path = PathAndQuery::from_static("/syncline.v1.SyncService/Subscribe");
-    let codec = ProstCodec::<SubscribeRequest, LeanFrame>::default();
-    let mut stream = client.streaming(requests, path, codec).await?.into_inner();
-    loop {
-        let message = tokio::select! {
-            // Cancel: the stream is dropped with whatever was on its way.
-            () = stop.cancelled() => return Ok(()),
-            message = stream.message() => message?,
-        };
-        let Some(frame) = message else { anyhow::bail!("the stream ended") };
-        anyhow::ensure!(frame.closed.is_none() && frame.resync.is_none(), "ended: {frame:?}");
-        if frame.caught_up.is_some() {
-            state.caught_up.send_modify(|caught_up| *caught_up += 1);
-        }
-        let LeanChanges { changes, subscription_ids } = frame.changes.unwrap_or_default();
-        // Each subscription is told of each change, if in one frame with others.
-        let delivered = changes.len() * subscription_ids.len();
-        state.delivered.fetch_add(delivered as u64, Ordering::Relaxed);
-        state.note_latency(&changes, subscription_ids.len() as u64);
-    }
-}
-
-impl State {
-    fn note_latency(&self, changes: &[LeanChange], times: u64) {
-        let now = Instant::now();
-        for change in changes {
-            // The space has one writer: its first write is revision 1.
-            let number = usize::try_from(change.revision - 1).unwrap_or(usize::MAX);
-            let sent = self.sent.lock().get(number).copied().unwrap_or(now);
-            let micros = u64::try_from((now - sent).as_micros()).unwrap_or(u64::MAX);
-            if let Some(latency) = self.latency.lock().as_mut() {
-                latency.saturating_record_n(micros, times);
+/// A frame of ours with one change of the usual document.
+async fn sample(target: &Target) -> anyhow::Result<SubscribeResponse> {
+    let mut stub = target.stub_of(&user()).await?;
+    let frame = SubscribeFrame {
+        subscription_id: "0".into(),
+        document_form: DocumentForm::Json.into(),
+        ..SubscribeFrame::default()
+    };
+    // The server goes on after what it was asked, until nobody reads.
+    let requests = tokio_stream::once(SubscribeRequest { frame: Some(Request::Subscribe(frame)) });
+    let mut stream = stub.subscribe(requests).await?.into_inner();
+    let mutation = Some(put("0000000000".into(), 0));
+    stub.mutate(MutateRequest { mutation, ..MutateRequest::default() }).await?;
+    let changes = async {
+        while let Some(frame) = stream.message().await? {
+            if let Some(Frame::Changes(_)) = frame.frame {
+                return Ok(frame);
             }
         }
+        anyhow::bail!("the stream ended")
+    };
+    timeout(Duration::from_secs(30), changes).await.context("no event came")?
+}
+
+/// A user whose space is new.
+fn user() -> String {
+    format!("fanout-{}", Uuid::new_v4().simple())
+}
+
+/// Our server, by a new user.
+fn ours(target: &Target) -> anyhow::Result<Peer> {
+    let bearer = Bearer::new(&target.token_of(&user())?)?;
+    Ok(Peer { side: Side::Ours, uri: target.uri().to_owned(), bearer, cursor: None })
+}
+
+/// Both sides in one shape, first steadily and then at saturation.
+async fn compare(
+    bench: &mut Bench,
+    bare: &BareServer,
+    round: u32,
+    subscribers: usize,
+    shape: Shape,
+) -> anyhow::Result<()> {
+    let steady = Pace::PerSecond(if subscribers > PROMISED { 10 } else { 100 });
+    let ours = ours(&bench.target)?;
+    let bare = Peer { side: Side::Bare, uri: bare.uri.clone(), ..ours.clone() };
+    let mut figures = [[(0.0, 0.0); 2]; 2];
+    let mut peers = [ours, bare];
+    if round.is_multiple_of(2) {
+        peers.reverse();
+    }
+    for peer in peers {
+        let side = peer.side;
+        let mut crowd = Crowd::open(peer, shape).await?;
+        for (index, pace) in [steady, Pace::Saturation].into_iter().enumerate() {
+            let loaded = crowd.load(pace, Span::of(bench.plan.seconds)).await?;
+            let name = figure_name(side, shape, pace);
+            let rate = bench.report.figure(name, "events", &loaded.delivered);
+            let p99 = loaded.delivered.micros_at(0.99);
+            if let Some(figure) = figures.get_mut(index).and_then(|it| it.get_mut(side as usize)) {
+                *figure = (rate, p99);
+            }
+        }
+        crowd.close().await;
+    }
+    let [[ours, bare], [ours_max, bare_max]] = figures;
+    let (p99, rate) = match (subscribers == PROMISED, shape.is_shared()) {
+        (true, false) => (Expected::AtMost(1.3), Expected::AtLeast(0.6)),
+        (true, true) => (Expected::Nothing, Expected::AtLeast(0.35)),
+        (false, _) => (Expected::Nothing, Expected::Nothing),
+    };
+    let shape = shape.name();
+    bench.report.ratio(format!("p99, {shape}, {}", steady.name()), p99, ours.1, bare.1);
+    let saturated = format!("events/s, {shape}, {}", Pace::Saturation.name());
+    bench.report.ratio(saturated, rate, ours_max.0, bare_max.0);
+    Ok(())
+}
+
+fn figure_name(side: Side, shape: Shape, pace: Pace) -> String {
+    let (shared, shape, pace) = (shape.is_shared(), shape.name(), pace.name());
+    match (side, shared) {
+        (Side::Ours, true) => format!("{shape}, shared frames, {pace}"),
+        (Side::Ours, false) => format!("{shape}, {pace}"),
+        (Side::Bare, true) => format!("bare: {shape}, a frame each, {pace}"),
+        (Side::Bare, false) => format!("bare: {shape}, {pace}"),
     }
 }
 
-/// What a subscriber of the bench decodes of a frame, so that the load generator
-/// takes as little as it can of the cores that it shares with the server.
-#[derive(Clone, PartialEq, prost::Message)]
-struct LeanFrame {
-    #[prost(message, optional, tag = "2")]
-    changes: Option<LeanChanges>,
-    #[prost(message, optional, tag = "3")]
-    caught_up: Option<Nothing>,
-    #[prost(message, optional, tag = "5")]
-    closed: Option<Nothing>,
-    #[prost(message, optional, tag = "6")]
-    resync: Option<Nothing>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct LeanChanges {
-    #[prost(message, repeated, tag = "1")]
-    changes: Vec<LeanChange>,
-    #[prost(string, repeated, tag = "2")]
-    subscription_ids: Vec<String>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
-struct LeanChange {
-    #[prost(int64, tag = "1")]
-    revision: i64,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
-struct Nothing {}
-
-pub(super) async fn round(bench: &mut Bench) -> anyhow::Result<()> {
+/// Writers in other spaces before, while and after a space is followed.
+async fn others(bench: &mut Bench, subscribers: usize) -> anyhow::Result<()> {
     let seconds = bench.plan.seconds;
     let before = closed_loop(Writer::clients(bench, WRITERS, false).await?, seconds).await?;
-
-    let followed = Followed::start(bench).await?;
-    let begin = followed.begin();
-    // The time that is measured.
-    sleep(Duration::from_secs(seconds)).await;
-    let alone = followed.measured(begin)?;
-    let begin = followed.begin();
-    let with = closed_loop(Writer::clients(bench, WRITERS, false).await?, seconds).await?;
-    let loaded = followed.measured(begin)?;
-    followed.end().await?;
+    let shape = Shape::shared(subscribers);
+    let mut crowd = Crowd::open(ours(&bench.target)?, shape).await?;
+    let writers = Writer::clients(bench, WRITERS, false).await?;
+    let pace = Pace::PerSecond(100);
+    let (with, loaded) =
+        tokio::join!(closed_loop(writers, seconds), crowd.load(pace, Span::of(seconds)));
+    let (with, loaded) = (with?, loaded?);
+    crowd.close().await;
     let after = closed_loop(Writer::clients(bench, WRITERS, false).await?, seconds).await?;
 
-    let report = &mut bench.report;
+    let (report, shape) = (&mut bench.report, shape.name());
     let before = report.figure("64 writers, nobody follows", "writes", &before);
     let after = report.figure("the same afterwards", "writes", &after);
-    let with = report.figure("64 writers, 1,000 subscribers follow a space", "writes", &with);
-    report.figure("delivered to 1,000 subscribers, 100 writes/s", "events", &alone);
-    report.figure("the same while the 64 writers write", "events", &loaded);
-    report.ratio("writers with fan-out / without", 0.95, with, f64::midpoint(before, after));
+    let with = report.figure(format!("64 writers beside {shape}"), "writes", &with);
+    let name = format!("{shape} beside 64 writers, {}", pace.name());
+    report.figure(name, "events", &loaded.delivered);
+    let without = f64::midpoint(before, after);
+    report.ratio("64 writers with fan-out / without", Expected::AtLeast(0.95), with, without);
     Ok(())
 }

@@ -23,10 +23,29 @@ impl Measured {
         let operations = self.operations as f64;
         operations / self.elapsed.as_secs_f64()
     }
+
+    pub(super) fn micros_at(&self, quantile: f64) -> f64 {
+        #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+        let micros = self.latency.value_at_quantile(quantile) as f64;
+        micros
+    }
 }
 
-/// Warm-up before anything is counted.
-const WARM_UP: Duration = Duration::from_millis(500);
+/// When to count.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Span {
+    pub(super) begin: Instant,
+    pub(super) end: Instant,
+}
+
+impl Span {
+    /// So many seconds, after a warm-up of a tenth of them, at most half a second.
+    pub(super) fn of(seconds: u64) -> Self {
+        let length = Duration::from_secs(seconds);
+        let begin = Instant::now() + (length / 10).min(Duration::from_millis(500));
+        Self { begin, end: begin + length }
+    }
+}
 
 /// Runs each client's work in a loop, and counts what the work says that it did
 /// between the end of the warm-up and the end.
@@ -34,8 +53,7 @@ pub(super) async fn closed_loop<W>(clients: Vec<W>, seconds: u64) -> anyhow::Res
 where
     W: Work + Send + 'static,
 {
-    let begin = Instant::now() + WARM_UP;
-    let end = begin + Duration::from_secs(seconds);
+    let Span { begin, end } = Span::of(seconds);
     let mut running = JoinSet::new();
     for mut client in clients {
         running.spawn(async move {

@@ -35,6 +35,12 @@ pub(super) type Stub = SyncServiceClient<Connection>;
 #[derive(Clone, Debug)]
 pub(super) struct Bearer(MetadataValue<Ascii>);
 
+impl Bearer {
+    pub(super) fn new(token: &str) -> anyhow::Result<Self> {
+        Ok(Self(format!("Bearer {token}").parse()?))
+    }
+}
+
 impl Interceptor for Bearer {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         request.metadata_mut().insert("authorization", self.0.clone());
@@ -125,15 +131,23 @@ impl Target {
 
     /// A connection without a stub.
     pub(super) async fn connection_of(&self, user: &str) -> anyhow::Result<Connection> {
+        let bearer = Bearer::new(&self.token_of(user)?)?;
+        Ok(InterceptedService::new(connect(&self.uri).await?, bearer))
+    }
+
+    /// A token for the user.
+    pub(super) fn token_of(&self, user: &str) -> anyhow::Result<String> {
         let user = UserId::parse(user).map_err(anyhow::Error::msg)?;
         let (ttl, now) = (Duration::from_secs(3_600), Clock::system().unix_seconds());
-        let token = match &self.tokens {
+        Ok(match &self.tokens {
             Tokens::Dev(minter) => minter.mint(&user, ttl, now, DEV_ISSUER, DEV_AUDIENCE)?,
             Tokens::Remote(signer) => signer.mint(&user, ttl, now)?,
-        };
-        let channel = connect(&self.uri).await?;
-        let bearer = Bearer(format!("Bearer {token}").parse()?);
-        Ok(InterceptedService::new(channel, bearer))
+        })
+    }
+
+    /// The server's address.
+    pub(super) fn uri(&self) -> &str {
+        &self.uri
     }
 
     /// The database, for a baseline that needs it.

@@ -244,6 +244,12 @@ pub enum BenchKind {
     Conflict,
     /// One after the other.
     All,
+    /// The server whose memory `fanout` measures, in a process of its own.
+    #[value(hide = true)]
+    HostOurs,
+    /// The baseline of that.
+    #[value(hide = true)]
+    HostBare,
 }
 
 /// How `syncline bench` measures.
@@ -257,6 +263,14 @@ pub struct BenchPlan {
     /// How often each is measured.
     #[arg(long, value_name = "N", default_value = "3", value_parser = count::<u32>(100))]
     pub rounds: u32,
+    /// Subscribers of `fanout`, one measurement for each number; by default 1,100,1000,10000, and
+    /// in `all` 1000.
+    #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = count::<usize>(10_000))]
+    pub subscribers: Vec<usize>,
+    /// Connections that the streams of `fanout` share; by default one for each stream, if file
+    /// descriptors allow.
+    #[arg(long, value_name = "N", value_parser = count::<usize>(10_000))]
+    pub connections: Option<usize>,
     /// Print the figures as JSON.
     #[arg(long)]
     pub json: bool,

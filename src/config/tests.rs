@@ -137,7 +137,13 @@ fn sample(key: &str) -> &'static str {
         "listen" => "[::1]:1",
         "log" => "debug",
         "log-format" => "json",
-        "committers" | "database-connections" | "max-connections" | "seconds" | "rounds" => "7",
+        "committers"
+        | "database-connections"
+        | "max-connections"
+        | "seconds"
+        | "rounds"
+        | "subscribers"
+        | "connections" => "7",
         "ring-bytes" => "1GiB",
         "shutdown-deadline" | "ttl" | "clock-skew" => "30s",
         "policies" => r#"{"task":{"strategy":"merge"}}"#,

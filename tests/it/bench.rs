@@ -3,16 +3,35 @@
 
 use std::process::Command;
 
+fn measures(kind: &str, further: &[&str]) -> serde_json::Value {
+    let bench = Command::new(env!("CARGO_BIN_EXE_syncline"))
+        .args(["bench", kind, "--dev", "--seconds", "1", "--rounds", "1", "--json"])
+        .args(further)
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&bench.stderr);
+    assert!(bench.status.success(), "{kind}: {errors}");
+    let report: serde_json::Value = serde_json::from_slice(&bench.stdout).unwrap();
+    assert!(report.to_string().contains("ratio"), "{kind}: {report}");
+    report
+}
+
 #[test]
 fn every_kind_measures() {
     for kind in ["write", "batch", "catchup", "conflict"] {
-        let bench = Command::new(env!("CARGO_BIN_EXE_syncline"))
-            .args(["bench", kind, "--dev", "--seconds", "1", "--rounds", "1", "--json"])
-            .output()
-            .unwrap();
-        let errors = String::from_utf8_lossy(&bench.stderr);
-        assert!(bench.status.success(), "{kind}: {errors}");
-        let report: serde_json::Value = serde_json::from_slice(&bench.stdout).unwrap();
-        assert!(report.to_string().contains("ratio"), "{kind}: {report}");
+        measures(kind, &[]);
     }
+}
+
+#[test]
+fn fanout_is_measured_beside_a_bare_loop() {
+    let report = measures("fanout", &["--subscribers", "10"]);
+    for figure in
+        ["10 streams, saturated", "bare: 10 subscriptions on 1 stream, a frame each, saturated"]
+    {
+        let delivered = report["figures"][figure]["per_second"].as_f64();
+        assert!(delivered.is_some_and(|events| events > 0.0), "{figure}: {report}");
+    }
+    let memory = &report["ratios"]["memory, 10 streams on 1 connection, idle"];
+    assert_eq!((&memory["is_expected_to_be"], &memory["expected"]), (&"<=".into(), &2.0.into()));
 }

@@ -66,7 +66,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("tower", &["rpc"]),
     ("jsonwebtoken", &["auth"]),
     ("aws_lc_rs", &["auth"]),
-    ("nix", &["postgres"]),
+    ("nix", &["postgres", "bench"]),
     ("clap", &["config", "logging"]),
     ("toml", &["config"]),
     ("tracing_subscriber", &["logging"]),
