@@ -10,10 +10,10 @@ mod baseline;
 mod batch;
 mod catchup;
 mod conflict;
-mod descriptors;
 mod empty;
 mod fanout;
 mod load;
+mod process;
 mod report;
 mod target;
 mod write;
@@ -55,7 +55,7 @@ pub(crate) async fn run(config: BenchConfig) -> Result<(), Failure> {
         kind @ (BenchKind::HostOurs | BenchKind::HostBare) => return Ok(fanout::host(kind).await?),
         kind => vec![kind],
     };
-    let connections_max = descriptors::connections_max();
+    let connections_max = process::connections_max();
     let steps = kinds.len() as u64 * u64::from(plan.rounds);
     let mut bench = Bench {
         target: Target::open(target).await?,

@@ -15,6 +15,8 @@ pub(super) struct Measured {
     pub(super) elapsed: Duration,
     /// Latency of one request, in microseconds.
     pub(super) latency: Histogram<u64>,
+    /// What this process computed meanwhile, if that says something.
+    pub(super) cpu: Option<Duration>,
 }
 
 impl Measured {
@@ -22,6 +24,13 @@ impl Measured {
         #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
         let operations = self.operations as f64;
         operations / self.elapsed.as_secs_f64()
+    }
+
+    /// The share of one operation in that.
+    pub(super) fn cpu_micros(&self) -> Option<f64> {
+        #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+        let operations = self.operations.max(1) as f64;
+        self.cpu.map(|cpu| cpu.as_secs_f64() * 1e6 / operations)
     }
 
     pub(super) fn micros_at(&self, quantile: f64) -> f64 {
@@ -74,7 +83,8 @@ where
             }
         });
     }
-    let mut total = Measured { operations: 0, elapsed: end - begin, latency: latencies()? };
+    let (elapsed, latency) = (end - begin, latencies()?);
+    let mut total = Measured { operations: 0, elapsed, latency, cpu: None };
     while let Some(client) = running.join_next().await {
         let (operations, latency) = client??;
         total.operations += operations;

@@ -22,6 +22,8 @@ struct Figure {
     per_second: Vec<f64>,
     /// Of each of the quantiles, in microseconds.
     micros: [Vec<f64>; QUANTILES.len()],
+    /// What one operation took of the processor, where that was measured.
+    cpu_micros: Vec<f64>,
 }
 
 #[derive(Debug)]
@@ -66,6 +68,12 @@ impl Expected {
     }
 }
 
+impl Figure {
+    fn cpu(&self) -> Option<f64> {
+        (!self.cpu_micros.is_empty()).then(|| median(&self.cpu_micros))
+    }
+}
+
 impl Report {
     /// One round's figure; gives back its rate.
     pub(super) fn figure(
@@ -78,7 +86,7 @@ impl Report {
         let index = self.figures.iter().position(|figure| figure.name == name);
         let index = index.unwrap_or_else(|| {
             let (per_second, micros) = (Vec::new(), [const { Vec::new() }; QUANTILES.len()]);
-            self.figures.push(Figure { name, unit, per_second, micros });
+            self.figures.push(Figure { name, unit, per_second, micros, cpu_micros: Vec::new() });
             self.figures.len() - 1
         });
         let rate = measured.per_second();
@@ -87,6 +95,7 @@ impl Report {
             for (rounds, (_, quantile)) in figure.micros.iter_mut().zip(QUANTILES) {
                 rounds.push(measured.micros_at(quantile));
             }
+            figure.cpu_micros.extend(measured.cpu_micros());
         }
         rate
     }
@@ -115,26 +124,28 @@ impl Report {
     /// For people.
     pub(super) fn table(&self) -> String {
         let mut text = String::new();
-        let mut line = |columns: [&str; 5]| {
-            let [name, rate, p50, p99, p999] = columns;
-            let row = format!("{name:<66} {rate:>16} {p50:>10} {p99:>10} {p999:>10}");
+        let mut line = |columns: [&str; 6]| {
+            let [name, rate, p50, p99, p999, cpu] = columns;
+            let row = format!("{name:<66} {rate:>16} {p50:>9} {p99:>9} {p999:>9} {cpu:>8}");
             // Writing to a string cannot fail.
             writeln!(text, "{}", row.trim_end()).ok();
         };
-        line(["median of the rounds", "per second", "p50 ms", "p99 ms", "p99.9 ms"]);
+        line(["median of the rounds", "per second", "p50 ms", "p99 ms", "p99.9 ms", "CPU us"]);
         for figure in &self.figures {
             let rate = format!("{:.0} {}", median(&figure.per_second), figure.unit);
             let [p50, p99, p999] =
                 figure.micros.each_ref().map(|it| format!("{:.2}", median(it) / 1_000.0));
-            line([&figure.name, &rate, &p50, &p99, &p999]);
+            let cpu = figure.cpu();
+            let cpu = cpu.map_or_else(String::new, |micros| format!("{micros:.2}"));
+            line([&figure.name, &rate, &p50, &p99, &p999, &cpu]);
         }
-        line([""; 5]);
-        line(["median of the same rounds, ours / baseline", "ratio", "expected", "worst", ""]);
+        line([""; 6]);
+        line(["median of the same rounds, ours / baseline", "ratio", "expected", "worst", "", ""]);
         for it in &self.comparisons {
             let bound = it.expected.bound().map_or_else(String::new, |bound| format!(" {bound}"));
             let expected = format!("{}{bound}", it.expected.sign());
             let worst = format!("{:.2}", it.expected.worst(&it.rounds));
-            line([&it.name, &format!("{:.2}", median(&it.rounds)), &expected, &worst, ""]);
+            line([&it.name, &format!("{:.2}", median(&it.rounds)), &expected, &worst, "", ""]);
         }
         text
     }
@@ -149,6 +160,7 @@ impl Report {
                 "p50_micros": p50,
                 "p99_micros": p99,
                 "p999_micros": p999,
+                "cpu_micros": figure.cpu(),
                 "rounds_per_second": figure.per_second,
             });
             (figure.name.clone(), json)

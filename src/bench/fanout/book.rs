@@ -2,6 +2,8 @@
 //! many subscriptions have not told of it yet, and how long they took. All by one
 //! clock, and an event counts once its subscriber has received it.
 
+use std::time::Duration;
+
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, watch};
@@ -9,6 +11,7 @@ use tokio::time::Instant;
 
 use super::lean::LeanFrame;
 use crate::bench::load::{Measured, latencies};
+use crate::bench::process::cpu_time;
 
 /// The account.
 #[derive(Debug)]
@@ -23,9 +26,16 @@ pub(super) struct Book {
 struct Pages {
     /// By their numbers.
     writes: Vec<Sent>,
-    since: Option<Instant>,
+    since: Option<Since>,
     delivered: u64,
     latency: Histogram<u64>,
+}
+
+/// When counting began, by both clocks.
+#[derive(Clone, Copy, Debug)]
+struct Since {
+    at: Instant,
+    cpu: Duration,
 }
 
 #[derive(Debug)]
@@ -73,15 +83,20 @@ impl Book {
     /// Begins to count.
     pub(super) fn begin(&self) {
         let mut pages = self.pages.lock();
-        (pages.since, pages.delivered) = (Some(Instant::now()), 0);
+        (pages.since, pages.delivered) = (Some(Since { at: Instant::now(), cpu: cpu_time() }), 0);
         pages.latency.reset();
     }
 
     /// Ends that; what was counted.
     pub(super) fn end(&self) -> Measured {
         let mut pages = self.pages.lock();
-        let elapsed = pages.since.take().map(|since| since.elapsed()).unwrap_or_default();
-        Measured { operations: pages.delivered, elapsed, latency: pages.latency.clone() }
+        let since = pages.since.take();
+        Measured {
+            operations: pages.delivered,
+            elapsed: since.map(|since| since.at.elapsed()).unwrap_or_default(),
+            latency: pages.latency.clone(),
+            cpu: since.map(|since| cpu_time().saturating_sub(since.cpu)),
+        }
     }
 }
 

@@ -19,6 +19,8 @@ use crate::bench::target::Connection;
 const SHARED_BY: usize = 100;
 /// Streams on a connection, at most: half of what the server allows.
 const STREAMS_MAX: usize = 100;
+/// Streams that are opened at once.
+const GROUP: usize = 100;
 /// For everybody to have caught up, or to have received what was written.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -152,17 +154,24 @@ impl Crowd {
         for _ in 0..shape.connections {
             connections.push(peer.connect().await?);
         }
-        let mut following = JoinSet::new();
-        for (subscriptions, connection) in shape.loads().zip(connections.iter().cycle()) {
-            let (peer, connection) = (peer.clone(), connection.clone());
-            following.spawn(follow(peer, connection, subscriptions, Arc::clone(&book)));
-        }
-        let mut crowd = Self { peer, book, following };
-        let mut caught_up = crowd.book.caught_up.subscribe();
-        let all = caught_up.wait_for(|caught_up| *caught_up == shape.subscribers as u64);
-        if timeout(PATIENCE, all).await.is_err() {
-            crowd.check()?;
-            anyhow::bail!("the subscribers did not catch up");
+        let caught_up = book.caught_up.subscribe();
+        let mut crowd = Self { peer, book, following: JoinSet::new() };
+        let mut opened = 0;
+        // In groups: they are not to come all at once.
+        let loads: Vec<_> = shape.loads().zip(connections.iter().cycle()).collect();
+        for group in loads.chunks(GROUP) {
+            for (subscriptions, connection) in group {
+                let (peer, connection) = (crowd.peer.clone(), (*connection).clone());
+                let book = Arc::clone(&crowd.book);
+                crowd.following.spawn(follow(peer, connection, *subscriptions, book));
+                opened += *subscriptions as u64;
+            }
+            let mut caught_up = caught_up.clone();
+            let all = caught_up.wait_for(|caught_up| *caught_up == opened);
+            if timeout(PATIENCE, all).await.is_err() {
+                crowd.check()?;
+                anyhow::bail!("the subscribers did not catch up");
+            }
         }
         Ok(crowd)
     }
@@ -186,8 +195,8 @@ impl Crowd {
         self.book.begin();
         sleep_until(span.end).await;
         let delivered = self.book.end();
-        let mut written =
-            Measured { operations: 0, elapsed: span.end - span.begin, latency: latencies()? };
+        let (elapsed, latency) = (span.end - span.begin, latencies()?);
+        let mut written = Measured { operations: 0, elapsed, latency, cpu: None };
         while let Some(writer) = writers.join_next().await {
             written.latency.add(writer??)?;
         }

@@ -77,7 +77,7 @@ impl Host {
             Side::Bare => "host-bare",
         };
         let mut child = Command::new(std::env::current_exe()?)
-            .args(["bench", kind, "--dev", "--log", "warn"])
+            .args(["bench", kind, "--dev", "--log", "error"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
