@@ -28,6 +28,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure()
         .build_client(false)
         .out_dir(server)
+        .codec_path("crate::rpc::codec::LeanCodec")
         .extern_path(".syncline.v1", "crate::rpc::proto")
         .extern_path(".syncline.v1.SubscribeResponse", "crate::rpc::encoded::Encoded")
         .extern_path(".syncline.v1.WatchResponse", "crate::rpc::encoded::Encoded")

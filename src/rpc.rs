@@ -3,6 +3,7 @@
 //! statuses.
 
 pub mod auth;
+mod codec;
 mod conflict_service;
 pub mod encoded;
 mod frames;

@@ -50,6 +50,8 @@ impl Tasks {
     {
         // Counted before it first runs, and until its future is dropped: also if it panics.
         let live = Live::new(name, Arc::clone(&self.live));
+        // In a box: every layer around a future would be as large as itself.
+        let future = Box::pin(future);
         let task = async move {
             let _live = live;
             future.await

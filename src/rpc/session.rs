@@ -154,7 +154,7 @@ impl Session {
             Inbound::Frames(frames) => Some(frames),
             Inbound::Watch(frame) => {
                 self.watch = Some(Watched::Goes);
-                self.subscribe(*frame).await?;
+                Box::pin(self.subscribe(*frame)).await?;
                 None
             }
         };
@@ -177,7 +177,8 @@ impl Session {
                 Event::Stop => return Err(going(GoingAwayReason::Shutdown)),
                 Event::Expired => return Err(going(GoingAwayReason::TokenExpired)),
                 Event::ReaderGone => return Ok(()),
-                Event::Frame(Ok(Some(frame))) => self.hear(frame).await?,
+                // In a box, like all that is rare and large: a stream that waits is small.
+                Event::Frame(Ok(Some(frame))) => Box::pin(self.hear(frame)).await?,
                 // The client has nothing more to say, but goes on reading.
                 Event::Frame(Ok(None)) => inbound = None,
                 Event::Frame(Err(fault)) => return heard_no_more(&fault).map_err(End::from),
@@ -248,7 +249,9 @@ impl Session {
     /// send. True if some may go on at once.
     async fn round(&mut self) -> bool {
         let mut ended = Vec::new();
-        let read_on = self.round_of_reading(&mut ended).await;
+        self.retry_at = self.retry_at.filter(|at| Instant::now() < *at);
+        let reads = self.subscriptions.iter().any(|it| it.phase != Phase::Live);
+        let read_on = reads && Box::pin(self.round_of_reading(&mut ended)).await;
         let went_live = self.round_of_live(&mut ended);
         ended.sort_by_key(|(index, _)| *index);
         for (index, error) in ended.into_iter().rev() {
@@ -264,7 +267,6 @@ impl Session {
     }
 
     async fn round_of_reading(&mut self, ended: &mut EndedOnes) -> bool {
-        self.retry_at = self.retry_at.filter(|at| Instant::now() < *at);
         let app = Arc::clone(&self.app);
         let count = self.subscriptions.len();
         let mut behind = false;
