@@ -17,9 +17,9 @@ mod retention;
 mod shared;
 mod wakeup;
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
+use std::{fmt, io};
 
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use uuid::Uuid;
@@ -79,11 +79,16 @@ pub struct App {
 }
 
 /// What subscribers who come back together read together.
-#[derive(Debug)]
 struct SharedReads {
     pages: Shared<PageKey, SharedPage>,
     conflicts: Shared<ConflictKey, SharedConflicts>,
     snapshots: Shared<SnapshotKey, SharedSnapshot>,
+}
+
+impl fmt::Debug for SharedReads {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedReads").finish_non_exhaustive()
+    }
 }
 
 impl App {
@@ -135,9 +140,9 @@ impl App {
         let queue_space = Arc::new(Semaphore::new(queue_kib));
         let clock = clock.clone();
         let shared = SharedReads {
-            pages: Shared::new(limits::SHARED_PAGES_BYTES_MAX),
-            conflicts: Shared::new(limits::SHARED_PAGES_BYTES_MAX / 4),
-            snapshots: Shared::new(limits::SHARED_PAGES_BYTES_MAX),
+            pages: Shared::new(limits::SHARED_PAGES_BYTES_MAX, tasks.clone()),
+            conflicts: Shared::new(limits::SHARED_PAGES_BYTES_MAX / 4, tasks.clone()),
+            snapshots: Shared::new(limits::SHARED_PAGES_BYTES_MAX, tasks.clone()),
         };
         Ok(Arc::new(Self {
             store,
@@ -209,7 +214,7 @@ impl App {
     ) -> Result<T, Error> {
         match self.tasks.spawn("read", work).await {
             Ok(result) => Ok(result?),
-            Err(panic) => Err(Error::Panicked(panic)),
+            Err(panic) => Err(panic.into()),
         }
     }
 }

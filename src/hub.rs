@@ -64,9 +64,15 @@ impl Hub {
 
     /// Takes the changes of a commit on this replica. `after` is the head that
     /// they follow, `conflicts` the space's last conflict by now. Never waits.
-    pub fn publish(&self, space: SpaceId, after: Revision, changes: &[Arrival], conflicts: i64) {
+    pub fn publish(
+        &self,
+        (space, epoch): (SpaceId, Epoch),
+        after: Revision,
+        changes: &[Arrival],
+        conflicts: i64,
+    ) {
         let Some(feed) = self.feed(space) else { return };
-        self.note(&feed, feed.append(after, changes, conflicts, self.share()));
+        self.note(&feed, feed.append(epoch, after, changes, conflicts, self.share()));
     }
 
     /// Hears that a space is there by now, wherever it was written.

@@ -12,7 +12,7 @@ use tracing::warn;
 
 use crate::chain::Chain;
 use crate::clock::Clock;
-use crate::domain::{DeviceId, Revision, SpaceId};
+use crate::domain::{DeviceId, Revision, SpaceId, UserId};
 use crate::store::{Acknowledged, Store};
 
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -22,16 +22,16 @@ const WAITING_MAX: usize = 20 * DEVICES_MAX;
 
 #[derive(Debug, Default)]
 pub(super) struct Acks {
-    waiting: Mutex<HashMap<(SpaceId, DeviceId), Revision>>,
+    waiting: Mutex<HashMap<(SpaceId, UserId, DeviceId), Revision>>,
 }
 
 impl Acks {
     /// Notes one. Never waits. What is too much is left out: devices say it again.
-    pub(super) fn note(&self, space: SpaceId, device: DeviceId, revision: Revision) {
+    pub(super) fn note(&self, it: Acknowledged) {
         let mut waiting = self.waiting.lock();
         if waiting.len() < WAITING_MAX {
-            let known = waiting.entry((space, device)).or_default();
-            *known = revision.max(*known);
+            let known = waiting.entry((it.space, it.user, it.device)).or_default();
+            *known = it.revision.max(*known);
         }
     }
 
@@ -52,20 +52,19 @@ impl Acks {
                 () = stop.cancelled() => stopping = true,
                 _ = tick.tick() => {}
             }
-            let waiting = std::mem::take(&mut *self.waiting.lock());
-            let acknowledged: Vec<_> = waiting
-                .into_iter()
-                .map(|((space, device), revision)| Acknowledged { space, device, revision })
-                .collect();
-            for some in acknowledged.chunks(DEVICES_MAX) {
+            for some in self.take().chunks(DEVICES_MAX) {
                 if let Err(error) = store.acknowledge(some, clock.now_to_store()).await {
                     warn!(error = %Chain(&error), "acknowledgements were not written");
-                    if !stopping {
-                        some.iter()
-                            .for_each(|it| self.note(it.space, it.device.clone(), it.revision));
-                    }
+                    some.iter().filter(|_| !stopping).for_each(|it| self.note(it.clone()));
                 }
             }
         }
+    }
+
+    fn take(&self) -> Vec<Acknowledged> {
+        let waiting = std::mem::take(&mut *self.waiting.lock()).into_iter();
+        waiting
+            .map(|((space, user, device), revision)| Acknowledged { space, user, device, revision })
+            .collect()
     }
 }

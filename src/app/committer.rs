@@ -232,7 +232,7 @@ impl Committer {
         };
         for commit in &committed.commits {
             let Commit { space, after, to, changes } = commit;
-            self.hub.publish(*space, *after, changes, to.conflicts);
+            self.hub.publish((*space, to.epoch), *after, changes, to.conflicts);
             self.wakeup.moved(*space, Hint { head: to.head, conflicts: to.conflicts });
         }
         for (space, head) in &committed.heads {

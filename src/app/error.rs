@@ -7,7 +7,7 @@ use crate::domain::{CursorFault, Epoch, Refusal, Revision, Right};
 use crate::store;
 
 /// A failure that the caller is told of.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// There is no such space for this user.
     #[error("the space does not exist")]
@@ -45,15 +45,27 @@ pub enum Error {
     /// The store failed.
     #[error("the store failed")]
     Store(#[source] Arc<store::Error>),
+    /// The store takes too long.
+    #[error("the store has not answered in time")]
+    SlowStore,
     /// A bug of ours.
     #[error("a task panicked")]
-    Panicked(#[source] tokio::task::JoinError),
+    Panicked(#[source] Arc<tokio::task::JoinError>),
 }
 
 impl Error {
     /// Whether the store failed in a way that may pass.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Store(failure) if failure.is_retryable())
+        match self {
+            Self::Store(failure) => failure.is_retryable(),
+            other => matches!(other, Self::SlowStore),
+        }
+    }
+}
+
+impl From<tokio::task::JoinError> for Error {
+    fn from(panic: tokio::task::JoinError) -> Self {
+        Self::Panicked(Arc::new(panic))
     }
 }
 

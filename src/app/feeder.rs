@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{debug, error, info};
 
 use crate::chain::Chain;
 use crate::domain::{Change, Event, Revision, Scope, SpaceId, limits};
@@ -134,7 +134,7 @@ impl Feeder {
             let at = page.space;
             let far = at.head.since(end) > FILL_REVISIONS_MAX;
             let changes =
-                if far { None } else { Some((end, self.arrivals(space, page.changes).await?)) };
+                if far { None } else { Some((end, self.arrivals(space, page.changes).await)) };
             self.hub.refresh(space, refresh(at, changes));
             if far || page.up_to >= at.head {
                 return Ok(());
@@ -144,11 +144,7 @@ impl Feeder {
     }
 
     /// With what was before each, if somebody wants differences.
-    async fn arrivals(
-        &self,
-        space: SpaceId,
-        changes: Vec<Arc<Change>>,
-    ) -> Result<Vec<Arrival>, Error> {
+    async fn arrivals(&self, space: SpaceId, changes: Vec<Arc<Change>>) -> Vec<Arrival> {
         let mut before: HashMap<_, _> =
             changes.iter().map(|it| (it.revision, Arc::clone(it))).collect();
         if self.hub.wants_deltas(space) {
@@ -156,15 +152,19 @@ impl Feeder {
             let missing = updated.map(|it| it.previous_revision).filter(|it| *it > Revision::ZERO);
             let missing: Vec<_> = missing.filter(|it| !before.contains_key(it)).collect();
             if !missing.is_empty() {
-                let read = self.store.changes_at(space, &missing).await?;
-                before.extend(read.into_iter().map(|it| (it.revision, it)));
+                let bytes_max = limits::PAGE_DOCUMENT_BYTES_MAX;
+                match self.store.changes_at(space, &missing, bytes_max).await {
+                    Ok(read) => before.extend(read.into_iter().map(|it| (it.revision, it))),
+                    // Then these changes come whole.
+                    Err(error) => debug!(error = %Chain(&error), "differences are left out"),
+                }
             }
         }
         let arrival = |change: Arc<Change>| {
             let before = before.get(&change.previous_revision).cloned();
             Arrival { change, before }
         };
-        Ok(changes.into_iter().map(arrival).collect())
+        changes.into_iter().map(arrival).collect()
     }
 }
 

@@ -6,16 +6,16 @@ use std::sync::Arc;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::reading::check;
+use super::reading::{self, check};
 use super::shared::Sized;
 use super::{App, Error, Reading};
 use crate::domain::{
-    Conflict, Cursor, DeviceId, Epoch, Event, Filter, Revision, Scope, Sight, Space, SpaceId,
-    limits,
+    Conflict, Cursor, CursorFault, DeviceId, Epoch, Event, Filter, Revision, Scope, Sight, Space,
+    SpaceId, UserId, limits,
 };
 use crate::hub::{Ahead, Entry, Hint, Waker, Watch};
 use crate::store::{
-    ChangesPage, ConflictPlace, MovedQuery, SnapshotPlace, SnapshotQuery, SpaceHead,
+    Acknowledged, ChangesPage, ConflictPlace, MovedQuery, SnapshotPlace, SnapshotQuery, SpaceHead,
 };
 
 /// What somebody follows.
@@ -78,6 +78,24 @@ pub(super) struct SnapshotKey {
 /// A page of a snapshot.
 pub type SharedSnapshot = Arc<crate::store::SnapshotPage>;
 
+impl Sized for PageKey {
+    fn size_bytes(&self) -> usize {
+        self.scope.size_bytes()
+    }
+}
+
+impl Sized for ConflictKey {
+    fn size_bytes(&self) -> usize {
+        self.scope.size_bytes()
+    }
+}
+
+impl Sized for SnapshotKey {
+    fn size_bytes(&self) -> usize {
+        self.scope.size_bytes()
+    }
+}
+
 impl Sized for SharedPage {
     fn size_bytes(&self) -> usize {
         self.entries.iter().map(Entry::size_bytes).sum()
@@ -107,65 +125,60 @@ impl App {
     }
 
     /// The next page of a catch-up: perhaps one that was read for somebody else, if the
-    /// hub has what came since.
+    /// hub has what came since. Cancel safe.
     pub async fn page(&self, it: Following<'_>, after: Revision) -> Result<SharedPage, Error> {
         let Following { space, epoch, scope, reach } = it;
-        let key = PageKey { space: space.id, epoch, after, scope: scope.clone() };
+        let key = || PageKey { space: space.id, epoch, after, scope: scope.clone() };
         let will_do = |page: &SharedPage| {
             let whole = page.up_to >= page.space.head;
             let joins = page.space.head >= reach.head && page.space.conflicts >= reach.conflicts;
             page.space.epoch == epoch && (!whole || joins)
         };
-        let cursor = Cursor { epoch: Some(epoch), revision: after };
-        let read = || async {
+        let read = || {
             let reading = Reading {
                 space: space.clone(),
-                cursor,
+                cursor: Cursor { epoch: Some(epoch), revision: after },
                 scope: scope.clone(),
                 every_step: false,
                 entries_max: limits::PAGE_ENTRIES_MAX,
                 // Small pages: what a reader who stops reading can hold is made of them.
                 bytes_max: limits::FRAME_DOCUMENT_BYTES_MAX,
             };
-            let ChangesPage { space, changes, up_to } = self.changes(reading).await?;
-            let entries = changes.into_iter().map(|change| Entry::new(change, None)).collect();
-            Ok::<_, Error>(SharedPage { space, up_to, entries })
+            let store = self.store.clone();
+            async move {
+                let page = reading::changes(&store, &reading).await?;
+                check(reading.cursor, page.space)?;
+                let ChangesPage { space, changes, up_to } = page;
+                let entries = changes.into_iter().map(|change| Entry::new(change, None)).collect();
+                Ok(SharedPage { space, up_to, entries })
+            }
         };
-        match scope {
-            Scope::All | Scope::Collections(_) => self.shared.pages.get(key, will_do, read).await,
-            // Hardly anybody else wants the same.
-            Scope::Records(_) => read().await,
-        }
+        self.shared.pages.get(key, will_do, read).await
     }
 
     /// A page of conflicts that were opened or closed, and whether there are more.
+    /// Cancel safe.
     pub async fn conflicts_ahead(
         &self,
         it: Following<'_>,
         ahead: ConflictsAhead,
     ) -> Result<Arc<(Vec<(ConflictPlace, Conflict)>, bool)>, Error> {
         let Following { space, epoch, scope, reach: _ } = it;
-        let key = ConflictKey { space: space.id, epoch, ahead, scope: scope.clone() };
-        let read = || async {
+        let key = || ConflictKey { space: space.id, epoch, ahead, scope: scope.clone() };
+        let read = || {
             let (store, space, scope) = (self.store.clone(), space.id, scope.clone());
             let ConflictsAhead { after, number_max, open_only } = ahead;
-            let page = self.detached(async move {
+            async move {
                 let query = MovedQuery { space, after, number_max, scope: &scope, open_only };
-                store.moved_conflicts(query).await
-            });
-            let page = page.await?;
-            Ok::<_, Error>(Arc::new((page.conflicts, page.has_more)))
+                let page = store.moved_conflicts(query).await?;
+                Ok(Arc::new((page.conflicts, page.has_more)))
+            }
         };
         // What has moved later has a higher number than any that is asked for.
-        match scope {
-            Scope::All | Scope::Collections(_) => {
-                self.shared.conflicts.get(key, |_| true, read).await
-            }
-            Scope::Records(_) => read().await,
-        }
+        self.shared.conflicts.get(key, |_| true, read).await
     }
 
-    /// The next page of a snapshot at a revision.
+    /// The next page of a snapshot at a revision. Cancel safe.
     pub async fn snapshot(
         &self,
         it: Following<'_>,
@@ -173,12 +186,14 @@ impl App {
         after: Option<SnapshotPlace>,
     ) -> Result<SharedSnapshot, Error> {
         let Following { space, epoch, scope, reach: _ } = it;
-        let key =
-            SnapshotKey { space: space.id, epoch, at, after: after.clone(), scope: scope.clone() };
-        let read = || async {
+        let key = || {
+            let (scope, after) = (scope.clone(), after.clone());
+            SnapshotKey { space: space.id, epoch, at, after, scope }
+        };
+        let read = || {
             let (store, space) = (self.store.clone(), space.clone());
             let (scope, after) = (scope.clone(), after.clone());
-            let page = self.detached(async move {
+            async move {
                 let query = SnapshotQuery {
                     space: space.id,
                     at,
@@ -187,24 +202,22 @@ impl App {
                     entries_max: limits::PAGE_ENTRIES_MAX,
                     bytes_max: limits::FRAME_DOCUMENT_BYTES_MAX,
                 };
-                loop {
+                let page = loop {
                     if let Some(page) = store.snapshot(query).await? {
-                        return Ok(page);
+                        break page;
                     }
                     store.status(&space, None).await?;
+                };
+                // A snapshot at 0 needs no more of the log than a cursor there.
+                check(Cursor { epoch: Some(epoch), revision: at }, page.space)?;
+                if page.too_far {
+                    let SpaceHead { epoch, head, floor, .. } = page.space;
+                    return Err(Error::Cursor { fault: CursorFault::Expired, epoch, head, floor });
                 }
-            });
-            let page = page.await?;
-            // A snapshot at 0 needs no more of the log than a cursor there.
-            check(Cursor { epoch: Some(epoch), revision: at }, page.space)?;
-            Ok::<_, Error>(Arc::new(page))
-        };
-        match scope {
-            Scope::All | Scope::Collections(_) => {
-                self.shared.snapshots.get(key, |_| true, read).await
+                Ok(Arc::new(page))
             }
-            Scope::Records(_) => read().await,
-        }
+        };
+        self.shared.snapshots.get(key, |_| true, read).await
     }
 
     /// A page of changes; if there is none yet that the reader wants, waits for one
@@ -241,20 +254,18 @@ impl App {
         }
     }
 
-    /// Notes what a device says that it has stored. Never waits.
-    pub fn acknowledge(&self, space: SpaceId, device: DeviceId, revision: Revision) {
-        self.acks.note(space, device, revision);
+    /// Notes what a user's device says that it has stored. Never waits.
+    pub fn acknowledge(&self, space: SpaceId, user: UserId, device: DeviceId, up_to: Revision) {
+        self.acks.note(Acknowledged { space, user, device, revision: up_to });
     }
 
-    /// Publishes an event, to all subscribers but the one that it comes from. Never waits; an event
-    /// that would be one too many for other replicas is refused.
-    pub fn publish(&self, space: SpaceId, event: Event, origin: &Watch) -> Result<(), Error> {
+    /// Publishes an event, to all subscribers but the one that it comes from. Never
+    /// waits; events come at most once, so what would be too much is not told to other
+    /// replicas.
+    pub fn publish(&self, space: SpaceId, event: Event, origin: &Watch) {
         let event = Arc::new(event);
-        if !self.wakeup.published(space, Arc::clone(&event)) {
-            return Err(Error::Overloaded);
-        }
+        self.wakeup.published(space, Arc::clone(&event));
         self.hub.tell(space, event, Some(origin.number()));
-        Ok(())
     }
 
     /// Whether the store has answered lately.

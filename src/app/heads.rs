@@ -16,9 +16,10 @@ use crate::store::{self, SpaceHead, Store};
 
 type Answer = Result<SpaceHead, Error>;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Heads {
-    asked: Mutex<HashMap<SpaceId, Asked>>,
+    /// None once nobody answers any more.
+    asked: Mutex<Option<HashMap<SpaceId, Asked>>>,
     ask: Notify,
 }
 
@@ -28,12 +29,23 @@ struct Asked {
     replies: Vec<oneshot::Sender<Answer>>,
 }
 
+impl Default for Heads {
+    fn default() -> Self {
+        Self { asked: Mutex::new(Some(HashMap::new())), ask: Notify::new() }
+    }
+}
+
 impl Heads {
     /// Where the space is. It is born when it is first asked for. Cancel safe.
     pub(super) async fn read(&self, space: &Space) -> Answer {
         let (reply, answer) = oneshot::channel();
-        let asked = |space: &Space| Asked { space: space.clone(), replies: Vec::new() };
-        self.asked.lock().entry(space.id).or_insert_with(|| asked(space)).replies.push(reply);
+        match &mut *self.asked.lock() {
+            None => return Err(Error::Stopping),
+            Some(asked) => {
+                let new = || Asked { space: space.clone(), replies: Vec::new() };
+                asked.entry(space.id).or_insert_with(new).replies.push(reply);
+            }
+        }
         self.ask.notify_one();
         answer.await.unwrap_or(Err(Error::Stopping))
     }
@@ -47,39 +59,48 @@ impl Heads {
                 () = stop.cancelled() => break,
                 () = self.ask.notified() => {}
             }
-            let asked = std::mem::take(&mut *self.asked.lock());
-            let ids: Vec<_> = asked.keys().copied().collect();
-            match store.heads(&ids).await {
-                Ok(heads) => {
-                    let heads: HashMap<_, _> = heads.into_iter().collect();
-                    for (id, asked) in asked {
-                        let answer = match heads.get(&id) {
-                            Some(head) => Ok(*head),
-                            None => born(&store, &asked.space).await,
-                        };
-                        asked.tell(&answer.map_err(Arc::new));
+            let mut asked = self.asked.lock().as_mut().map(std::mem::take).unwrap_or_default();
+            let read = answer_known(&store, &mut asked).await;
+            // Those that are not there yet hold up nobody who is.
+            let read = match read {
+                Ok(()) if !asked.is_empty() => {
+                    let spaces: Vec<_> = asked.values().map(|asked| asked.space.clone()).collect();
+                    match store.create_spaces(&spaces.iter().collect::<Vec<_>>()).await {
+                        Ok(()) => answer_known(&store, &mut asked).await,
+                        Err(error) => Err(error),
                     }
                 }
-                Err(error) => {
-                    let answer = Err(Arc::new(error));
-                    asked.into_values().for_each(|asked| asked.tell(&answer));
-                }
+                other => other,
+            };
+            if let Err(error) = read {
+                let answer = Err(Error::from(error));
+                asked.into_values().for_each(|asked| asked.tell(&answer));
             }
         }
-        // Whoever asks from now on, or has not been answered, hears that there is no answer.
-        self.asked.lock().clear();
+        // Whoever has not been answered hears that there is no answer.
+        drop(self.asked.lock().take());
     }
 }
 
-async fn born(store: &Store, space: &Space) -> Result<SpaceHead, store::Error> {
-    store.status(space, None).await.map(|(head, _sequence)| head)
+/// Answers those whose spaces are there, and leaves the others.
+async fn answer_known(
+    store: &Store,
+    asked: &mut HashMap<SpaceId, Asked>,
+) -> Result<(), store::Error> {
+    let ids: Vec<_> = asked.keys().copied().collect();
+    for (id, head) in store.heads(&ids).await? {
+        if let Some(asked) = asked.remove(&id) {
+            asked.tell(&Ok(head));
+        }
+    }
+    Ok(())
 }
 
 impl Asked {
-    fn tell(self, answer: &Result<SpaceHead, Arc<store::Error>>) {
+    fn tell(self, answer: &Answer) {
         for reply in self.replies {
             // Who has gone needs no answer.
-            let _gone = reply.send(answer.clone().map_err(Error::Store));
+            let _gone = reply.send(answer.clone());
         }
     }
 }

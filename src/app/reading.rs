@@ -6,10 +6,11 @@ use std::sync::Arc;
 use super::{App, Error};
 use crate::domain::{
     Answer, CollectionName, Conflict, Cursor, DeviceId, Fingerprint, MutationId, MutationResult,
-    Record, RecordId, RecordKey, Refusal, Scope, Space,
+    Record, RecordId, RecordKey, Refusal, Scope, Space, UserId,
 };
 use crate::store::{
-    ChangesPage, ChangesQuery, ConflictQuery, ConflictsPage, DeviceStanding, RecordsPage, SpaceHead,
+    self, ChangesPage, ChangesQuery, ConflictQuery, ConflictsPage, DeviceStanding, RecordsPage,
+    SpaceHead, Store,
 };
 
 /// Which changes to read.
@@ -29,6 +30,24 @@ pub struct Reading {
 pub(super) fn check(cursor: Cursor, at: SpaceHead) -> Result<(), Error> {
     let SpaceHead { epoch, head, floor, conflicts: _ } = at;
     cursor.check(epoch, floor, head).map_err(|fault| Error::Cursor { fault, epoch, head, floor })
+}
+
+/// A page of changes. Not cancel safe.
+pub(super) async fn changes(store: &Store, reading: &Reading) -> Result<ChangesPage, store::Error> {
+    let query = ChangesQuery {
+        space: reading.space.id,
+        after: reading.cursor.revision,
+        scope: &reading.scope,
+        every_step: reading.every_step,
+        entries_max: reading.entries_max,
+        bytes_max: reading.bytes_max,
+    };
+    loop {
+        if let Some(page) = store.changes(query).await? {
+            return Ok(page);
+        }
+        store.status(&reading.space, None).await?;
+    }
 }
 
 impl App {
@@ -66,25 +85,8 @@ impl App {
 
     /// A page of the changes after a cursor, or why it cannot be resumed.
     pub async fn changes(&self, reading: Reading) -> Result<ChangesPage, Error> {
-        let store = self.store.clone();
-        let Reading { space, cursor, scope, every_step, entries_max, bytes_max } = reading;
-        let page = self.detached(async move {
-            let query = ChangesQuery {
-                space: space.id,
-                after: cursor.revision,
-                scope: &scope,
-                every_step,
-                entries_max,
-                bytes_max,
-            };
-            loop {
-                if let Some(page) = store.changes(query).await? {
-                    return Ok(page);
-                }
-                store.status(&space, None).await?;
-            }
-        });
-        let page = page.await?;
+        let (store, cursor) = (self.store.clone(), reading.cursor);
+        let page = self.detached(async move { changes(&store, &reading).await }).await?;
         check(cursor, page.space)?;
         Ok(page)
     }
@@ -93,10 +95,14 @@ impl App {
     pub async fn status(
         &self,
         space: Space,
-        device: Option<DeviceId>,
+        device: Option<(UserId, DeviceId)>,
     ) -> Result<(SpaceHead, DeviceStanding), Error> {
         let store = self.store.clone();
-        self.detached(async move { store.status(&space, device.as_ref()).await }).await
+        self.detached(async move {
+            let device = device.as_ref().map(|(user, device)| (user, device));
+            store.status(&space, device).await
+        })
+        .await
     }
 
     /// A page of conflicts, the latest first.

@@ -48,15 +48,13 @@ impl Wakeup {
         self.wake.notify_one();
     }
 
-    /// An event was published here. Never waits; false if too many wait already.
-    pub(super) fn published(&self, space: SpaceId, event: Arc<Event>) -> bool {
+    /// An event was published here. Never waits; what is too much is dropped.
+    pub(super) fn published(&self, space: SpaceId, event: Arc<Event>) {
         let mut events = self.events.lock();
-        let takes = events.len() < limits::EVENT_QUEUE_MAX;
-        if takes {
+        if events.len() < limits::EVENT_QUEUE_MAX {
             events.push((space, event));
             self.wake.notify_one();
         }
-        takes
     }
 
     /// Sends notifications until `stop`.

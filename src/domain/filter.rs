@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Change, CollectionName, DeviceId, RecordKey, Revision};
+use super::{Change, CollectionName, DeviceId, RecordKey, Revision, UserId};
 
 /// The part of a space that a reader follows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -16,6 +16,18 @@ pub enum Scope {
 }
 
 impl Scope {
+    /// Memory that it holds, about.
+    pub fn size_bytes(&self) -> usize {
+        match self {
+            Self::All => 0,
+            Self::Collections(names) => names.iter().map(|name| name.as_str().len() + 16).sum(),
+            Self::Records(keys) => {
+                let size = |key: &RecordKey| key.collection.as_str().len() + key.id.as_str().len();
+                keys.iter().map(|key| size(key) + size_of::<RecordKey>() + 32).sum()
+            }
+        }
+    }
+
     /// How many records it names.
     pub fn records(&self) -> usize {
         match self {
@@ -48,8 +60,8 @@ pub enum Echo {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     pub scope: Scope,
-    /// The reader's own.
-    pub device: Option<DeviceId>,
+    /// Who reads, and on which device.
+    pub reader: Option<(UserId, DeviceId)>,
     pub echo: Echo,
 }
 
@@ -70,9 +82,11 @@ impl Filter {
 
     /// The same where the change may stand for earlier ones of its record that the
     /// reader has not seen: an own change is as good as another's if it hides one
-    /// of another device after `since`.
+    /// of another device after `since`. Who begins from nothing has nothing, not even
+    /// what it wrote itself.
     pub fn sight_coalesced(&self, change: &Change, since: Revision) -> Sight {
-        self.of(change, !change.is_merged() && change.foreign_revision() <= since)
+        let knows = since > Revision::ZERO && change.foreign_revision() <= since;
+        self.of(change, !change.is_merged() && knows)
     }
 
     /// `foreseen`: the device knows what its own write has led to.
@@ -80,7 +94,9 @@ impl Filter {
         if !self.scope.has(&change.key) {
             return Sight::Not;
         }
-        let own = self.device.is_some() && self.device == change.device;
+        let own = self.reader.as_ref().is_some_and(|(user, device)| {
+            change.device.as_ref() == Some(device) && change.author == *user
+        });
         match self.echo {
             Echo::LeaveOut if own && foreseen => Sight::Not,
             Echo::Mark if own && foreseen => Sight::Marked,

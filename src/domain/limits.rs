@@ -45,6 +45,8 @@ pub const STREAM_SUBSCRIPTIONS_MAX: usize = 1_000;
 pub const STREAM_ANSWER_BYTES_MAX: usize = 256 << 10;
 /// `mutate` frames of one stream that wait for their answers.
 pub const STREAM_MUTATES_MAX: usize = 32;
+/// Those frames together, unless it is a single one.
+pub const STREAM_MUTATE_BYTES_MAX: usize = 4 << 20;
 /// A client's name of a request on a stream.
 pub const REQUEST_ID_BYTES_MAX: usize = 64;
 /// What an event is about.

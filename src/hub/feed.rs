@@ -51,6 +51,21 @@ impl State {
         (self.end(), self.conflicts, self.events.last())
     }
 
+    /// Takes the epoch, and says whether it is another one than was known.
+    fn is_replaced(&mut self, epoch: Epoch) -> bool {
+        self.epoch.replace(epoch).is_some_and(|known| known != epoch)
+    }
+
+    /// Begins anew: nothing of another epoch counts.
+    fn replace(&mut self, at: Hint) -> Effect {
+        (self.head, self.conflicts) = (at.head, at.conflicts);
+        self.ring = Some(Ring::new(at.head));
+        // Also where it looks the same, all shall see it.
+        self.woken_at = (None, -1);
+        let moved = !std::mem::replace(&mut self.waking, true);
+        Effect { moved, lacks: false }
+    }
+
     fn hear(&mut self, hint: Hint) {
         self.head = self.head.max(hint.head);
         self.conflicts = self.conflicts.max(hint.conflicts);
@@ -86,7 +101,9 @@ impl Feed {
     pub(super) fn begin(&self, read: &Refresh) -> Effect {
         let mut state = self.state.lock();
         let before = state.sight();
-        state.epoch = Some(read.epoch);
+        if state.is_replaced(read.epoch) {
+            return state.replace(read.at);
+        }
         state.hear(read.at);
         state.ring.get_or_insert_with(|| Ring::new(read.at.head));
         state.effect(before)
@@ -94,6 +111,7 @@ impl Feed {
 
     pub(super) fn append(
         &self,
+        epoch: Epoch,
         after: Revision,
         changes: &[Arrival],
         conflicts: i64,
@@ -101,6 +119,10 @@ impl Feed {
     ) -> Effect {
         let mut guard = self.state.lock();
         let state = &mut *guard;
+        // The next poll tells which of the two holds.
+        if state.epoch.is_some_and(|known| known != epoch) {
+            return Effect::default();
+        }
         let before = state.sight();
         let head = changes.last().map_or(after, |last| last.change.revision);
         state.hear(Hint { head, conflicts });
@@ -150,12 +172,8 @@ impl Feed {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         let before = state.sight();
-        let replaced = state.epoch.is_some_and(|epoch| epoch != read.epoch);
-        state.epoch = Some(read.epoch);
-        if replaced {
-            (state.head, state.conflicts) = (read.at.head, read.at.conflicts);
-            state.ring = Some(Ring::new(read.at.head));
-            return state.effect((None, 0, 0));
+        if state.is_replaced(read.epoch) {
+            return state.replace(read.at);
         }
         state.hear(read.at);
         match (&mut state.ring, read.changes) {

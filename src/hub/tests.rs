@@ -73,7 +73,7 @@ fn ahead(watch: &Watch, cursor: i64) -> Option<Vec<i64>> {
 fn commits_of_this_replica_are_live_at_once() {
     let (hub, watch) = begun(5);
     assert_eq!(ahead(&watch, 5), Some(vec![]));
-    hub.publish(SPACE, revision(5), &changes(6..=8), 0);
+    hub.publish((SPACE, EPOCH), revision(5), &changes(6..=8), 0);
     assert_eq!(ahead(&watch, 5), Some(vec![6, 7, 8]));
     assert_eq!(ahead(&watch, 7), Some(vec![8]));
     assert_eq!(ahead(&watch, 4), None, "before the ring: read the store");
@@ -83,13 +83,13 @@ fn commits_of_this_replica_are_live_at_once() {
 #[test]
 fn a_commit_of_another_replica_is_read_from_the_log() {
     let (hub, watch) = begun(5);
-    hub.publish(SPACE, revision(7), &changes(8..=8), 0);
+    hub.publish((SPACE, EPOCH), revision(7), &changes(8..=8), 0);
     assert_eq!(ahead(&watch, 5), Some(vec![]), "6 and 7 are not known yet");
     assert_eq!(hub.lacking(), vec![(SPACE, revision(5))]);
     let read = Some((revision(5), changes(6..=8)));
     hub.refresh(SPACE, Refresh { epoch: EPOCH, at: at(8, 0), changes: read });
     assert_eq!(ahead(&watch, 5), Some(vec![6, 7, 8]));
-    hub.publish(SPACE, revision(6), &changes(7..=9), 0);
+    hub.publish((SPACE, EPOCH), revision(6), &changes(7..=9), 0);
     assert_eq!(ahead(&watch, 5), Some(vec![6, 7, 8, 9]), "what overlaps comes once");
     assert_eq!(hub.lacking(), vec![]);
 }
@@ -99,7 +99,7 @@ fn what_is_committed_before_the_feed_begins_is_not_lost() {
     let hub = Arc::new(Hub::new(1 << 20));
     let watch = hub.watch(SPACE, Waker::default());
     // The head 5 was read, then 6 was committed, then the feed began.
-    hub.publish(SPACE, revision(5), &changes(6..=6), 0);
+    hub.publish((SPACE, EPOCH), revision(5), &changes(6..=6), 0);
     watch.begin(EPOCH, at(5, 0));
     assert_eq!(hub.lacking(), vec![(SPACE, revision(5))]);
 }
@@ -119,7 +119,7 @@ fn rings_are_bounded_by_bytes() {
     let watch = hub.watch(SPACE, Waker::default());
     watch.begin(EPOCH, at(0, 0));
     for number in 1..=1_000 {
-        hub.publish(SPACE, revision(number - 1), &changes(number..=number), 0);
+        hub.publish((SPACE, EPOCH), revision(number - 1), &changes(number..=number), 0);
     }
     assert_eq!(ahead(&watch, 0), None);
     let kept = ahead(&watch, 995).unwrap();
@@ -156,12 +156,12 @@ async fn watchers_are_woken_once_for_many_commits() {
     hub.wake_watchers().await;
     waker.notified().await;
     for number in 1..=100 {
-        hub.publish(SPACE, revision(number - 1), &changes(number..=number), 0);
+        hub.publish((SPACE, EPOCH), revision(number - 1), &changes(number..=number), 0);
     }
     assert_eq!(hub.moved.lock().len(), 1);
     hub.wake_watchers().await;
     waker.notified().await;
-    hub.publish(SPACE, revision(100), &changes(101..=101), 0);
+    hub.publish((SPACE, EPOCH), revision(100), &changes(101..=101), 0);
     hub.wake_watchers().await;
     waker.notified().await;
 }
@@ -196,7 +196,7 @@ async fn events_alone_wake_only_those_who_want_them() {
 fn conflicts_send_those_who_ask_to_the_store() {
     let (hub, watch) = begun(5);
     let look = |cursor, seen| watch.ahead(EPOCH, revision(cursor), seen, usize::MAX);
-    hub.publish(SPACE, revision(5), &changes(6..=6), 3);
+    hub.publish((SPACE, EPOCH), revision(5), &changes(6..=6), 3);
     assert!(matches!(look(5, Some(2)), Ahead::InStore));
     assert!(matches!(look(5, Some(3)), Ahead::Entries(..)));
     assert!(matches!(look(5, None), Ahead::Entries(..)));
@@ -205,4 +205,35 @@ fn conflicts_send_those_who_ask_to_the_store() {
     hub.hint(SPACE, at(6, 3));
     assert!(matches!(look(6, Some(3)), Ahead::InStore));
     assert_eq!(hub.lacking(), vec![]);
+}
+
+/// A new watcher may see another epoch before the poll does.
+#[test]
+fn nothing_of_an_epoch_counts_in_another() {
+    let (hub, watch) = begun(90);
+    hub.publish((SPACE, EPOCH), revision(90), &changes(91..=100), 0);
+    let other = Epoch(Uuid::from_u128(10));
+    let second = hub.watch(SPACE, Waker::default());
+    second.begin(other, at(50, 0));
+    assert_eq!(second.reach().head, revision(50));
+    let look = |cursor| second.ahead(other, revision(cursor), None, usize::MAX);
+    assert!(matches!(look(50), Ahead::Nothing));
+    assert!(matches!(watch.ahead(EPOCH, revision(95), None, usize::MAX), Ahead::Replaced(..)));
+    // A commit that was on its way.
+    hub.publish((SPACE, EPOCH), revision(50), &changes(51..=51), 0);
+    assert!(matches!(look(50), Ahead::Nothing));
+    hub.publish((SPACE, other), revision(50), &changes(51..=51), 0);
+    assert!(matches!(look(50), Ahead::Entries(..)));
+}
+
+#[tokio::test]
+async fn a_new_epoch_that_looks_the_same_wakes_all() {
+    let (hub, watch) = begun(5);
+    let waker = Waker::default();
+    let _second = hub.watch(SPACE, waker.clone());
+    hub.wake_watchers().await;
+    waker.notify.notified().await;
+    watch.begin(Epoch(Uuid::from_u128(10)), at(5, 0));
+    hub.wake_watchers().await;
+    waker.notify.notified().await;
 }

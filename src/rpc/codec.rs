@@ -15,7 +15,7 @@ const YIELD_BYTES: usize = 32 << 10;
 
 /// Encodes `T` and decodes `U`.
 #[derive(Debug)]
-pub struct LeanCodec<T, U>(PhantomData<(T, U)>);
+pub(super) struct LeanCodec<T, U>(PhantomData<(T, U)>);
 
 impl<T, U> Default for LeanCodec<T, U> {
     fn default() -> Self {

@@ -217,11 +217,12 @@ impl SyncService for Service {
         &self,
         request: Request<proto::GetStatusRequest>,
     ) -> Result<Response<proto::GetStatusResponse>, Status> {
-        let (_principal, space) = self.space(&request, &request.get_ref().space, Right::Read)?;
+        let (principal, space) = self.space(&request, &request.get_ref().space, Right::Read)?;
         let wire = request.into_inner();
         let device = from_proto::device(&wire.device).map_err(status::invalid)?;
         let name = space.name().to_owned();
         let open_conflicts = self.app.open_conflicts(space.clone()).await?;
+        let device = device.map(|device| (principal.caller.user, device));
         let (at, device) = self.app.status(space, device).await?;
         Ok(Response::new(proto::GetStatusResponse {
             space: name,

@@ -4,6 +4,7 @@
 
 mod hear;
 mod mutates;
+mod rounds;
 
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
@@ -12,36 +13,30 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::sync::Notify;
-use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep, interval_at, sleep, timeout};
+use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep, interval_at, sleep};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming};
 
 use super::auth::unauthenticated;
 use super::frames::{Ended, encode, going_away};
-use super::live::{self, Step};
 use super::outbox::{End, Frames, Gone, Outbox, outbox};
 use super::proto::subscribe_response::Frame as Response;
 use super::proto::{self, GoingAwayReason};
 use super::service::Service;
 use super::status::{self, status};
-use super::subscription::{Phase, Subscription};
+use super::subscription::Subscription;
 use super::to_proto;
-use crate::app::{App, Error};
+use crate::app::App;
 use crate::auth::{Principal, RefusalClass, Verifier};
 use crate::clock::Clock;
-use crate::domain::{CursorFault, Revision, Violation};
+use crate::domain::Violation;
 use mutates::Mutates;
 
 /// Shorter than the 15 s that are promised.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
-/// Between attempts to read a store that is away.
-const STORE_RETRY: Duration = Duration::from_millis(500);
-/// A step that takes longer is begun again later, so that a store that does not
-/// answer does not keep the stream from saying so.
-const STEP_TIMEOUT: Duration = Duration::from_secs(3);
 /// A stream lives this much longer than its token, so that a client whose clock
 /// is a little late can renew it.
-const EXPIRY_GRACE: Duration = Duration::from_secs(5);
+const EXPIRY_GRACE_SECONDS: i64 = 5;
 /// When a client may come back to a server that has stopped: mostly to another one.
 const RETURN_AFTER: Duration = Duration::from_secs(1);
 
@@ -70,6 +65,7 @@ pub(super) fn open(service: &Service, principal: Principal, inbound: Inbound) ->
         subscriptions: Vec::new(),
         mutates: Mutates::default(),
         turn: 0,
+        reads_first: true,
         next_view: 0,
         retry_at: None,
         watch: None,
@@ -88,8 +84,9 @@ pub(super) fn open(service: &Service, principal: Principal, inbound: Inbound) ->
 
 /// Until a stream with this token ends.
 fn time_left(clock: &Clock, principal: &Principal) -> Duration {
-    let left = principal.expires_at.saturating_sub(clock.unix_seconds());
-    let left = Duration::from_secs(left.max(0).unsigned_abs()) + EXPIRY_GRACE;
+    let ends_at = principal.expires_at.saturating_add(EXPIRY_GRACE_SECONDS);
+    let left = ends_at.saturating_sub(clock.unix_seconds()).max(0);
+    let left = Duration::from_secs(left.unsigned_abs());
     // A token without a sensible end must not overflow the timer.
     clock.span(left.min(Duration::from_secs(365 * 86_400)))
 }
@@ -108,6 +105,8 @@ struct Session {
     mutates: Mutates,
     /// Whose turn it is to begin: with a full queue not all come to theirs.
     turn: usize,
+    /// Whether reading the store is before what is live, in the next round.
+    reads_first: bool,
     /// The number of the next view that is not like another.
     next_view: usize,
     /// The store was away; read it again then.
@@ -121,9 +120,6 @@ enum Watched {
     Goes,
     Ended(String, Ended),
 }
-
-/// Subscriptions that a round ended, by their indices, and why.
-type EndedOnes = Vec<(usize, Error)>;
 
 /// What woke a session.
 enum Event {
@@ -158,11 +154,10 @@ impl Session {
                 None
             }
         };
-        let mut behind = true;
+        let mut behind;
         loop {
-            if !self.out.is_full() {
-                behind = self.round().await;
-            }
+            // What is not looked at now is looked at once there is room.
+            behind = self.out.is_full() || self.round().await;
             if self.out.try_flush() == Err(Gone) {
                 return Ok(());
             }
@@ -218,8 +213,8 @@ impl Session {
             () = self.out.closed() => Event::ReaderGone,
             () = self.out.room(), if self.out.has_some() => Event::Room,
             answered = self.mutates.next(), if takes => Event::Answered(answered),
-            frame = frame => Event::Frame(frame),
             _ = self.progress.tick(), if takes => Event::Progress,
+            frame = frame => Event::Frame(frame),
             () = std::future::ready(()), if behind && takes => Event::Moved,
             () = self.wake.notified(), if takes => Event::Moved,
             () = retry, if takes => Event::Moved,
@@ -245,89 +240,17 @@ impl Session {
         }
     }
 
-    /// Lets every subscription go one step, as long as there is room for what they
-    /// send. True if some may go on at once.
-    async fn round(&mut self) -> bool {
-        let mut ended = Vec::new();
-        self.retry_at = self.retry_at.filter(|at| Instant::now() < *at);
-        let reads = self.subscriptions.iter().any(|it| it.phase != Phase::Live);
-        let read_on = reads && Box::pin(self.round_of_reading(&mut ended)).await;
-        let went_live = self.round_of_live(&mut ended);
-        ended.sort_by_key(|(index, _)| *index);
-        for (index, error) in ended.into_iter().rev() {
-            let id = self.subscriptions.swap_remove(index).id;
-            self.end_subscription(id, error.into());
-        }
-        self.turn = self.turn.wrapping_add(1);
-        for subscription in &mut self.subscriptions {
-            subscription.caught_up().into_iter().for_each(|frame| self.out.push(frame));
-            subscription.news().into_iter().for_each(|frame| self.out.push(frame));
-        }
-        read_on || went_live
-    }
-
-    async fn round_of_reading(&mut self, ended: &mut EndedOnes) -> bool {
-        let app = Arc::clone(&self.app);
-        let count = self.subscriptions.len();
-        let mut behind = false;
-        for index in (0..count).map(|index| (index + self.turn) % count) {
-            // The store is away for one: then only what is live goes on.
-            if self.retry_at.is_some() || self.out.is_full() {
-                return behind || self.out.is_full();
-            }
-            let Some(subscription) = self.subscriptions.get_mut(index) else { break };
-            if subscription.phase == Phase::Live {
-                continue;
-            }
-            let bound = self.mutates.bound(subscription.view.space);
-            // Cancel: what waits for the store has changed nothing yet.
-            match timeout(STEP_TIMEOUT, subscription.read_on(&app, bound)).await {
-                Ok(Ok(Some(frames))) => {
-                    behind = true;
-                    frames.into_iter().for_each(|frame| self.out.push(frame));
-                }
-                Ok(Ok(None)) => {}
-                Ok(Err(error)) if !error.is_retryable() => ended.push((index, error)),
-                // The store comes back, and the cursor is still good.
-                Err(_) | Ok(Err(_)) => self.retry_at = Some(Instant::now() + STORE_RETRY),
-            }
-        }
-        behind
-    }
-
-    fn round_of_live(&mut self, ended: &mut EndedOnes) -> bool {
-        let mut behind = false;
-        let parties = live::parties(&self.subscriptions);
-        let count = parties.len();
-        for number in (0..count).map(|number| (number + self.turn) % count) {
-            let Some(party) = parties.get(number) else { break };
-            if self.out.is_full() {
-                return true;
-            }
-            let space = party.first().and_then(|index| self.subscriptions.get(*index));
-            let bound = space.and_then(|it| self.mutates.bound(it.view.space));
-            match live::step(&mut self.subscriptions, party, bound) {
-                Step::Stay => {}
-                Step::Go(frame) => {
-                    behind = true;
-                    frame.into_iter().for_each(|frame| self.out.push(frame));
-                }
-                Step::Replaced(epoch, head) => ended.extend(party.iter().map(|index| {
-                    let (fault, floor) = (CursorFault::EpochChanged, Revision::ZERO);
-                    (*index, Error::Cursor { fault, epoch, head, floor })
-                })),
-            }
-        }
-        behind
-    }
-
     fn send_progress(&mut self) {
         let left = self.principal.expires_at.saturating_sub(self.clock.unix_seconds());
+        let mutates = &self.mutates;
+        let subscriptions = self.subscriptions.iter_mut();
+        let subscriptions =
+            subscriptions.filter_map(|it| it.progress(mutates.bound(it.view.space)));
         let frame = proto::ProgressFrame {
             server_time: Some(to_proto::timestamp(self.clock.now())),
             store_ok: self.app.store_ok(),
             token_expires_in: Some(prost_types::Duration { seconds: left.max(0), nanos: 0 }),
-            subscriptions: self.subscriptions.iter_mut().map(Subscription::progress).collect(),
+            subscriptions: subscriptions.collect(),
         };
         self.send(Response::Progress(frame));
     }

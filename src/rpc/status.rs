@@ -78,6 +78,13 @@ pub(super) fn stopping() -> Status {
     retryable(Code::Unavailable, "SYNC_FAILED", "the server is stopping; try again")
 }
 
+/// The database does not answer, or not in time.
+fn away() -> Status {
+    let message = "the database is not available; whether a write happened is unknown, \
+                   so send it again with the same id";
+    retryable(Code::Unavailable, "SYNC_FAILED", message)
+}
+
 /// A bug of ours. The id leads from the client's report to the log.
 pub(super) fn internal(cause: &(dyn std::error::Error + 'static)) -> Status {
     let id = Uuid::now_v7().simple().to_string();
@@ -136,17 +143,13 @@ impl From<Error> for Status {
                 "too many requests are waiting; try again later",
             ),
             Error::Stopping => stopping(),
+            Error::SlowStore => away(),
             Error::Store(failure) => match failure.as_ref() {
                 store::Error::Unavailable(_)
                 | store::Error::TimedOut(_)
                 | store::Error::Moved
                 | store::Error::Repeated
-                | store::Error::Busy(_) => retryable(
-                    Code::Unavailable,
-                    "SYNC_FAILED",
-                    "the database is not available; whether a write happened is unknown, \
-                     so send it again with the same id",
-                ),
+                | store::Error::Busy(_) => away(),
                 store::Error::Refused(_)
                 | store::Error::TooMuch { .. }
                 | store::Error::Corrupt(_)
@@ -154,7 +157,7 @@ impl From<Error> for Status {
                 | store::Error::Unfit { .. }
                 | store::Error::Migrate(_) => internal(failure.as_ref()),
             },
-            Error::Panicked(panic) => internal(&panic),
+            Error::Panicked(panic) => internal(panic.as_ref()),
         }
     }
 }

@@ -36,6 +36,8 @@ pub(super) struct Subscription {
     pub(super) goal: Option<Revision>,
     /// The last event that the client was told of, if it wants to be.
     pub(super) events: Option<u64>,
+    /// Events that it missed and has not been told of.
+    pub(super) missed: u64,
 }
 
 /// Where what it sends next comes from.
@@ -130,10 +132,13 @@ impl Subscription {
         let mut before = self.place.read_to;
         for entry in page.entries.iter() {
             let revision = entry.change.revision;
+            // Nothing follows up to the bound, where the range is cut below.
+            if bound.is_some_and(|bound| revision > bound) {
+                break;
+            }
             let sight = self.view.filter.sight_coalesced(&entry.change, self.since);
             let shown = self.view.show(entry, sight);
-            let bounded = bound.is_some_and(|bound| revision > bound);
-            if bounded || shown.is_some_and(|shown| !builder.push(&shown)) {
+            if shown.is_some_and(|shown| !builder.push(&shown)) {
                 up_to = before;
                 break;
             }
@@ -200,10 +205,10 @@ impl Subscription {
         self.phase = phase;
     }
 
-    /// Says that it has caught up, once it has.
-    pub(super) fn caught_up(&mut self) -> Option<Encoded> {
+    /// Says that it has caught up, once it has, and if that is not beyond `bound`.
+    pub(super) fn caught_up(&mut self, bound: Option<Revision>) -> Option<Encoded> {
         let reached = self.phase == Phase::Live && self.place.read_to >= self.goal?;
-        reached.then(|| {
+        (reached && !self.waits(bound)).then(|| {
             self.goal = None;
             self.place.told_to = self.place.read_to;
             encode(Response::CaughtUp(proto::CaughtUpFrame {
@@ -219,17 +224,30 @@ impl Subscription {
         let Some(seen) = self.events.filter(|seen| self.watch.last_event() > *seen) else {
             return Vec::new();
         };
-        let mut news = self.watch.events(seen);
+        let news = self.watch.events(seen);
         self.events = Some(news.last);
+        self.missed += news.missed;
         let mut frame = |event: &Event| {
-            let missed = i64::try_from(std::mem::take(&mut news.missed)).unwrap_or(i64::MAX);
+            let missed = i64::try_from(std::mem::take(&mut self.missed)).unwrap_or(i64::MAX);
             encode(Response::Event(to_proto::event(&self.id, event, self.view.form, missed)))
         };
         news.events.iter().map(|event| frame(event)).collect()
     }
 
-    /// Where it is. Everything up to there has been sent before.
-    pub(super) fn progress(&mut self) -> proto::SubscriptionProgress {
+    /// Whether it is beyond where it may be now.
+    fn waits(&self, bound: Option<Revision>) -> bool {
+        bound.is_some_and(|bound| bound < self.place.read_to)
+    }
+
+    /// Where it is, unless it waits there for an answer. Everything up to there has been
+    /// sent before.
+    pub(super) fn progress(
+        &mut self,
+        bound: Option<Revision>,
+    ) -> Option<proto::SubscriptionProgress> {
+        if self.waits(bound) {
+            return None;
+        }
         // A snapshot that is under way is nowhere yet.
         let up_to = match self.phase {
             Phase::Snapshot(_) => Revision::ZERO,
@@ -238,12 +256,12 @@ impl Subscription {
         if up_to > Revision::ZERO {
             self.place.told_to = up_to;
         }
-        proto::SubscriptionProgress {
+        Some(proto::SubscriptionProgress {
             subscription_id: self.id.clone(),
             up_to: up_to.get(),
             head: self.watch.head().max(up_to).get(),
             conflict_cursor: to_proto::conflict_cursor(self.view.epoch, self.place.conflicts),
-        }
+        })
     }
 
     /// What the client was told of.

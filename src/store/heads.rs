@@ -5,7 +5,7 @@ use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
 use super::{Error, Store, row};
-use crate::domain::{DeviceId, Epoch, Revision, Sequence, Space, SpaceId};
+use crate::domain::{DeviceId, Epoch, Revision, Sequence, Space, SpaceId, UserId};
 
 /// Where a space is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,18 +43,20 @@ impl Store {
     pub async fn status(
         &self,
         space: &Space,
-        device: Option<&DeviceId>,
+        device: Option<(&UserId, &DeviceId)>,
     ) -> Result<(SpaceHead, DeviceStanding), Error> {
         const SELECT: &str = "select s.epoch, s.head, s.floor, s.conflicts, d.sequence, a.revision
              from spaces s
              left join devices d on d.space_id = s.id and d.device = $2
-             left join acknowledgements a on a.space_id = s.id and a.device = $2
+             left join acknowledgements a
+                 on a.space_id = s.id and a.author = $3 and a.device = $2
              where s.id = $1";
-        let device = device.map(DeviceId::as_str);
-        let select = || self.read(sqlx::query(SELECT).bind(space.id.0).bind(device));
+        let (user, device) = device.unzip();
+        let (user, device) = (user.map(UserId::as_str), device.map(DeviceId::as_str));
+        let select = || self.read(sqlx::query(SELECT).bind(space.id.0).bind(device).bind(user));
         let mut found = select().await?;
         if found.is_empty() {
-            self.create_space(space).await?;
+            self.create_spaces(&[space]).await?;
             found = select().await?;
         }
         let row = found.first().ok_or_else(|| Error::Corrupt("a space that vanished".into()))?;
@@ -67,11 +69,15 @@ impl Store {
         Ok((SpaceHead::from_row(row, 0)?, device))
     }
 
-    async fn create_space(&self, space: &Space) -> Result<(), Error> {
+    /// Spaces are born, where they are not there yet.
+    pub async fn create_spaces(&self, spaces: &[&Space]) -> Result<(), Error> {
+        // In one order, so that two servers cannot wait for each other.
+        let mut spaces = spaces.to_vec();
+        spaces.sort_by_key(|space| space.id);
         let query = sqlx::query(INSERT_SPACES)
-            .bind([space.id.0])
-            .bind([space.name()])
-            .bind([Uuid::new_v4()]);
+            .bind(spaces.iter().map(|space| space.id.0).collect::<Vec<_>>())
+            .bind(spaces.iter().map(|space| space.name()).collect::<Vec<_>>())
+            .bind(spaces.iter().map(|_| Uuid::new_v4()).collect::<Vec<_>>());
         self.read(query).await.map(drop)
     }
 

@@ -179,20 +179,29 @@ impl Store {
         Ok(Some(ChangesPage { space, changes, up_to }))
     }
 
-    /// The changes at these revisions, as far as they are kept.
+    /// The changes at these revisions, as far as they are kept, and as far as their
+    /// documents have no more than so many bytes.
     pub async fn changes_at(
         &self,
         space: SpaceId,
         revisions: &[Revision],
+        bytes_max: usize,
     ) -> Result<Vec<Arc<Change>>, Error> {
         const SELECT: &str = concat!(
             "select ",
             change_columns!("c"),
-            " from unnest($2::bigint[]) w (revision)
-              join changes c on c.space_id = $1 and c.revision = w.revision"
+            " from (
+                  select c.revision, sum(octet_length(c.document)) over (order by w.number
+                      rows between unbounded preceding and current row) as so_far
+                  from unnest($2::bigint[]) with ordinality w (revision, number)
+                  join changes c on c.space_id = $1 and c.revision = w.revision
+              ) w
+              join changes c on c.space_id = $1 and c.revision = w.revision
+              where coalesce(w.so_far, 0) <= $3"
         );
         let revisions: Vec<_> = revisions.iter().map(|revision| revision.get()).collect();
-        let rows = self.read(sqlx::query(SELECT).bind(space.0).bind(revisions)).await?;
+        let query = sqlx::query(SELECT).bind(space.0).bind(revisions).bind(sql_count(bytes_max));
+        let rows = self.read(query).await?;
         rows.iter().map(|row| Ok(Arc::new(row::change(row, 0)?))).collect()
     }
 

@@ -45,7 +45,13 @@ pub struct SnapshotPage {
     pub records: Vec<Arc<Record>>,
     /// Where to go on; None if there is nothing more.
     pub next: Option<SnapshotPlace>,
+    /// A record was written so often since that the way back is too long.
+    pub too_far: bool,
 }
+
+/// Changes of one record since the revision of a snapshot. More would take longer than
+/// a statement may: whoever reads the snapshot begins with a new one.
+const WAY_MAX: i32 = 20_000;
 
 /// A page of the snapshot at $2, of the rows of `latest` that `$from` gives after
 /// the key ($6, $7), in the order of keys.
@@ -64,14 +70,14 @@ macro_rules! snapshot {
                      union all
                      select c.revision, octet_length(c.document) from changes c
                      where l.revision > $2 and c.space_id = s.id and c.revision = (
-                         with recursive way (revision) as (
-                             values (l.revision)
+                         with recursive way (revision, steps) as (
+                             values (l.revision, 0)
                              union all
-                             select c.previous_revision from way
+                             select c.previous_revision, way.steps + 1 from way
                              join changes c on c.space_id = s.id and c.revision = way.revision
-                             where way.revision > $2
+                             where way.revision > $2 and way.steps < $9
                          )
-                         select revision from way where revision <= $2
+                         select revision from way where revision <= $2 or steps = $9
                      )
                  ) at on true
                  order by l.collection, l.id"
@@ -132,7 +138,8 @@ impl Store {
             .bind(sql_count(query.bytes_max))
             .bind(query.after.map_or("", |key| key.collection.as_str()))
             .bind(query.after.map_or("", |key| &key.id))
-            .bind(ScopeColumns::of(query.scope).keys);
+            .bind(ScopeColumns::of(query.scope).keys)
+            .bind(WAY_MAX);
         let rows = self.read(sql).await?;
         let Some(first) = rows.first() else { return Ok(None) };
         let space = SpaceHead::from_row(first, 0)?;
@@ -140,6 +147,7 @@ impl Store {
         let mut records = read?;
         let bytes: usize = records.iter().map(|it| document_bytes(it.document.as_ref())).sum();
         let full = rows.len() >= query.entries_max || bytes >= query.bytes_max;
+        let too_far = records.iter().any(|record| record.revision > query.at);
         records.retain(|record| record.lives());
         records.sort_by(|a, b| a.key.cmp(&b.key));
         let later = collections.iter().find(|name| collection.is_some_and(|it| **name > *it));
@@ -148,7 +156,7 @@ impl Store {
             None => None,
             Some(later) => Some(SnapshotPlace { collection: (*later).clone(), id: String::new() }),
         };
-        Ok(Some(SnapshotPage { space, records, next }))
+        Ok(Some(SnapshotPage { space, records, next, too_far }))
     }
 }
 

@@ -95,7 +95,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0002_conflicts.sql", "ecc5a9a13a1378e672981a34085d6993bf8ba9c0a5e0165ecfc3fc9a1985cc2d"),
     ("0003_policies.sql", "6ec28daf69109e149cf4ad8ced6fe30267013f4a4575c69b4ac587ad13e38b69"),
     ("0004_conflict_lists.sql", "09554b24a3ad3744e0059aabf2bafadfee71eae991d79dd07b040fe14758aae1"),
-    ("0005_streams.sql", "a8909f7e224c1960cf2db9d0947bfb515639159ed5c4453e28fb7578af34dd91"),
+    ("0005_streams.sql", "645b9076d6212eb7f337c078d9cd1f0db0f2aae42102f1ad1033ae1aba5001c8"),
 ];
 
 const LINES_MAX: usize = 400;

@@ -6,8 +6,8 @@ use super::{
 };
 use crate::app::{ConflictPlace, SnapshotPlace};
 use crate::domain::{
-    CollectionName, Cursor, DeviceId, Document, DocumentForm, Echo, Epoch, Filter, RecordId,
-    Revision, Scope, Violation, limits,
+    CollectionName, Cursor, DeviceId, Document, DocumentForm, Echo, Epoch, RecordId, Revision,
+    Scope, Violation, limits,
 };
 use crate::rpc::{proto, token};
 
@@ -15,7 +15,9 @@ use crate::rpc::{proto, token};
 #[derive(Debug)]
 pub(in crate::rpc) struct Wanted {
     pub(in crate::rpc) start: Start,
-    pub(in crate::rpc) filter: Filter,
+    pub(in crate::rpc) scope: Scope,
+    pub(in crate::rpc) device: Option<DeviceId>,
+    pub(in crate::rpc) echo: Echo,
     pub(in crate::rpc) form: DocumentForm,
     pub(in crate::rpc) delta: bool,
     pub(in crate::rpc) events: bool,
@@ -54,7 +56,9 @@ pub(in crate::rpc) fn subscription(wire: &proto::SubscribeFrame) -> Result<Wante
         (Some(start), Some(scope), Some(device), Some(echo), Some(form), Some(told)) => {
             Ok(Wanted {
                 start,
-                filter: Filter { scope, device, echo },
+                scope,
+                device,
+                echo,
                 form,
                 delta: wire.delta,
                 events: wire.events,

@@ -2,16 +2,18 @@
 //! one that breaks a rule otherwise ends the subscription that it is about.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use prost::Message;
+use tokio::time::timeout;
 use tonic::{Code, Status};
 
 use super::{Session, invalid, time_left};
 use crate::app::{ConflictPlace, Error, SpaceHead};
 use crate::auth::TokenError;
 use crate::domain::{
-    Cursor, DocumentForm, Epoch, Event, MutationResult, Request, Revision, Right, Space, Violation,
-    limits,
+    Cursor, DocumentForm, Epoch, Event, Filter, MutationResult, Request, Revision, Right, Space,
+    Violation, limits,
 };
 use crate::hub::Waker;
 use crate::rpc::auth::unauthenticated;
@@ -25,15 +27,18 @@ use crate::rpc::status::{self, status};
 use crate::rpc::subscription::{Phase, Subscription};
 use crate::rpc::{from_proto, proto, to_proto};
 
+/// For the head of a space; then the subscription is to be tried again.
+const WATCH_TIMEOUT: Duration = Duration::from_secs(3);
+
 impl Session {
     pub(super) async fn hear(&mut self, frame: proto::SubscribeRequest) -> Result<(), End> {
         match frame.frame {
             Some(Heard::Subscribe(frame)) => self.subscribe(frame).await?,
-            Some(Heard::Unsubscribe(frame)) => self.unsubscribe(&frame.subscription_id),
+            Some(Heard::Unsubscribe(frame)) => self.unsubscribe(&frame.subscription_id)?,
             Some(Heard::Mutate(frame)) => self.mutate(&frame)?,
             Some(Heard::Ack(frame)) => self.acknowledge(&frame),
             Some(Heard::RefreshToken(frame)) => self.refresh_token(&frame.token)?,
-            Some(Heard::Publish(frame)) => self.publish(&frame),
+            Some(Heard::Publish(frame)) => self.publish(&frame)?,
             None => {
                 return Err(invalid("frame", "must be one of the frames of this version").into());
             }
@@ -41,21 +46,25 @@ impl Session {
         Ok(())
     }
 
-    /// The open subscription of a name, or a word that there is none.
-    fn find(&mut self, id: &str) -> Option<usize> {
+    /// The open subscription of a name, or a word that there is none. What can be no
+    /// name ends the stream.
+    fn find(&mut self, frame: &str, id: &str) -> Result<Option<usize>, Status> {
+        from_proto::token_name(id, limits::SUBSCRIPTION_ID_BYTES_MAX)
+            .map_err(|rule| invalid(&format!("{frame}.subscription_id"), rule))?;
         let found = self.subscriptions.iter().position(|open| open.id == id);
         if found.is_none() {
             let none = "there is no open subscription of this name";
             let none = status(Code::NotFound, "SUBSCRIPTION_NOT_FOUND", none, []);
             self.out.push(closed(id.to_owned(), &none));
         }
-        found
+        Ok(found)
     }
 
-    fn unsubscribe(&mut self, id: &str) {
-        if let Some(index) = self.find(id) {
+    fn unsubscribe(&mut self, id: &str) -> Result<(), Status> {
+        if let Some(index) = self.find("unsubscribe", id)? {
             self.drop_subscription(index, Status::ok("unsubscribed"));
         }
+        Ok(())
     }
 
     fn drop_subscription(&mut self, index: usize, status: Status) {
@@ -64,13 +73,19 @@ impl Session {
     }
 
     fn acknowledge(&mut self, frame: &proto::AckFrame) {
-        let Some(index) = self.find(&frame.subscription_id) else { return };
-        let Some(subscription) = self.subscriptions.get(index) else { return };
+        // It may have ended before the client heard of that.
+        let open = self.subscriptions.iter().position(|open| open.id == frame.subscription_id);
+        let Some((index, subscription)) =
+            open.and_then(|index| Some((index, self.subscriptions.get(index)?)))
+        else {
+            return;
+        };
         let told = subscription.told_to();
         let revision = Revision::new(frame.revision).filter(|revision| *revision <= told);
-        match (&subscription.view.filter.device, revision) {
-            (Some(device), Some(revision)) => {
-                self.app.acknowledge(subscription.view.space, device.clone(), revision);
+        match (&subscription.view.filter.reader, revision) {
+            (Some((user, device)), Some(revision)) => {
+                let (user, device) = (user.clone(), device.clone());
+                self.app.acknowledge(subscription.view.space, user, device, revision);
             }
             (None, _) => {
                 let rule = "is of a subscription without a device";
@@ -107,16 +122,17 @@ impl Session {
         Ok(())
     }
 
-    fn publish(&mut self, frame: &proto::PublishFrame) {
-        let Some(index) = self.find(&frame.subscription_id) else { return };
-        let Some(subscription) = self.subscriptions.get(index) else { return };
-        let published = self.event(subscription, frame).and_then(|event| {
-            let Subscription { view, watch, .. } = subscription;
-            self.app.publish(view.space, event, watch).map_err(Status::from)
-        });
-        if let Err(status) = published {
-            self.drop_subscription(index, status);
+    fn publish(&mut self, frame: &proto::PublishFrame) -> Result<(), Status> {
+        let Some(index) = self.find("publish", &frame.subscription_id)? else { return Ok(()) };
+        let Some(subscription) = self.subscriptions.get(index) else { return Ok(()) };
+        match self.event(subscription, frame) {
+            Ok(event) => {
+                let Subscription { view, watch, .. } = subscription;
+                self.app.publish(view.space, event, watch);
+            }
+            Err(status) => self.drop_subscription(index, status),
         }
+        Ok(())
     }
 
     fn event(
@@ -132,7 +148,7 @@ impl Session {
             topic,
             document,
             author: caller.user.clone(),
-            device: subscription.view.filter.device.clone(),
+            device: subscription.view.filter.reader.as_ref().map(|(_, device)| device.clone()),
             published_at: self.clock.now_to_store(),
         })
     }
@@ -159,14 +175,14 @@ impl Session {
                 let writes = Some((space.id, head));
                 // Handed over now, so that frames are decided in their order.
                 let results = self.app.submit(space, request, frame.encoded_len());
-                self.mutates.add(writes, async move {
+                self.mutates.add(writes, frame.encoded_len(), async move {
                     let results = async { results?.await };
                     answer(results.await.map_err(Status::from), form)
                 });
             }
             Err(status) => {
                 let refused = answer(Err(status), DocumentForm::default());
-                self.mutates.add(None, std::future::ready(refused));
+                self.mutates.add(None, 0, std::future::ready(refused));
             }
         }
         Ok(())
@@ -190,7 +206,8 @@ impl Session {
     pub(super) async fn subscribe(&mut self, frame: proto::SubscribeFrame) -> Result<(), Status> {
         let name =
             from_proto::token_name(&frame.subscription_id, limits::SUBSCRIPTION_ID_BYTES_MAX);
-        let id = name.map_err(|rule| invalid("subscribe.subscription_id", rule))?;
+        let field = if self.watch.is_some() { "subscription" } else { "subscribe" };
+        let id = name.map_err(|rule| invalid(&format!("{field}.subscription_id"), rule))?;
         if self.subscriptions.iter().any(|open| open.id == id) {
             let rule = "is the name of an open subscription";
             return Err(invalid("subscribe.subscription_id", rule));
@@ -218,17 +235,19 @@ impl Session {
         }
         let space = self.app.space(&self.principal.caller, &frame.space, Right::Read)?;
         let wanted = from_proto::subscription(&frame);
-        let wanted = wanted.map_err(|violations| broken_in("subscribe", violations))?;
+        let prefix = if self.watch.is_some() { "subscription" } else { "subscribe" };
+        let wanted = wanted.map_err(|violations| broken_in(prefix, violations))?;
         let named = self.subscriptions.iter().map(|it| it.view.filter.scope.records());
-        if wanted.filter.scope.records() + named.sum::<usize>() > limits::STREAM_FILTER_RECORDS_MAX
-        {
+        if wanted.scope.records() + named.sum::<usize>() > limits::STREAM_FILTER_RECORDS_MAX {
             let message = "the filters of the stream name too many records; see GetStatus";
             let full = status(Code::ResourceExhausted, "TOO_MANY_KEYS", message, []);
             return Err(full.into());
         }
         let Wanted { delta: deltas, events, .. } = wanted;
         let waker = Waker { notify: Arc::clone(&self.wake), deltas, events };
-        let (watch, at) = self.app.watch(&space, waker).await?;
+        // Cancel: who no longer waits for the head has not begun.
+        let watching = timeout(WATCH_TIMEOUT, self.app.watch(&space, waker)).await;
+        let (watch, at) = watching.unwrap_or(Err(Error::SlowStore))?;
         let subscribed = proto::SubscribedFrame {
             subscription_id: frame.subscription_id.clone(),
             space: space.name().to_owned(),
@@ -238,7 +257,10 @@ impl Session {
             limits: Some(to_proto::limits()),
         };
         let (revision, phase) = begins_at(&wanted, at)?;
-        let Wanted { filter, form, delta, events, conflicts, told, .. } = wanted;
+        let Wanted { scope, device, echo, form, delta, events, conflicts, told, .. } = wanted;
+        let user = &self.principal.caller.user;
+        let reader = device.map(|device| (user.clone(), device));
+        let filter = Filter { scope, reader, echo };
         // Another epoch has other conflicts.
         let told = told.filter(|(epoch, _)| *epoch == at.epoch).map(|(_, place)| place);
         let nothing = revision == Revision::ZERO || matches!(phase, Phase::Snapshot(_));
@@ -271,6 +293,7 @@ impl Session {
             seen: Revision::ZERO,
             goal: Some(at.head),
             events: events.then_some(last_event),
+            missed: 0,
         };
         Ok((subscription, subscribed))
     }

@@ -16,6 +16,8 @@ pub(super) struct Mutates {
     /// Of each the space that it writes to, with the head when it came, as far as that
     /// was known: what it does gets a higher revision. None if it writes nothing.
     spaces: VecDeque<Option<(SpaceId, Revision)>>,
+    /// Of the requests, in the same order.
+    sizes: VecDeque<usize>,
 }
 
 impl Mutates {
@@ -25,16 +27,19 @@ impl Mutates {
 
     pub(super) fn is_full(&self) -> bool {
         self.spaces.len() >= limits::STREAM_MUTATES_MAX
+            || self.sizes.iter().sum::<usize>() >= limits::STREAM_MUTATE_BYTES_MAX
     }
 
     /// Takes one that was handed over, if it writes, to a space whose head was this.
     pub(super) fn add(
         &mut self,
         space: Option<(SpaceId, Revision)>,
+        size_bytes: usize,
         answer: impl Future<Output = MutatedFrame> + Send + 'static,
     ) {
         self.waiting.push_back(Box::pin(answer));
         self.spaces.push_back(space);
+        self.sizes.push_back(size_bytes);
     }
 
     /// How far subscriptions of this space may go now; None = as far as they like.
@@ -48,6 +53,7 @@ impl Mutates {
         match self.waiting.next().await {
             Some(answer) => {
                 self.spaces.pop_front();
+                self.sizes.pop_front();
                 answer
             }
             None => std::future::pending().await,
