@@ -132,7 +132,9 @@ impl Feeder {
             };
             let Some(page) = self.store.changes(query).await? else { return Ok(()) };
             let at = page.space;
-            let far = at.head.since(end) > FILL_REVISIONS_MAX;
+            // Below the floor the log has gaps, which a ring must not have: its readers
+            // are told by the store that they are too late.
+            let far = end < at.floor || at.head.since(end) > FILL_REVISIONS_MAX;
             let changes =
                 if far { None } else { Some((end, self.arrivals(space, page.changes).await)) };
             self.hub.refresh(space, refresh(at, changes));

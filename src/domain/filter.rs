@@ -82,10 +82,10 @@ impl Filter {
 
     /// The same where the change may stand for earlier ones of its record that the
     /// reader has not seen: an own change is as good as another's if it hides one
-    /// of another device after `since`. Who begins from nothing has nothing, not even
-    /// what it wrote itself.
-    pub fn sight_coalesced(&self, change: &Change, since: Revision) -> Sight {
-        let knows = since > Revision::ZERO && change.foreign_revision() <= since;
+    /// of another device after `since`. None is somebody who begins from nothing, and
+    /// has nothing, not even what it wrote itself.
+    pub fn sight_coalesced(&self, change: &Change, since: Option<Revision>) -> Sight {
+        let knows = since.is_some_and(|since| change.foreign_revision() <= since);
         self.of(change, !change.is_merged() && knows)
     }
 

@@ -24,13 +24,15 @@ pub(super) struct Subscription {
     pub(super) watch: Watch,
     pub(super) phase: Phase,
     pub(super) place: Place,
-    /// Where the catch-up began that goes on, or was the last.
-    pub(super) since: Revision,
+    /// Where the catch-up began that goes on, or was the last; 0 if that may have been
+    /// on an earlier stream, None if the client began from nothing.
+    pub(super) since: Option<Revision>,
     /// Where the space was when the client began from nothing: of the conflicts
     /// before, only those that are open concern it.
     pub(super) began: Option<ConflictPlace>,
-    /// The head of the last page: an older one is of no use after it.
-    pub(super) seen: Revision,
+    /// The highest head of the pages that it was given. What they left out, because a
+    /// later change hides it, comes up to there: no page ends the catch-up before.
+    pub(super) looked_to: Revision,
     /// The head to reach before it is said that it has caught up; None once that
     /// was said.
     pub(super) goal: Option<Revision>,
@@ -53,7 +55,7 @@ pub(super) enum Phase {
 #[derive(Debug)]
 struct Stepped {
     frames: Vec<Encoded>,
-    seen: Revision,
+    looked_to: Revision,
     phase: Phase,
     place: Place,
 }
@@ -70,11 +72,12 @@ impl Subscription {
         if bound.is_some_and(|bound| bound <= self.place.read_to) {
             return Ok(None);
         }
-        let Stepped { frames, seen, phase, place } = match &self.phase {
+        let Stepped { frames, looked_to, phase, place } = match &self.phase {
             Phase::Snapshot(after) => self.next_records(app, after.as_deref()).await?,
             Phase::CatchUp | Phase::Live => self.next_changes(app, bound).await?,
         };
-        (self.seen, self.phase, self.place) = (seen, phase, place);
+        (self.phase, self.place) = (phase, place);
+        self.looked_to = self.looked_to.max(looked_to);
         Ok(Some(frames))
     }
 
@@ -84,7 +87,7 @@ impl Subscription {
             space: &self.space,
             epoch: self.view.epoch,
             scope: &self.view.filter.scope,
-            reach: Hint { head: head.max(self.seen), conflicts },
+            reach: Hint { head: head.max(self.looked_to), conflicts },
         }
     }
 
@@ -122,7 +125,7 @@ impl Subscription {
         // A part in which nothing lived is not worth a frame.
         let tells = !builder.is_empty() || frame.last;
         let frames = if tells { vec![builder.finish_in(8, &frame)] } else { Vec::new() };
-        Ok(Stepped { frames, seen: self.seen, phase, place: self.place })
+        Ok(Stepped { frames, looked_to: self.looked_to, phase, place: self.place })
     }
 
     async fn next_changes(&self, app: &App, bound: Option<Revision>) -> Result<Stepped, Error> {
@@ -146,8 +149,8 @@ impl Subscription {
         }
         up_to = bound.map_or(up_to, |bound| up_to.min(bound));
         let place = Place { read_to: up_to, ..self.place };
-        let seen = page.space.head;
-        let mut next = Stepped { frames: Vec::new(), seen, phase: Phase::CatchUp, place };
+        let looked_to = page.space.head;
+        let mut next = Stepped { frames: Vec::new(), looked_to, phase: Phase::CatchUp, place };
         let partial = up_to < page.space.head;
         if !builder.is_empty() || (self.place.partial && !partial) {
             let after = std::mem::replace(&mut next.place.told_to, up_to);
@@ -198,17 +201,18 @@ impl Subscription {
     /// Goes on from where others went.
     pub(super) fn go_on(&mut self, phase: Phase, place: Place) {
         if phase == Phase::CatchUp {
-            self.since = place.read_to;
+            self.since = Some(place.read_to);
             self.goal = Some(self.watch.head());
         }
         self.place = place;
         self.phase = phase;
     }
 
-    /// Says that it has caught up, once it has, and if that is not beyond `bound`.
+    /// Says that it has caught up, once it has, if that is not beyond `bound`, and not
+    /// inside a batch that is told in parts.
     pub(super) fn caught_up(&mut self, bound: Option<Revision>) -> Option<Encoded> {
         let reached = self.phase == Phase::Live && self.place.read_to >= self.goal?;
-        (reached && !self.waits(bound)).then(|| {
+        (reached && !self.place.partial && !self.waits(bound)).then(|| {
             self.goal = None;
             self.place.told_to = self.place.read_to;
             encode(Response::CaughtUp(proto::CaughtUpFrame {

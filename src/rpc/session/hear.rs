@@ -274,6 +274,13 @@ impl Session {
         let view = View { space: space.id, epoch: at.epoch, filter, form, delta, conflicts };
         let alike = self.subscriptions.iter().find(|it| it.view == view);
         let view_number = alike.map_or(self.next_view, |it| it.view_number);
+        // A cursor may come from the middle of a catch-up, whose pages left out what a
+        // later change hid: nobody knows where that one began, nor how far it looked.
+        let (since, looked_to) = match phase {
+            Phase::CatchUp if revision == Revision::ZERO => (None, Revision::ZERO),
+            Phase::CatchUp => (Some(Revision::ZERO), at.head),
+            Phase::Snapshot(_) | Phase::Live => (Some(revision), Revision::ZERO),
+        };
         let last_event = watch.last_event();
         let subscription = Subscription {
             id: frame.subscription_id,
@@ -288,9 +295,9 @@ impl Session {
                 partial: false,
                 conflicts: conflicts.then(|| told.unwrap_or(seen)),
             },
-            since: revision,
+            since,
             began: (nothing && told.is_none()).then_some(began),
-            seen: Revision::ZERO,
+            looked_to,
             goal: Some(at.head),
             events: events.then_some(last_event),
             missed: 0,

@@ -46,8 +46,9 @@ async fn an_own_change_that_hides_another_device_s_is_sent() {
 
     let seen = catch_up(&alice, "phone", Some(cursor.clone())).await;
     assert_eq!(seen, [(4, r#"{"a":1,"b":2,"n":0}"#.to_owned())], "with the laptop's b");
+    // Resumed after the laptop's b, which may have been hidden, or not: nobody knows.
     let later = Cursor { revision: 3, ..cursor.clone() };
-    assert_eq!(catch_up(&alice, "phone", Some(later)).await, [], "it knows the laptop's b");
+    assert_eq!(catch_up(&alice, "phone", Some(later)).await, seen);
     let laptop = catch_up(&alice, "laptop", Some(cursor)).await;
     assert_eq!(laptop.iter().map(|it| it.0).collect::<Vec<_>>(), [4, 5]);
     house.end().await;

@@ -47,6 +47,9 @@ pub struct Seen {
     pub snapshot_token: String,
     /// Where its changes begin.
     pub began: i64,
+    /// Where it first had caught up: before, who began from nothing is sent its own
+    /// changes as well.
+    pub has_all_from: Option<i64>,
     /// The last range ended inside something.
     pub partial: bool,
     /// How often it began a stream.
@@ -130,6 +133,7 @@ impl Seen {
             }
             Frame::CaughtUp(frame) => {
                 self.caught_up += 1;
+                self.has_all_from.get_or_insert(frame.up_to);
                 if self.partial {
                     return Err(format!("caught up at {} inside something", frame.up_to));
                 }
@@ -223,7 +227,10 @@ impl Seen {
         }
         for line in covered.rev() {
             match (self.changes.get(&line.revision), self.view.passes(line)) {
-                (Some(_), false) if every_step || !self.stands_for_another(log, line) => {
+                (Some(_), false)
+                    if every_step
+                        || !(self.had_nothing(line) || self.stands_for_another(log, line)) =>
+                {
                     return Err(format!("{} was filtered out", line.revision));
                 }
                 (Some(change), _) => {
@@ -260,6 +267,12 @@ impl Seen {
             let extra = self.snapshot.keys().find(|key| !state.contains_key(*key));
             format!("the snapshot at {} is wrong: {differs:?} {extra:?}", self.began)
         })
+    }
+
+    /// Whether it began from nothing, and this came while it caught up.
+    fn had_nothing(&self, own: &Line) -> bool {
+        let until = self.has_all_from.unwrap_or(i64::MAX);
+        !self.view.snapshot && self.view.has(&own.collection) && own.revision <= until
     }
 
     /// Whether a change that the view leaves out replaced one that it wants.
