@@ -40,7 +40,7 @@ pub const USER_ID_BYTES_MAX: usize = 128;
 pub const SUBSCRIPTION_ID_BYTES_MAX: usize = 64;
 /// Open subscriptions on one stream.
 pub const STREAM_SUBSCRIPTIONS_MAX: usize = 1_000;
-/// Frames that a stream gathers for a reader who does not read, before its server no
+/// Answers that a stream gathers for a reader who does not read, before its server no
 /// longer hears what the client says.
 pub const STREAM_ANSWER_BYTES_MAX: usize = 256 << 10;
 /// `mutate` frames of one stream that wait for their answers.

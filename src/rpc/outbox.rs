@@ -22,6 +22,8 @@ pub(super) struct Outbox {
     queue: mpsc::Sender<Batch>,
     gathered: Vec<Encoded>,
     bytes: usize,
+    /// Those of them that the client has brought about itself.
+    answer_bytes: usize,
 }
 
 /// The frames of a stream, as tonic takes them.
@@ -64,7 +66,7 @@ type Batch = Vec<Encoded>;
 pub(super) fn outbox() -> (Outbox, Ending, Frames) {
     let (sender, queue) = mpsc::channel(limits::STREAM_QUEUE_BATCHES_MAX);
     let end = Arc::new(OnceLock::new());
-    let outbox = Outbox { queue: sender.clone(), gathered: Vec::new(), bytes: 0 };
+    let outbox = Outbox { queue: sender.clone(), gathered: Vec::new(), bytes: 0, answer_bytes: 0 };
     let ending = Ending { end: Arc::clone(&end), _queue: sender };
     let batch = Vec::new().into_iter();
     (outbox, ending, Frames { queue, batch, end, last: None })
@@ -89,15 +91,23 @@ impl Outbox {
         self.gathered.push(frame);
     }
 
+    /// Takes a frame that the client has brought about: it comes even if there is
+    /// enough.
+    pub(super) fn answer(&mut self, frame: Encoded) {
+        self.answer_bytes += frame.0.len();
+        self.push(frame);
+    }
+
     /// Whether there is enough for now of what can also be sent later.
     pub(super) fn is_full(&self) -> bool {
         self.bytes >= limits::FRAME_CHANGE_BYTES_MAX
     }
 
     /// Whether there is too much even to hear what the client says: its answers
-    /// would have to wait as well.
+    /// would have to wait as well. All else is bounded by itself, and one frame of it
+    /// can be larger than answers may be together.
     pub(super) fn is_overfull(&self) -> bool {
-        self.bytes >= limits::STREAM_ANSWER_BYTES_MAX
+        self.answer_bytes >= limits::STREAM_ANSWER_BYTES_MAX
     }
 
     /// Whether something waits to be handed over.
@@ -107,7 +117,7 @@ impl Outbox {
 
     /// What was gathered and not handed over.
     pub(super) fn take(&mut self) -> Vec<Encoded> {
-        self.bytes = 0;
+        (self.bytes, self.answer_bytes) = (0, 0);
         std::mem::take(&mut self.gathered)
     }
 
@@ -117,7 +127,7 @@ impl Outbox {
             return Ok(());
         }
         match self.queue.try_send(std::mem::take(&mut self.gathered)) {
-            Ok(()) => self.bytes = 0,
+            Ok(()) => (self.bytes, self.answer_bytes) = (0, 0),
             Err(TrySendError::Full(batch)) => self.gathered = batch,
             Err(TrySendError::Closed(_)) => return Err(Gone),
         }
@@ -200,6 +210,18 @@ mod tests {
         let end = End { frames: frames_left, status: Status::aborted(""), abrupt: false };
         ending.with(end);
         assert_eq!(all(frames).await, ["a", "b", "c", "bye", "Aborted"]);
+    }
+
+    #[test]
+    fn only_answers_make_it_too_much_to_hear_more() {
+        let (mut outbox, _ending, _frames) = outbox();
+        let frame = |bytes| Encoded(vec![0; bytes].into());
+        outbox.push(frame(limits::MESSAGE_BYTES_MAX));
+        assert!(outbox.is_full() && !outbox.is_overfull());
+        outbox.answer(frame(limits::STREAM_ANSWER_BYTES_MAX));
+        assert!(outbox.is_overfull());
+        assert_eq!(outbox.try_flush(), Ok(()));
+        assert!(!outbox.is_full() && !outbox.is_overfull());
     }
 
     #[tokio::test]

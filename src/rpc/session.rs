@@ -177,7 +177,7 @@ impl Session {
                 // The client has nothing more to say, but goes on reading.
                 Event::Frame(Ok(None)) => inbound = None,
                 Event::Frame(Err(fault)) => return heard_no_more(&fault).map_err(End::from),
-                Event::Answered(answered) => self.send(Response::Mutated(answered)),
+                Event::Answered(answered) => self.out.push(encode(Response::Mutated(answered))),
                 Event::Progress => self.send_progress(),
                 Event::Room | Event::Moved => {}
             }
@@ -236,7 +236,7 @@ impl Session {
     fn end_subscription(&mut self, id: String, ended: Ended) {
         match &mut self.watch {
             Some(watch) => *watch = Watched::Ended(id, ended),
-            None => self.out.push(ended.frame(id)),
+            None => self.out.answer(ended.frame(id)),
         }
     }
 
@@ -252,11 +252,11 @@ impl Session {
             token_expires_in: Some(prost_types::Duration { seconds: left.max(0), nanos: 0 }),
             subscriptions: subscriptions.collect(),
         };
-        self.send(Response::Progress(frame));
+        self.answer(Response::Progress(frame));
     }
 
-    fn send(&mut self, frame: Response) {
-        self.out.push(encode(frame));
+    fn answer(&mut self, frame: Response) {
+        self.out.answer(encode(frame));
     }
 }
 

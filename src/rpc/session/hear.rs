@@ -55,7 +55,7 @@ impl Session {
         if found.is_none() {
             let none = "there is no open subscription of this name";
             let none = status(Code::NotFound, "SUBSCRIPTION_NOT_FOUND", none, []);
-            self.out.push(closed(id.to_owned(), &none));
+            self.out.answer(closed(id.to_owned(), &none));
         }
         Ok(found)
     }
@@ -114,7 +114,7 @@ impl Session {
             let name = subscription.space.name();
             let allowed = self.app.space(&self.principal.caller, name, Right::Read);
             if let Err(error) = allowed {
-                self.out.push(removed_from_view(subscription.id.clone()));
+                self.out.answer(removed_from_view(subscription.id.clone()));
                 self.drop_subscription(index, error.into());
             }
         }
@@ -216,7 +216,7 @@ impl Session {
             Ok((subscription, subscribed)) => {
                 self.next_view += 1;
                 self.subscriptions.push(subscription);
-                self.send(Response::Subscribed(subscribed));
+                self.answer(Response::Subscribed(subscribed));
             }
             Err(ended) => self.end_subscription(id, ended),
         }
