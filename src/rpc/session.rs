@@ -31,6 +31,7 @@ use crate::auth::{Principal, RefusalClass, Verifier};
 use crate::clock::Clock;
 use crate::domain::Violation;
 use mutates::Mutates;
+use rounds::Turns;
 
 /// Shorter than the 15 s that are promised.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
@@ -64,8 +65,7 @@ pub(super) fn open(service: &Service, principal: Principal, inbound: Inbound) ->
         progress,
         subscriptions: Vec::new(),
         mutates: Mutates::default(),
-        turn: 0,
-        reads_first: true,
+        turns: Turns::default(),
         next_view: 0,
         retry_at: None,
         watch: None,
@@ -103,10 +103,7 @@ struct Session {
     progress: Interval,
     subscriptions: Vec<Subscription>,
     mutates: Mutates,
-    /// Whose turn it is to begin: with a full queue not all come to theirs.
-    turn: usize,
-    /// Whether reading the store is before what is live, in the next round.
-    reads_first: bool,
+    turns: Turns,
     /// The number of the next view that is not like another.
     next_view: usize,
     /// The store was away; read it again then.

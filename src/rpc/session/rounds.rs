@@ -1,5 +1,6 @@
-//! How the subscriptions of a stream take their turns: what each sends next, from the
-//! store, from the hub, or in words.
+//! The rounds of a stream: every subscription goes one step, as long as there is room
+//! for what they send. Who has no room is the first of the next round, and so is each
+//! kind of work in its turn: what one of them has to send may be without end.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,10 +18,43 @@ const STORE_RETRY: Duration = Duration::from_millis(500);
 /// A step that takes longer is looked at again later, so that a slow store does not
 /// keep the stream from what else it has to do: what was begun goes on meanwhile.
 const STEP_TIMEOUT: Duration = Duration::from_millis(250);
-/// So is a round, after each step.
-const ROUND_TIMEOUT: Duration = Duration::from_millis(250);
-/// Until a step that takes long is looked at again.
+/// Until then.
 const STEP_RETRY: Duration = Duration::from_millis(20);
+/// Nor do many steps, one after the other.
+const READING_TIMEOUT: Duration = Duration::from_millis(250);
+
+/// Where rounds begin.
+#[derive(Debug, Default)]
+pub(super) struct Turns {
+    rounds: usize,
+    /// Indices of subscriptions.
+    reading: usize,
+    live: usize,
+    words: usize,
+}
+
+/// What a round is made of.
+#[derive(Clone, Copy, Debug)]
+enum Work {
+    /// Pages of the store.
+    Reading,
+    /// What the hub has.
+    Live,
+    /// What is not a change.
+    Words,
+}
+
+impl Turns {
+    /// The order of the next round.
+    fn next(&mut self) -> [Work; 3] {
+        self.rounds = self.rounds.wrapping_add(1);
+        match self.rounds % 3 {
+            0 => [Work::Words, Work::Reading, Work::Live],
+            1 => [Work::Reading, Work::Live, Work::Words],
+            _ => [Work::Live, Work::Words, Work::Reading],
+        }
+    }
+}
 
 /// Subscriptions that a round ended, by their indices, and why.
 type EndedOnes = Vec<(usize, Error)>;
@@ -30,54 +64,38 @@ impl Session {
     /// send. True if some may go on at once.
     pub(super) async fn round(&mut self) -> bool {
         let mut ended = Vec::new();
-        self.retry_at = self.retry_at.filter(|at| Instant::now() < *at);
+        let mut behind = false;
         let reads = self.subscriptions.iter().any(|it| it.phase != Phase::Live);
-        // In turns: a page of the store may fill the queue alone.
-        self.reads_first = !self.reads_first;
-        let reads_first = self.reads_first;
-        let went_live = (!reads || !reads_first) && self.round_of_live(&mut ended);
-        let read_on = reads && Box::pin(self.round_of_reading(&mut ended)).await;
-        let went_live = went_live || (reads && reads_first && self.round_of_live(&mut ended));
+        self.retry_at = self.retry_at.filter(|at| Instant::now() < *at);
+        for work in self.turns.next() {
+            behind |= match work {
+                // In a box: a stream that only waits is small.
+                Work::Reading => reads && Box::pin(self.round_of_reading(&mut ended)).await,
+                Work::Live => self.round_of_live(&mut ended),
+                Work::Words => self.round_of_words(),
+            };
+        }
         ended.sort_by_key(|(index, _)| *index);
         ended.dedup_by_key(|(index, _)| *index);
         for (index, error) in ended.into_iter().rev() {
             let id = self.subscriptions.swap_remove(index).id;
             self.end_subscription(id, error.into());
         }
-        // Every second round, so that both orders come to everybody.
-        self.turn = self.turn.wrapping_add(usize::from(self.reads_first));
-        self.round_of_words() || read_on || went_live
-    }
-
-    /// Says what is not a change. True if there is more.
-    fn round_of_words(&mut self) -> bool {
-        let count = self.subscriptions.len();
-        for index in (0..count).map(|index| (index + self.turn) % count) {
-            let Some(subscription) = self.subscriptions.get_mut(index) else { break };
-            let bound = self.mutates.bound(subscription.view.space);
-            subscription.caught_up(bound).into_iter().for_each(|frame| self.out.push(frame));
-            // Events wait where they are: they are few, and missed ones are counted.
-            if self.out.is_full() {
-                return true;
-            }
-            subscription.news().into_iter().for_each(|frame| self.out.push(frame));
-        }
-        false
+        behind
     }
 
     async fn round_of_reading(&mut self, ended: &mut EndedOnes) -> bool {
         let app = Arc::clone(&self.app);
-        let count = self.subscriptions.len();
-        let mut behind = false;
         let began = Instant::now();
-        for index in (0..count).map(|index| (index + self.turn) % count) {
-            // The store is away for one: then only what is live goes on.
-            if self.retry_at.is_some() || self.out.is_full() {
-                return behind || self.out.is_full();
-            }
-            if began.elapsed() > ROUND_TIMEOUT {
-                self.turn = index;
+        let mut behind = false;
+        for index in from(self.turns.reading, self.subscriptions.len()) {
+            if self.out.is_full() || began.elapsed() > READING_TIMEOUT {
+                self.turns.reading = index;
                 return true;
+            }
+            // The store is away for one: then only what is live goes on.
+            if self.retry_at.is_some() {
+                return behind;
             }
             let Some(subscription) = self.subscriptions.get_mut(index) else { break };
             if subscription.phase == Phase::Live {
@@ -104,10 +122,13 @@ impl Session {
     fn round_of_live(&mut self, ended: &mut EndedOnes) -> bool {
         let mut behind = false;
         let parties = live::parties(&self.subscriptions);
-        let count = parties.len();
-        for number in (0..count).map(|number| (number + self.turn) % count) {
+        // They are in the order of their first ones.
+        let leader = |party: &Vec<usize>| party.first().copied().unwrap_or_default();
+        let begin = parties.partition_point(|party| leader(party) < self.turns.live);
+        for number in from(begin, parties.len()) {
             let Some(party) = parties.get(number) else { break };
             if self.out.is_full() {
+                self.turns.live = leader(party);
                 return true;
             }
             let space = party.first().and_then(|index| self.subscriptions.get(*index));
@@ -126,4 +147,25 @@ impl Session {
         }
         behind
     }
+
+    /// Says who has caught up, and tells of events: these wait where they are, are few,
+    /// and are counted if they are missed.
+    fn round_of_words(&mut self) -> bool {
+        for index in from(self.turns.words, self.subscriptions.len()) {
+            if self.out.is_full() {
+                self.turns.words = index;
+                return true;
+            }
+            let Some(subscription) = self.subscriptions.get_mut(index) else { break };
+            let bound = self.mutates.bound(subscription.view.space);
+            subscription.caught_up(bound).into_iter().for_each(|frame| self.out.push(frame));
+            subscription.news().into_iter().for_each(|frame| self.out.push(frame));
+        }
+        false
+    }
+}
+
+/// All of so many, from one of them on.
+fn from(begin: usize, count: usize) -> impl Iterator<Item = usize> {
+    (0..count).map(move |number| (begin + number) % count)
 }
