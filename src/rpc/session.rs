@@ -2,6 +2,7 @@
 //! through one queue, so that order is a fact. It holds back nobody: while its
 //! reader does not read, it goes on hearing, and its cursors wait.
 
+mod begin;
 mod hear;
 mod mutates;
 mod rounds;

@@ -52,7 +52,7 @@ const EDGES: &[(&str, &[&str])] = &[
 const FILE_EDGES: &[(&str, &str, &[&str])] = &[
     ("src/rpc/live.rs", "hub", &["Ahead", "Entry"]),
     ("src/rpc/subscription.rs", "hub", &["Hint", "Watch"]),
-    ("src/rpc/session/hear.rs", "hub", &["Waker"]),
+    ("src/rpc/session/begin.rs", "hub", &["Waker", "Watch"]),
     ("src/cli/health.rs", "rpc", &["health"]),
     ("src/rpc/status.rs", "store", &["self"]),
 ];
