@@ -8,9 +8,13 @@ mod bad_inputs;
 #[cfg(test)]
 mod bench;
 #[cfg(test)]
+mod checker;
+#[cfg(test)]
 mod concurrency;
 #[cfg(test)]
 mod conflicts;
+#[cfg(test)]
+mod crowd;
 #[cfg(test)]
 mod errors;
 #[cfg(test)]
@@ -35,6 +39,8 @@ mod postgres;
 mod resume;
 #[cfg(test)]
 mod rpc;
+#[cfg(test)]
+mod seams;
 #[cfg(test)]
 mod streams;
 #[cfg(test)]

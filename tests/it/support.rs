@@ -2,6 +2,7 @@
 //! servers on port 0, typed clients, and waiting on conditions.
 
 mod client;
+pub mod compaction;
 mod database;
 pub mod history;
 pub mod http1;
@@ -9,6 +10,7 @@ pub mod load;
 mod process;
 pub mod proxy;
 pub mod raw;
+pub mod reader;
 pub mod seen;
 mod server;
 mod stream;

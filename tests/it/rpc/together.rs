@@ -126,7 +126,7 @@ async fn many_that_come_and_go_each_miss_nothing() {
         View::default(),
         View { collections: vec!["task".into()], ..View::default() },
         View { not_by: Some("phone".into()), ..View::default() },
-        View { collections: vec!["note".into()], not_by: Some("phone".into()), snapshot: false },
+        View { collections: vec!["note".into()], not_by: Some("phone".into()), ..View::default() },
     ];
     let stream = Stream::open(&alice).await.unwrap();
     let mut many = Many { stream, seen: BTreeMap::new(), shared: 0 };

@@ -28,6 +28,8 @@ pub struct Line {
     pub previous: i64,
     pub device: Option<String>,
     pub mutation: String,
+    /// The last revision of its atomic batch; 0 if there is none.
+    pub batch_end: i64,
 }
 
 impl Line {
@@ -48,22 +50,25 @@ pub struct Log {
 impl Log {
     /// Of a user's own space.
     pub async fn read(connection: &mut PgConnection, user: &str) -> Self {
+        Self::read_from(connection, user, "changes").await
+    }
+
+    /// The same of a log that is not all in one table.
+    pub async fn read_from(connection: &mut PgConnection, user: &str, changes: &str) -> Self {
         let name = format!("users/{user}");
         let head: i64 = sqlx::query_scalar("select head from spaces where name = $1")
             .bind(&name)
             .fetch_one(&mut *connection)
             .await
             .unwrap();
-        let lines = sqlx::query(
+        let sql = format!(
             "select c.revision, c.collection, c.id, c.document, c.previous_revision, c.device,
-                 c.mutation_id
-             from changes c join spaces s on s.id = c.space_id
-             where s.name = $1 order by c.revision",
-        )
-        .bind(&name)
-        .fetch_all(&mut *connection)
-        .await
-        .unwrap();
+                 c.mutation_id, coalesce(c.batch_end, 0)
+             from {changes} c join spaces s on s.id = c.space_id
+             where s.name = $1 order by c.revision"
+        );
+        let lines = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(&name);
+        let lines = lines.fetch_all(&mut *connection).await.unwrap();
         let line = |row: &sqlx::postgres::PgRow| Line {
             revision: row.get(0),
             collection: row.get(1),
@@ -72,6 +77,7 @@ impl Log {
             previous: row.get(4),
             device: row.get(5),
             mutation: row.get(6),
+            batch_end: row.get(7),
         };
         let records = sqlx::query(
             "select l.collection, l.id, l.revision, c.document,

@@ -18,15 +18,19 @@ pub struct ServerProcess {
 impl ServerProcess {
     /// Starts it and waits until it says where it listens.
     pub fn start(database_url: &str) -> Self {
-        Self::start_on(database_url, SocketAddr::from(([127, 0, 0, 1], 0)))
+        Self::start_with(database_url, &[])
     }
 
-    pub fn start_on(database_url: &str, listen: SocketAddr) -> Self {
+    /// The same with more arguments.
+    pub fn start_with(database_url: &str, arguments: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_syncline"))
-            .args(["serve", "--log-format", "json", "--listen", &listen.to_string()])
+            .args(["serve", "--log-format", "json", "--listen", "127.0.0.1:0"])
+            .args(arguments)
             .args(["--jwt-issuer", ISSUER, "--jwt-audience", AUDIENCE])
             .env("SYNCLINE_JWT_SECRET", SECRET)
             .env("DATABASE_URL", database_url)
+            // What is freed goes back at once, so that memory can be compared.
+            .env("MIMALLOC_PURGE_DELAY", "0")
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
@@ -43,6 +47,14 @@ impl ServerProcess {
         // Its log goes on; a full pipe would stop it.
         std::thread::spawn(move || lines.for_each(drop));
         Self { child, address }
+    }
+
+    /// Memory that it holds, in bytes; None where nothing tells.
+    pub fn memory_bytes(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+        Some(kib << 10)
     }
 
     /// kill -9, and gone.

@@ -1,16 +1,23 @@
-//! What one subscriber saw, over all its streams, and whether that is what was
-//! promised: ranges that join, revisions in order, nothing twice, nothing lost
-//! but what a later change of the same record replaced.
+//! What one subscriber saw, over all its streams, and whether each frame keeps what
+//! is promised as it comes: ranges that join, revisions in order, nothing twice, no
+//! batch in parts. Whether nothing is missing or wrong is for `check` to say, which
+//! has the log.
 
-use std::collections::{BTreeMap, HashSet};
+mod apply;
+mod check;
+mod shown;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use syncline::rpc::proto::subscribe_response::Frame;
 use syncline::rpc::proto::{
-    Change, Cursor, Document, DocumentForm, SnapshotFrame, Start, SubscribeFrame, document::Form,
+    Change, ChangesFrame, Cursor, Document, DocumentForm, EchoMode, RecordKey, ResyncReason,
+    ResyncRequiredFrame, SnapshotFrame, Start, SubscribeFrame, SubscribedFrame,
+    SubscriptionProgress, document::Form,
 };
 use tonic::Status;
 
-use super::history::{Line, Log};
+use super::history::Line;
 use super::{Client, Stream, text};
 
 /// What a subscriber asked for.
@@ -18,18 +25,51 @@ use super::{Client, Stream, text};
 pub struct View {
     /// Empty = all.
     pub collections: Vec<String>,
+    /// Empty = all.
+    pub keys: Vec<(String, String)>,
+    /// Its own device.
     pub not_by: Option<String>,
+    /// What becomes of its own changes.
+    pub echo: EchoMode,
+    /// With differences.
+    pub delta: bool,
     /// Begins with a snapshot.
     pub snapshot: bool,
+    /// Begins with what happens from now on.
+    pub now: bool,
+}
+
+/// How a view shows a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sight {
+    Not,
+    Whole,
+    Marked,
 }
 
 impl View {
-    fn has(&self, collection: &String) -> bool {
-        self.collections.is_empty() || self.collections.contains(collection)
+    fn has(&self, (collection, id): (&str, &str)) -> bool {
+        let named = |it: &(String, String)| (it.0.as_str(), it.1.as_str()) == (collection, id);
+        let wanted = self.collections.iter().any(|it| it == collection);
+        (self.collections.is_empty() || wanted)
+            && (self.keys.is_empty() || self.keys.iter().any(named))
+    }
+
+    fn is_own(&self, line: &Line) -> bool {
+        self.not_by.is_some() && self.not_by == line.device
+    }
+
+    fn sight(&self, line: &Line) -> Sight {
+        match self.echo {
+            _ if !self.has(line.key()) => Sight::Not,
+            EchoMode::Unspecified if self.is_own(line) => Sight::Not,
+            EchoMode::Mark if self.is_own(line) => Sight::Marked,
+            EchoMode::Unspecified | EchoMode::Mark | EchoMode::All => Sight::Whole,
+        }
     }
 
     pub fn passes(&self, line: &Line) -> bool {
-        self.has(&line.collection) && (self.not_by.is_none() || self.not_by != line.device)
+        self.sight(line) != Sight::Not
     }
 }
 
@@ -47,13 +87,27 @@ pub struct Seen {
     pub snapshot_token: String,
     /// Where its changes begin.
     pub began: i64,
-    /// Where it first had caught up: before, who began from nothing is sent its own
-    /// changes as well.
-    pub has_all_from: Option<i64>,
     /// The last range ended inside something.
     pub partial: bool,
     /// How often it began a stream.
     pub streams: u64,
+    /// Where it may show what it has: nothing is half there.
+    pub points: Vec<i64>,
+    /// What it saw before it had to begin anew, and why each ended.
+    pub earlier: Vec<Self>,
+    /// The space's head when its stream began.
+    pub head: i64,
+    /// Its stream has not caught up yet.
+    pub catching_up: bool,
+    /// What came within catch-ups: of a page the server does not know any more what
+    /// those before it showed, and what they hid.
+    pub paged: BTreeSet<i64>,
+    /// Those of them that came to somebody who had nothing, not even its own.
+    pub first: BTreeSet<i64>,
+    /// Its stream began from nothing.
+    pub nothing: bool,
+    /// The end of the batches that came.
+    pub batch_end: i64,
 }
 
 impl Seen {
@@ -64,26 +118,40 @@ impl Seen {
     /// Opens a stream and subscribes from where it is.
     pub async fn open(&mut self, client: &Client) -> Result<Stream, Status> {
         let stream = Stream::open(client).await?;
-        let snapshot = self.view.snapshot && self.cursor == 0;
-        let start = if snapshot { Start::Snapshot } else { Start::Unspecified };
-        let token = if snapshot { self.snapshot_token.clone() } else { String::new() };
-        let cursor = Cursor { epoch: self.epoch.clone(), revision: self.cursor };
-        let frame = SubscribeFrame {
-            subscription_id: "s".into(),
-            cursor: (self.cursor > 0).then_some(cursor),
-            start: start.into(),
-            snapshot_token: token,
-            collections: self.view.collections.clone(),
-            device: self.view.not_by.clone().unwrap_or_default(),
-            document_form: DocumentForm::Json.into(),
-            ..SubscribeFrame::default()
-        };
-        stream.subscribe(frame).await;
+        stream.subscribe(self.frame("s")).await;
         self.streams += 1;
         Ok(stream)
     }
 
-    /// The same, and reads until it has caught up.
+    /// What begins, or resumes, the subscription.
+    pub fn frame(&self, id: &str) -> SubscribeFrame {
+        let View { collections, keys, not_by, echo, delta, snapshot, now } = self.view.clone();
+        let start = match self.cursor {
+            0 if snapshot => Start::Snapshot,
+            0 if now => Start::Now,
+            _ => Start::Unspecified,
+        };
+        let cursor = Cursor { epoch: self.epoch.clone(), revision: self.cursor };
+        let key = |(collection, id)| RecordKey { collection, id };
+        SubscribeFrame {
+            subscription_id: id.into(),
+            cursor: (self.cursor > 0).then_some(cursor),
+            start: start.into(),
+            snapshot_token: match start {
+                Start::Snapshot => self.snapshot_token.clone(),
+                Start::Unspecified | Start::Now => String::new(),
+            },
+            collections,
+            keys: keys.into_iter().map(key).collect(),
+            device: not_by.unwrap_or_default(),
+            echo: echo.into(),
+            delta,
+            document_form: DocumentForm::Json.into(),
+            ..SubscribeFrame::default()
+        }
+    }
+
+    /// The same as `open`, and reads until it has caught up.
     pub async fn open_live(&mut self, client: &Client) -> Result<Stream, Status> {
         let mut stream = self.open(client).await?;
         let caught_up = self.caught_up;
@@ -107,41 +175,23 @@ impl Seen {
     /// Takes a frame in, if it keeps what is promised.
     pub fn take(&mut self, frame: Frame) -> Result<(), String> {
         match frame {
-            Frame::Subscribed(frame) => {
-                if !self.epoch.is_empty() && self.epoch != frame.epoch {
-                    return Err("another epoch".into());
-                }
-                self.epoch = frame.epoch;
-            }
-            Frame::Changes(frame) => {
-                if frame.after != self.cursor {
-                    return Err(format!("at {}, got a range after {}", self.cursor, frame.after));
-                }
-                let mut last = frame.after;
-                for change in frame.changes {
-                    if change.revision <= last || change.revision > frame.up_to {
-                        return Err(format!("{} after {last}", change.revision));
-                    }
-                    last = change.revision;
-                    self.changes.insert(last, change);
-                }
-                if frame.up_to <= frame.after {
-                    return Err("an empty range".into());
-                }
-                self.cursor = frame.up_to;
-                self.partial = frame.partial;
-            }
+            Frame::Subscribed(frame) => self.begin(frame)?,
+            Frame::Changes(frame) => self.take_changes(frame)?,
             Frame::CaughtUp(frame) => {
                 self.caught_up += 1;
-                self.has_all_from.get_or_insert(frame.up_to);
                 if self.partial {
                     return Err(format!("caught up at {} inside something", frame.up_to));
                 }
                 self.advance(frame.up_to)?;
+                self.points.push(self.cursor);
+                self.catching_up = false;
             }
             Frame::Progress(frame) => {
-                for at in frame.subscriptions {
-                    self.advance(at.up_to)?;
+                for SubscriptionProgress { up_to, head, .. } in frame.subscriptions {
+                    if head < up_to {
+                        return Err(format!("told of {up_to}, where the head is {head}"));
+                    }
+                    self.advance(up_to)?;
                 }
             }
             Frame::Conflict(_) | Frame::Mutated(_) | Frame::Event(_) => {}
@@ -156,11 +206,70 @@ impl Seen {
         Ok(())
     }
 
+    fn begin(&mut self, frame: SubscribedFrame) -> Result<(), String> {
+        let SubscribedFrame { epoch, head, floor, .. } = frame;
+        if !self.epoch.is_empty() && self.epoch != epoch {
+            return Err("another epoch".into());
+        }
+        if self.cursor > head {
+            return Err(format!("resumed at {}, where the head is {head}", self.cursor));
+        }
+        if self.cursor > 0 && self.cursor < floor {
+            return Err(format!("resumed at {}, where the floor is {floor}", self.cursor));
+        }
+        self.catching_up = true;
+        self.nothing = self.cursor == 0 && !self.view.snapshot && !self.view.now;
+        if self.view.now && self.cursor == 0 {
+            (self.began, self.cursor, self.catching_up) = (head, head, false);
+        }
+        (self.epoch, self.head) = (epoch, head);
+        Ok(())
+    }
+
+    fn take_changes(&mut self, frame: ChangesFrame) -> Result<(), String> {
+        if frame.after != self.cursor {
+            return Err(format!("at {}, got a range after {}", self.cursor, frame.after));
+        }
+        let mut last = frame.after;
+        for change in frame.changes {
+            if change.revision <= last || change.revision > frame.up_to {
+                return Err(format!("{} after {last}", change.revision));
+            }
+            last = change.revision;
+            self.batch_end = self.batch_end.max(change.batch_end);
+            if self.catching_up || self.partial {
+                self.paged.insert(last);
+                if self.nothing && self.catching_up {
+                    self.first.insert(last);
+                }
+            }
+            self.changes.insert(last, change);
+        }
+        if frame.up_to <= frame.after {
+            return Err("an empty range".into());
+        }
+        self.cursor = frame.up_to;
+        self.partial = frame.partial;
+        if !self.partial {
+            if self.batch_end > self.cursor {
+                return Err(format!(
+                    "at {}, inside the batch up to {}",
+                    self.cursor, self.batch_end
+                ));
+            }
+            self.points.push(self.cursor);
+        }
+        Ok(())
+    }
+
     /// The records of a snapshot come in the order of their keys, all of one revision.
     fn take_snapshot(&mut self, frame: SnapshotFrame) -> Result<(), String> {
         let at = *self.snapshot_at.get_or_insert(frame.revision);
         if at != frame.revision {
             return Err(format!("a snapshot of {at} and of {}", frame.revision));
+        }
+        if self.cursor > 0 {
+            return Err(format!("a snapshot of {at} at {}", self.cursor));
         }
         for record in frame.records {
             let key = record.key.clone().unwrap_or_default();
@@ -179,8 +288,10 @@ impl Seen {
         }
         self.snapshot_token = frame.next_token;
         if frame.last {
-            self.began = at;
-            self.cursor = at;
+            (self.began, self.cursor) = (at, at);
+            self.points.push(at);
+            // Where there was nothing, another one may begin.
+            self.snapshot_at = self.snapshot_at.filter(|at| *at > 0);
         }
         Ok(())
     }
@@ -193,99 +304,44 @@ impl Seen {
         Ok(())
     }
 
+    /// Forgets everything, as a client does that is told to, and begins with a
+    /// snapshot; only a floor that has passed it is a reason.
+    pub fn begin_anew(&mut self, frame: &ResyncRequiredFrame) -> Result<(), String> {
+        let ResyncRequiredFrame { reason, epoch, head, floor, .. } = frame;
+        if *reason != i32::from(ResyncReason::CursorExpired) {
+            return Err(format!("told to begin anew for reason {reason}"));
+        }
+        if !self.epoch.is_empty() && self.epoch != *epoch {
+            return Err("another epoch".into());
+        }
+        let at = match self.cursor {
+            0 if self.view.snapshot => self.snapshot_at.unwrap_or(self.head),
+            cursor => cursor,
+        };
+        if at >= *floor || floor > head {
+            return Err(format!("at {at}, told that the floor is {floor} and the head {head}"));
+        }
+        let mut old = std::mem::take(self);
+        *self = Self {
+            view: View { snapshot: true, now: false, ..old.view.clone() },
+            epoch: old.epoch.clone(),
+            caught_up: old.caught_up,
+            streams: old.streams,
+            earlier: std::mem::take(&mut old.earlier),
+            ..Self::default()
+        };
+        self.earlier.push(old);
+        Ok(())
+    }
+
     /// The records as this subscriber knows them: revision and document of each.
+    /// Only for views whose changes are all whole.
     pub fn state(&self) -> BTreeMap<(String, String), (i64, Option<String>)> {
         let lines = self.changes.values().filter_map(line);
         let mut state = self.snapshot.clone();
         state.extend(lines.map(|it| ((it.collection, it.id), (it.revision, it.document))));
         state
     }
-
-    /// Holds it against the log: what came is the log's, and what did not come
-    /// was replaced by a later change of the same record.
-    pub fn check(&self, log: &Log) -> Result<(), String> {
-        self.compare(log, false)
-    }
-
-    /// The same, of a subscriber that was live all the time: not even what was
-    /// replaced is missing.
-    pub fn check_every_step(&self, log: &Log) -> Result<(), String> {
-        self.compare(log, true)
-    }
-
-    fn compare(&self, log: &Log, every_step: bool) -> Result<(), String> {
-        let mut replaced = HashSet::new();
-        self.check_snapshot(log)?;
-        let since = self.began;
-        let covered =
-            log.lines.iter().filter(|it| it.revision <= self.cursor && it.revision > since);
-        if self.cursor > log.head {
-            return Err(format!("at {}, the head is {}", self.cursor, log.head));
-        }
-        for line in log.lines.iter().rev().filter(|line| line.revision > self.cursor) {
-            replaced.insert(line.key());
-        }
-        for line in covered.rev() {
-            match (self.changes.get(&line.revision), self.view.passes(line)) {
-                (Some(_), false)
-                    if every_step
-                        || !(self.had_nothing(line) || self.stands_for_another(log, line)) =>
-                {
-                    return Err(format!("{} was filtered out", line.revision));
-                }
-                (Some(change), _) => {
-                    same(change, line)?;
-                    // Only what was seen can stand for what was not.
-                    replaced.insert(line.key());
-                }
-                (None, true) if every_step || !replaced.contains(&line.key()) => {
-                    return Err(format!("{} is lost", line.revision));
-                }
-                (None, _) => {}
-            }
-        }
-        match self.changes.keys().next_back() {
-            Some(last) if *last > self.cursor => Err(format!("{last} is beyond the cursor")),
-            _ => Ok(()),
-        }
-    }
-}
-
-impl Seen {
-    /// The snapshot is the log, folded up to its revision.
-    fn check_snapshot(&self, log: &Log) -> Result<(), String> {
-        let mut state = BTreeMap::new();
-        for line in log.lines.iter().filter(|line| line.revision <= self.began) {
-            let key = (line.collection.clone(), line.id.clone());
-            state.insert(key, (line.revision, line.document.clone()));
-        }
-        let wanted = |collection: &String| self.view.has(collection);
-        state.retain(|(collection, _), (_, document)| document.is_some() && wanted(collection));
-        let complete = self.began == 0 || self.snapshot == state;
-        complete.then_some(()).ok_or_else(|| {
-            let differs = state.iter().find(|(key, it)| self.snapshot.get(*key) != Some(it));
-            let extra = self.snapshot.keys().find(|key| !state.contains_key(*key));
-            format!("the snapshot at {} is wrong: {differs:?} {extra:?}", self.began)
-        })
-    }
-
-    /// Whether it began from nothing, and this came while it caught up.
-    fn had_nothing(&self, own: &Line) -> bool {
-        let until = self.has_all_from.unwrap_or(i64::MAX);
-        !self.view.snapshot && self.view.has(&own.collection) && own.revision <= until
-    }
-
-    /// Whether a change that the view leaves out replaced one that it wants.
-    fn stands_for_another(&self, log: &Log, own: &Line) -> bool {
-        let earlier = log.lines.iter().filter(|it| it.revision < own.revision);
-        let mut same_record = earlier.filter(|it| it.key() == own.key());
-        same_record.any(|it| self.view.passes(it) && !self.changes.contains_key(&it.revision))
-    }
-}
-
-fn same(change: &Change, expected: &Line) -> Result<(), String> {
-    let seen = line(change).ok_or("no key, or another form than JSON")?;
-    (seen == *expected).then_some(()).ok_or_else(|| format!("{seen:?} is not {expected:?}"))
 }
 
 /// The change as a line of the log.
@@ -306,5 +362,6 @@ fn line(change: &Change) -> Option<Line> {
         previous: change.previous_revision,
         device: (!change.device.is_empty()).then(|| change.device.clone()),
         mutation: change.mutation_id.clone(),
+        batch_end: change.batch_end,
     })
 }
