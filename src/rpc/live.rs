@@ -3,6 +3,7 @@
 //! them is given is read and encoded once, and one frame names them all.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 
 use bytes::Bytes;
 
@@ -58,7 +59,7 @@ pub(super) struct Place {
 }
 
 /// A subscription's name in a frame.
-const NAME_BYTES_MAX: usize = limits::SUBSCRIPTION_ID_BYTES_MAX + 2;
+pub(super) const NAME_BYTES_MAX: usize = limits::SUBSCRIPTION_ID_BYTES_MAX + 2;
 
 /// What a step comes to.
 #[derive(Debug)]
@@ -73,10 +74,20 @@ pub(super) enum Step {
 
 /// The live subscriptions that go together, by their indices.
 pub(super) fn parties(subscriptions: &[Subscription]) -> Vec<Vec<usize>> {
+    let live = subscriptions.iter().enumerate().filter(|(_, it)| it.phase == Phase::Live);
+    together(live.map(|(index, it)| (index, Some((it.view_number, it.place)))))
+}
+
+/// Those who have the same, in the order of the first of each; who has nothing is
+/// alone.
+pub(super) fn together<K: Eq + Hash>(
+    all: impl Iterator<Item = (usize, Option<K>)>,
+) -> Vec<Vec<usize>> {
     let mut parties: Vec<Vec<usize>> = Vec::new();
     let mut known = HashMap::new();
-    for (index, it) in subscriptions.iter().enumerate().filter(|(_, it)| it.phase == Phase::Live) {
-        let number = *known.entry((it.view_number, it.place)).or_insert(parties.len());
+    for (index, key) in all {
+        let new = parties.len();
+        let number = key.map_or(new, |key| *known.entry(key).or_insert(new));
         match parties.get_mut(number) {
             Some(party) => party.push(index),
             None => parties.push(vec![index]),

@@ -5,7 +5,7 @@
 use super::encoded::Encoded;
 use super::frames::encode;
 use super::from_proto::SnapshotToken;
-use super::live::{Place, Range, View, changes_frame};
+use super::live::{NAME_BYTES_MAX, Place, Range, View, changes_frame};
 use super::page::PageBuilder;
 use super::proto::subscribe_response::Frame as Response;
 use super::{proto, to_proto};
@@ -62,23 +62,36 @@ struct Stepped {
 
 impl Subscription {
     /// Goes one page of the store further, but not beyond `bound`; the frames to
-    /// send, or None if it has to wait there. An error ends the subscription, except
-    /// that of a store that is away, after which it is where it was.
+    /// send, for all who go together by their names, or None if it has to wait there.
+    /// An error ends the subscription, except that of a store that is away, after which
+    /// it is where it was.
     pub(super) async fn read_on(
         &mut self,
         app: &App,
         bound: Option<Revision>,
+        names: Vec<String>,
     ) -> Result<Option<Vec<Encoded>>, Error> {
         if bound.is_some_and(|bound| bound <= self.place.read_to) {
             return Ok(None);
         }
         let Stepped { frames, looked_to, phase, place } = match &self.phase {
             Phase::Snapshot(after) => self.next_records(app, after.as_deref()).await?,
-            Phase::CatchUp | Phase::Live => self.next_changes(app, bound).await?,
+            Phase::CatchUp | Phase::Live => self.next_changes(app, bound, names).await?,
         };
         (self.phase, self.place) = (phase, place);
         self.looked_to = self.looked_to.max(looked_to);
         Ok(Some(frames))
+    }
+
+    /// Who reads the same pages from here on; None if it has some of its own.
+    pub(super) fn company(&self) -> Option<(usize, Place, Option<Revision>, Revision)> {
+        let alike = self.phase == Phase::CatchUp && !self.view.conflicts;
+        alike.then_some((self.view_number, self.place, self.since, self.looked_to))
+    }
+
+    /// Goes where another one of its company went.
+    pub(super) fn go_with(&mut self, (phase, place, looked_to): (Phase, Place, Revision)) {
+        (self.phase, self.place, self.looked_to) = (phase, place, looked_to);
     }
 
     fn following(&self) -> Following<'_> {
@@ -128,9 +141,14 @@ impl Subscription {
         Ok(Stepped { frames, looked_to: self.looked_to, phase, place: self.place })
     }
 
-    async fn next_changes(&self, app: &App, bound: Option<Revision>) -> Result<Stepped, Error> {
+    async fn next_changes(
+        &self,
+        app: &App,
+        bound: Option<Revision>,
+        names: Vec<String>,
+    ) -> Result<Stepped, Error> {
         let page = app.page(self.following(), self.place.read_to).await?;
-        let mut builder = PageBuilder::default();
+        let mut builder = PageBuilder::beside(names.len() * NAME_BYTES_MAX);
         let mut up_to = page.up_to;
         let mut before = self.place.read_to;
         for entry in page.entries.iter() {
@@ -156,7 +174,7 @@ impl Subscription {
             let after = std::mem::replace(&mut next.place.told_to, up_to);
             next.place.partial = partial;
             let range = Range { after, up_to, partial };
-            next.frames.push(changes_frame(vec![self.id.clone()], range, builder));
+            next.frames.push(changes_frame(names, range, builder));
         }
         if up_to >= page.space.head && self.tell_conflicts(app, page.space, &mut next).await? {
             next.phase = Phase::Live;

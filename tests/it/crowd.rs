@@ -4,6 +4,8 @@
 mod bounded;
 mod fair;
 mod heard;
+mod lean;
+mod many;
 mod told;
 
 use syncline::domain::limits;
@@ -24,7 +26,7 @@ pub async fn fill(client: &Client, documents: usize, bytes: usize) {
     let puts: Vec<Mutation> = (0..documents)
         .map(|number| put(&format!("f{number}"), &format!("f{number}"), &text))
         .collect();
-    for some in puts.chunks((2 << 20) / bytes) {
+    for some in puts.chunks(((2 << 20) / bytes).min(1_000)) {
         client.batch(some.to_vec(), false).await.unwrap();
     }
 }

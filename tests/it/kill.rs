@@ -4,7 +4,6 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
@@ -13,8 +12,6 @@ use futures_util::future::join_all;
 use nix::sys::signal::Signal;
 use sqlx::{Connection, PgConnection};
 use syncline::clock::Clock;
-use syncline::postgres::{Options, PrivatePostgres};
-use tempfile::TempDir;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -22,17 +19,13 @@ use tonic::Code;
 
 use crate::support::history::{Log, check_real_time};
 use crate::support::load::{Load, passes};
+use crate::support::private::{blocking, folder, postgres};
 use crate::support::proxy::{Proxy, Target};
 use crate::support::seen::{Seen, View};
 use crate::support::{
     Client, Database, ServerProcess, Stream, TestServer, mint, put, scale, signed, store_at,
     wait_for,
 };
-
-/// Blocking work beside the runtime.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    tokio::task::spawn_blocking(work).await.unwrap()
-}
 
 /// Follows up to a revision, over as many streams as that takes.
 async fn follow(seen: &mut Seen, client: &Client, up_to: i64) {
@@ -139,20 +132,6 @@ async fn a_server_that_is_stopped_in_a_transaction_does_not_hold_its_space() {
     assert!(waited < Duration::from_secs(10), "{waited:?}");
     other.stop().await;
     assert_eq!(blocking(|| server.stop()).await, Some(0));
-}
-
-/// Open to the user that the server runs as when the tests run as root.
-fn folder() -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    folder
-}
-
-async fn postgres(dir: &Path, settings: &[(&str, &str)]) -> PrivatePostgres {
-    let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-    let settings = settings.iter().map(owned).collect();
-    let options = Options { settings, initdb_no_sync: true, ..Options::new(dir) };
-    blocking(move || PrivatePostgres::start(options).unwrap()).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -42,6 +42,8 @@ mod rpc;
 #[cfg(test)]
 mod seams;
 #[cfg(test)]
+mod storm;
+#[cfg(test)]
 mod streams;
 #[cfg(test)]
 mod support;
@@ -49,6 +51,8 @@ mod support;
 mod tidy;
 #[cfg(test)]
 mod transcript;
+#[cfg(test)]
+mod wakeups;
 #[cfg(test)]
 mod web;
 #[cfg(test)]

@@ -7,6 +7,7 @@ mod database;
 pub mod history;
 pub mod http1;
 pub mod load;
+pub mod private;
 mod process;
 pub mod proxy;
 pub mod raw;
@@ -14,6 +15,7 @@ pub mod reader;
 pub mod seen;
 mod server;
 mod stream;
+pub mod wire;
 mod words;
 
 use std::time::Duration;

@@ -85,47 +85,66 @@ impl Session {
     }
 
     async fn round_of_reading(&mut self, ended: &mut EndedOnes) -> bool {
-        let app = Arc::clone(&self.app);
         let began = Instant::now();
         let mut behind = false;
-        for index in from(self.turns.reading, self.subscriptions.len()) {
+        let reading = self.subscriptions.iter().enumerate();
+        let reading = reading.filter(|(_, it)| it.phase != Phase::Live);
+        let parties = live::together(reading.map(|(index, it)| (index, it.company())));
+        for number in from(place_of(&parties, self.turns.reading), parties.len()) {
+            let Some(party) = parties.get(number) else { break };
             if self.out.is_full() || began.elapsed() > READING_TIMEOUT {
-                self.turns.reading = index;
+                self.turns.reading = leader(party);
                 return true;
             }
             // The store is away for one: then only what is live goes on.
             if self.retry_at.is_some() {
                 return behind;
             }
-            let Some(subscription) = self.subscriptions.get_mut(index) else { break };
-            if subscription.phase == Phase::Live {
-                continue;
-            }
-            let bound = self.mutates.bound(subscription.view.space);
-            // Cancel: what waits for the store has changed nothing yet, and the read that
-            // it waits for goes on.
-            match timeout(STEP_TIMEOUT, subscription.read_on(&app, bound)).await {
-                Ok(Ok(Some(frames))) => {
-                    behind = true;
-                    frames.into_iter().for_each(|frame| self.out.push(frame));
+            match self.read_on(party).await {
+                Read::On => behind = true,
+                Read::Waits => {}
+                Read::Late(again) => self.retry_at = Some(Instant::now() + again),
+                Read::Failed(error) => {
+                    ended.extend(party.iter().map(|index| (*index, error.clone())));
                 }
-                Ok(Ok(None)) => {}
-                Ok(Err(error)) if !error.is_retryable() => ended.push((index, error)),
-                Err(_late) => self.retry_at = Some(Instant::now() + STEP_RETRY),
-                // The store comes back, and the cursor is still good.
-                Ok(Err(_)) => self.retry_at = Some(Instant::now() + STORE_RETRY),
             }
         }
         behind
     }
 
+    /// Lets those who read the same go one page further.
+    async fn read_on(&mut self, party: &[usize]) -> Read {
+        let app = Arc::clone(&self.app);
+        let open = party.iter().filter_map(|index| self.subscriptions.get(*index));
+        let names = open.map(|it| it.id.clone()).collect();
+        let first = self.subscriptions.get_mut(leader(party));
+        let Some(first) = first else { return Read::Waits };
+        let bound = self.mutates.bound(first.view.space);
+        // Cancel: what waits for the store has changed nothing yet, and the read that it
+        // waits for goes on.
+        match timeout(STEP_TIMEOUT, first.read_on(&app, bound, names)).await {
+            Ok(Ok(Some(frames))) => {
+                let there = (first.phase.clone(), first.place, first.looked_to);
+                for index in party.iter().skip(1) {
+                    if let Some(other) = self.subscriptions.get_mut(*index) {
+                        other.go_with(there.clone());
+                    }
+                }
+                frames.into_iter().for_each(|frame| self.out.push(frame));
+                Read::On
+            }
+            Ok(Ok(None)) => Read::Waits,
+            Ok(Err(error)) if !error.is_retryable() => Read::Failed(error),
+            // The store comes back, and the cursor is still good.
+            Ok(Err(_)) => Read::Late(STORE_RETRY),
+            Err(_late) => Read::Late(STEP_RETRY),
+        }
+    }
+
     fn round_of_live(&mut self, ended: &mut EndedOnes) -> bool {
         let mut behind = false;
         let parties = live::parties(&self.subscriptions);
-        // They are in the order of their first ones.
-        let leader = |party: &Vec<usize>| party.first().copied().unwrap_or_default();
-        let begin = parties.partition_point(|party| leader(party) < self.turns.live);
-        for number in from(begin, parties.len()) {
+        for number in from(place_of(&parties, self.turns.live), parties.len()) {
             let Some(party) = parties.get(number) else { break };
             if self.out.is_full() {
                 self.turns.live = leader(party);
@@ -163,6 +182,26 @@ impl Session {
         }
         false
     }
+}
+
+/// What a page of the store came to.
+enum Read {
+    On,
+    /// It must not go on now.
+    Waits,
+    /// To be tried again then.
+    Late(Duration),
+    Failed(Error),
+}
+
+/// The first of those who go together.
+fn leader(party: &[usize]) -> usize {
+    party.first().copied().unwrap_or_default()
+}
+
+/// The party that is led by this one, or by the next; they are in the order of theirs.
+fn place_of(parties: &[Vec<usize>], first: usize) -> usize {
+    parties.partition_point(|party| leader(party) < first)
 }
 
 /// All of so many, from one of them on.
