@@ -93,6 +93,8 @@ pub struct Seen {
     pub streams: u64,
     /// Where it may show what it has: nothing is half there.
     pub points: Vec<i64>,
+    /// Where it had caught up first.
+    pub live_since: Option<i64>,
     /// What it saw before it had to begin anew, and why each ended.
     pub earlier: Vec<Self>,
     /// The space's head when its stream began.
@@ -184,6 +186,7 @@ impl Seen {
                 }
                 self.advance(frame.up_to)?;
                 self.points.push(self.cursor);
+                self.live_since.get_or_insert(self.cursor);
                 self.catching_up = false;
             }
             Frame::Progress(frame) => {

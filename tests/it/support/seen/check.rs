@@ -14,8 +14,8 @@ impl Seen {
         self.compare(log, false)
     }
 
-    /// The same, of a subscriber that was live all the time: not even what was
-    /// replaced is missing.
+    /// The same, of a subscriber that was live all the time since it had caught up: of
+    /// what came then not even what was replaced is missing.
     pub fn check_every_step(&self, log: &Log) -> Result<(), String> {
         self.compare(log, true)
     }
@@ -25,6 +25,7 @@ impl Seen {
         if self.cursor > log.head {
             return Err(format!("at {}, the head is {}", self.cursor, log.head));
         }
+        let live_since = self.live_since.unwrap_or(0);
         // Only what was seen can stand for what was not, and what was seen without its
         // document only for the subscriber's own.
         let mut replaced = HashSet::new();
@@ -36,6 +37,7 @@ impl Seen {
                 continue;
             }
             let sight = self.view.sight(line);
+            let every_step = every_step && line.revision > live_since;
             let Some(change) = self.changes.get(&line.revision) else {
                 let lost = match sight {
                     Sight::Not => false,
