@@ -215,7 +215,7 @@ pub struct Watch {
 pub enum Ahead {
     /// Nothing after the cursor yet.
     Nothing,
-    /// These, without a gap, up to this revision.
+    /// These, without a gap; what the ring has ends at this revision.
     Entries(Vec<Arc<Entry>>, Revision),
     /// Something, but the ring does not reach back to the cursor.
     InStore,

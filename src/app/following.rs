@@ -281,11 +281,11 @@ async fn moved(watch: &Watch, waker: &Waker, filter: &Filter, epoch: Epoch, up_t
         match watch.ahead(epoch, *up_to, None, limits::FRAME_CHANGE_BYTES_MAX) {
             Ahead::Nothing => waker.notify.notified().await,
             Ahead::InStore | Ahead::Replaced(..) => return,
-            Ahead::Entries(entries, last) => {
+            Ahead::Entries(entries, _) => {
                 if entries.iter().any(|it| filter.sight(&it.change) != Sight::Not) {
                     return;
                 }
-                *up_to = last;
+                *up_to = entries.last().map_or(*up_to, |last| last.change.revision);
             }
         }
     }

@@ -224,7 +224,10 @@ impl Feed {
         let before = std::mem::replace(&mut state.woken_at, (end, conflicts));
         let events_only = before == (end, conflicts);
         let woken = state.watchers.values().filter(|waker| waker.events || !events_only);
-        woken.for_each(|waker| waker.notify.notify_one());
+        let woken: Vec<_> = woken.map(|waker| Arc::clone(&waker.notify)).collect();
+        // The first of them already read, while the last are still asleep.
+        drop(state);
+        woken.iter().for_each(|notify| notify.notify_one());
     }
 
     pub(super) fn trim(&self, bytes_max: usize) {

@@ -131,7 +131,6 @@ impl Ring {
             }
             entries.push(Arc::clone(entry));
         }
-        let up_to = entries.last().map_or(cursor, |entry| entry.change.revision);
-        Ahead::Entries(entries, up_to)
+        Ahead::Entries(entries, self.end)
     }
 }

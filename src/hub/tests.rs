@@ -60,8 +60,8 @@ fn begun(head: i64) -> (Arc<Hub>, Watch) {
 fn ahead(watch: &Watch, cursor: i64) -> Option<Vec<i64>> {
     match watch.ahead(EPOCH, revision(cursor), None, usize::MAX) {
         Ahead::Nothing => Some(Vec::new()),
-        Ahead::Entries(entries, up_to) => {
-            assert_eq!(up_to, entries.last().unwrap().change.revision);
+        Ahead::Entries(entries, end) => {
+            assert_eq!(end, entries.last().unwrap().change.revision);
             Some(entries.iter().map(|entry| entry.change.revision.get()).collect())
         }
         Ahead::InStore => None,

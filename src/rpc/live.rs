@@ -66,14 +66,18 @@ pub(super) const NAME_BYTES_MAX: usize = limits::SUBSCRIPTION_ID_BYTES_MAX + 2;
 pub(super) enum Step {
     /// Nothing is ahead, until the space moves.
     Stay,
-    /// It went on, perhaps without having anything to tell.
-    Go(Option<Encoded>),
+    /// It went on, perhaps without having anything to tell, and perhaps not as far as
+    /// it can.
+    Go { frame: Option<Encoded>, more: bool },
     /// The space has another epoch by now, and this head.
     Replaced(Epoch, Revision),
 }
 
 /// The live subscriptions that go together, by their indices.
 pub(super) fn parties(subscriptions: &[Subscription]) -> Vec<Vec<usize>> {
+    if let [only] = subscriptions {
+        return if only.phase == Phase::Live { vec![vec![0]] } else { Vec::new() };
+    }
     let live = subscriptions.iter().enumerate().filter(|(_, it)| it.phase == Phase::Live);
     together(live.map(|(index, it)| (index, Some((it.view_number, it.place)))))
 }
@@ -108,14 +112,14 @@ pub(super) fn step(
     let Subscription { view, place: before, .. } = first;
     let (before, mut after, mut phase) = (*before, *before, Phase::Live);
     let mut changes = PageBuilder::beside(party.len() * NAME_BYTES_MAX);
-    let mut partial = false;
+    let (mut partial, mut more) = (false, true);
     let conflicts = before.conflicts.map(|place| place.number);
     let bytes_max = limits::FRAME_CHANGE_BYTES_MAX;
     match first.watch.ahead(view.epoch, before.read_to, conflicts, bytes_max) {
         Ahead::Nothing => return Step::Stay,
         Ahead::InStore => phase = Phase::CatchUp,
         Ahead::Replaced(epoch, head) => return Step::Replaced(epoch, head),
-        Ahead::Entries(entries, _) => {
+        Ahead::Entries(entries, end) => {
             for entry in &entries {
                 let Change { revision, .. } = *entry.change;
                 if bound.is_some_and(|bound| revision > bound) {
@@ -130,6 +134,8 @@ pub(super) fn step(
             if after.read_to == before.read_to {
                 return Step::Stay;
             }
+            // What comes later wakes again.
+            more = after.read_to < end;
         }
     }
     let tells = !changes.is_empty() || (before.partial && !partial && phase == Phase::Live);
@@ -144,7 +150,7 @@ pub(super) fn step(
         }
     }
     let range = Range { after: before.told_to, up_to: after.told_to, partial };
-    Step::Go(tells.then(|| changes_frame(ids, range, changes)))
+    Step::Go { frame: tells.then(|| changes_frame(ids, range, changes)), more }
 }
 
 /// What a frame of changes covers.

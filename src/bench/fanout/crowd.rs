@@ -14,6 +14,7 @@ use super::book::Book;
 use super::peer::Peer;
 use crate::bench::load::{Measured, Span, latencies};
 use crate::bench::target::Connection;
+use crate::domain::limits;
 
 /// Subscriptions on a stream that is shared.
 const SHARED_BY: usize = 100;
@@ -43,6 +44,13 @@ impl Shape {
     /// A hundred on a stream, and a connection for each stream.
     pub(super) fn shared(subscribers: usize) -> Self {
         let streams = subscribers.div_ceil(SHARED_BY);
+        Self { subscribers, streams, connections: streams }
+    }
+
+    /// As many on a stream as there may be, so that little of the stream's own and of its
+    /// connection's counts.
+    pub(super) fn full(subscribers: usize) -> Self {
+        let streams = subscribers.div_ceil(limits::STREAM_SUBSCRIPTIONS_MAX);
         Self { subscribers, streams, connections: streams }
     }
 

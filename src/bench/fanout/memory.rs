@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) async fn round(bench: &mut Bench, round: u32, count: usize) -> anyhow::Result<()> {
     // A hundred streams on each connection, or one.
-    let (apart, shared) = (Shape::apart(count, 1), Shape::shared(count));
+    let (apart, shared) = (Shape::apart(count, 1), Shape::full(count));
     let mut sides = [Side::Ours, Side::Bare];
     if round.is_multiple_of(2) {
         sides.reverse();

@@ -30,7 +30,7 @@ pub(super) struct Turns {
     /// Indices of subscriptions.
     reading: usize,
     live: usize,
-    words: usize,
+    events: usize,
 }
 
 /// What a round is made of.
@@ -40,8 +40,8 @@ enum Work {
     Reading,
     /// What the hub has.
     Live,
-    /// What is not a change.
-    Words,
+    /// What is not stored.
+    Events,
 }
 
 impl Turns {
@@ -49,9 +49,9 @@ impl Turns {
     fn next(&mut self) -> [Work; 3] {
         self.rounds = self.rounds.wrapping_add(1);
         match self.rounds % 3 {
-            0 => [Work::Words, Work::Reading, Work::Live],
-            1 => [Work::Reading, Work::Live, Work::Words],
-            _ => [Work::Live, Work::Words, Work::Reading],
+            0 => [Work::Events, Work::Reading, Work::Live],
+            1 => [Work::Reading, Work::Live, Work::Events],
+            _ => [Work::Live, Work::Events, Work::Reading],
         }
     }
 }
@@ -72,7 +72,7 @@ impl Session {
                 // In a box: a stream that only waits is small.
                 Work::Reading => reads && Box::pin(self.round_of_reading(&mut ended)).await,
                 Work::Live => self.round_of_live(&mut ended),
-                Work::Words => self.round_of_words(),
+                Work::Events => self.round_of_events(),
             };
         }
         ended.sort_by_key(|(index, _)| *index);
@@ -81,7 +81,15 @@ impl Session {
             let id = self.subscriptions.swap_remove(index).id;
             self.end_subscription(id, error.into());
         }
+        self.say_who_caught_up();
         behind
+    }
+
+    fn say_who_caught_up(&mut self) {
+        for subscription in self.subscriptions.iter_mut().filter(|it| it.goal.is_some()) {
+            let bound = self.mutates.bound(subscription.view.space);
+            subscription.caught_up(bound).into_iter().for_each(|frame| self.out.push(frame));
+        }
     }
 
     async fn round_of_reading(&mut self, ended: &mut EndedOnes) -> bool {
@@ -154,8 +162,8 @@ impl Session {
             let bound = space.and_then(|it| self.mutates.bound(it.view.space));
             match live::step(&mut self.subscriptions, party, bound) {
                 Step::Stay => {}
-                Step::Go(frame) => {
-                    behind = true;
+                Step::Go { frame, more } => {
+                    behind |= more;
                     frame.into_iter().for_each(|frame| self.out.push(frame));
                 }
                 Step::Replaced(epoch, head) => ended.extend(party.iter().map(|index| {
@@ -167,17 +175,15 @@ impl Session {
         behind
     }
 
-    /// Says who has caught up, and tells of events: these wait where they are, are few,
-    /// and are counted if they are missed.
-    fn round_of_words(&mut self) -> bool {
-        for index in from(self.turns.words, self.subscriptions.len()) {
+    /// Tells of events: they wait where they are, are few, and are counted if they are
+    /// missed.
+    fn round_of_events(&mut self) -> bool {
+        for index in from(self.turns.events, self.subscriptions.len()) {
             if self.out.is_full() {
-                self.turns.words = index;
+                self.turns.events = index;
                 return true;
             }
             let Some(subscription) = self.subscriptions.get_mut(index) else { break };
-            let bound = self.mutates.bound(subscription.view.space);
-            subscription.caught_up(bound).into_iter().for_each(|frame| self.out.push(frame));
             subscription.news().into_iter().for_each(|frame| self.out.push(frame));
         }
         false
