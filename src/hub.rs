@@ -16,12 +16,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::time::{Duration, Instant};
 
 use crate::domain::{Change, Epoch, Event, Revision, SpaceId};
 use feed::Feed;
 
 pub use events::News;
 pub use ring::Entry;
+
+/// Live readers are being served if something came in this lately.
+const BUSY_WITHIN: Duration = Duration::from_millis(100);
 
 /// All watched spaces of this replica.
 #[derive(Debug)]
@@ -35,6 +39,8 @@ pub struct Hub {
     lack: Notify,
     ring_bytes_max: usize,
     watches: AtomicU64,
+    /// When something last came in.
+    published: Mutex<Option<Instant>>,
 }
 
 impl Hub {
@@ -47,6 +53,7 @@ impl Hub {
             lack: Notify::new(),
             ring_bytes_max,
             watches: AtomicU64::new(0),
+            published: Mutex::default(),
         }
     }
 
@@ -72,6 +79,7 @@ impl Hub {
         conflicts: i64,
     ) {
         let Some(feed) = self.feed(space) else { return };
+        *self.published.lock() = Some(Instant::now());
         self.note(&feed, feed.append(epoch, after, changes, conflicts, self.share()));
     }
 
@@ -101,6 +109,11 @@ impl Hub {
     /// Whether somebody follows the space by differences.
     pub fn wants_deltas(&self, space: SpaceId) -> bool {
         self.feed(space).is_some_and(|feed| feed.wants_deltas())
+    }
+
+    /// Whether anything that is watched has changed on this replica lately.
+    pub fn is_busy(&self) -> bool {
+        self.published.lock().is_some_and(|last| last.elapsed() < BUSY_WITHIN)
     }
 
     /// The spaces that are watched.

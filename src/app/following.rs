@@ -268,6 +268,11 @@ impl App {
         self.hub.tell(space, event, Some(origin.number()));
     }
 
+    /// Whether live readers are being served, to whom those who catch up give way.
+    pub fn is_busy(&self) -> bool {
+        self.hub.is_busy()
+    }
+
     /// Whether the store has answered lately.
     pub fn store_ok(&self) -> bool {
         self.feeder.store_ok()

@@ -20,6 +20,10 @@ const STORE_RETRY: Duration = Duration::from_millis(500);
 const STEP_TIMEOUT: Duration = Duration::from_millis(250);
 /// Until then.
 const STEP_RETRY: Duration = Duration::from_millis(20);
+/// Who catches up rests after each page for this many times as long as it took, as
+/// long as others are live: they are not to notice.
+const RESTS: u32 = 3;
+const REST_MAX: Duration = Duration::from_millis(50);
 /// Nor do many steps, one after the other.
 const READING_TIMEOUT: Duration = Duration::from_millis(250);
 
@@ -130,8 +134,10 @@ impl Session {
         let bound = self.mutates.bound(first.view.space);
         // Cancel: what waits for the store has changed nothing yet, and the read that it
         // waits for goes on.
+        let began = Instant::now();
         match timeout(STEP_TIMEOUT, first.read_on(&app, bound, names)).await {
             Ok(Ok(Some(frames))) => {
+                let took = began.elapsed();
                 let there = (first.phase.clone(), first.place, first.looked_to);
                 for index in party.iter().skip(1) {
                     if let Some(other) = self.subscriptions.get_mut(*index) {
@@ -139,7 +145,7 @@ impl Session {
                     }
                 }
                 frames.into_iter().for_each(|frame| self.out.push(frame));
-                Read::On
+                if app.is_busy() { Read::Late((took * RESTS).min(REST_MAX)) } else { Read::On }
             }
             Ok(Ok(None)) => Read::Waits,
             Ok(Err(error)) if !error.is_retryable() => Read::Failed(error),
