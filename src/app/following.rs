@@ -140,7 +140,7 @@ impl App {
                 cursor: Cursor { epoch: Some(epoch), revision: after },
                 scope: scope.clone(),
                 every_step: false,
-                entries_max: limits::PAGE_ENTRIES_MAX,
+                entries_max: limits::FRAME_ENTRIES_MAX,
                 // Small pages: what a reader who stops reading can hold is made of them.
                 bytes_max: limits::FRAME_DOCUMENT_BYTES_MAX,
             };
@@ -199,7 +199,7 @@ impl App {
                     at,
                     after: after.as_ref(),
                     scope: &scope,
-                    entries_max: limits::PAGE_ENTRIES_MAX,
+                    entries_max: limits::FRAME_ENTRIES_MAX,
                     bytes_max: limits::FRAME_DOCUMENT_BYTES_MAX,
                 };
                 let page = loop {

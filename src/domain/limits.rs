@@ -87,6 +87,8 @@ pub const COMMITTER_QUEUE_REQUESTS_MAX: usize = 4_096;
 pub const STREAM_QUEUE_BATCHES_MAX: usize = 1;
 /// Changes in one live frame, and frames in one batch; more go into the next.
 pub const FRAME_CHANGE_BYTES_MAX: usize = 64 << 10;
+/// Changes or records in one frame of a catch-up: others have their turn between two.
+pub const FRAME_ENTRIES_MAX: usize = 256;
 /// Documents in one frame of a catch-up; there is always room for one document.
 pub const FRAME_DOCUMENT_BYTES_MAX: usize = 128 << 10;
 /// Documents that one request may produce: a patch is small, and what it makes

@@ -9,8 +9,8 @@ use std::task::{Context, Poll};
 use std::vec;
 
 use futures_util::Stream;
-use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{Notify, mpsc};
 use tonic::Status;
 
 use super::encoded::Encoded;
@@ -34,6 +34,15 @@ pub(super) struct Frames {
     end: Arc<OnceLock<End>>,
     /// How many of the last frames were given.
     last: Option<usize>,
+    /// Told when the reader goes.
+    wake: Arc<Notify>,
+}
+
+impl Drop for Frames {
+    fn drop(&mut self) {
+        self.queue.close();
+        self.wake.notify_one();
+    }
 }
 
 /// How a stream ends, whether or not its queue has room. The queue stays open
@@ -62,14 +71,14 @@ impl From<Status> for End {
 
 type Batch = Vec<Encoded>;
 
-/// An empty queue.
-pub(super) fn outbox() -> (Outbox, Ending, Frames) {
+/// An empty queue; `wake` is notified when the reader goes.
+pub(super) fn outbox(wake: Arc<Notify>) -> (Outbox, Ending, Frames) {
     let (sender, queue) = mpsc::channel(limits::STREAM_QUEUE_BATCHES_MAX);
     let end = Arc::new(OnceLock::new());
     let outbox = Outbox { queue: sender.clone(), gathered: Vec::new(), bytes: 0, answer_bytes: 0 };
     let ending = Ending { end: Arc::clone(&end), _queue: sender };
     let batch = Vec::new().into_iter();
-    (outbox, ending, Frames { queue, batch, end, last: None })
+    (outbox, ending, Frames { queue, batch, end, last: None, wake })
 }
 
 impl Ending {
@@ -140,9 +149,9 @@ impl Outbox {
         let _room = self.queue.reserve().await;
     }
 
-    /// Waits until the reader has gone. Cancel safe.
-    pub(super) async fn closed(&self) {
-        self.queue.closed().await;
+    /// Whether the reader has gone.
+    pub(super) fn is_closed(&self) -> bool {
+        self.queue.is_closed()
     }
 }
 
@@ -198,7 +207,7 @@ mod tests {
 
     #[tokio::test]
     async fn frames_come_in_order_and_the_end_after_them() {
-        let (mut outbox, ending, frames) = outbox();
+        let (mut outbox, ending, frames) = outbox(Arc::default());
         outbox.push(frame("a"));
         outbox.push(frame("b"));
         assert_eq!(outbox.try_flush(), Ok(()));
@@ -214,7 +223,7 @@ mod tests {
 
     #[test]
     fn only_answers_make_it_too_much_to_hear_more() {
-        let (mut outbox, _ending, _frames) = outbox();
+        let (mut outbox, _ending, _frames) = outbox(Arc::default());
         let frame = |bytes| Encoded(vec![0; bytes].into());
         outbox.push(frame(limits::MESSAGE_BYTES_MAX));
         assert!(outbox.is_full() && !outbox.is_overfull());
@@ -226,7 +235,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_abrupt_end_takes_back_what_waits() {
-        let (mut outbox, ending, mut frames) = outbox();
+        let (mut outbox, ending, mut frames) = outbox(Arc::default());
         outbox.push(frame("a"));
         outbox.push(frame("b"));
         assert_eq!(outbox.try_flush(), Ok(()));
@@ -239,7 +248,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_a_last_word_a_stream_ends_well() {
-        let (outbox, ending, frames) = outbox();
+        let (outbox, ending, frames) = outbox(Arc::default());
         drop((outbox, ending));
         assert_eq!(all(frames).await, Vec::<String>::new());
     }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio::sync::Notify;
 use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep, interval_at, sleep};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::{Code, Status, Streaming};
 
 use super::auth::unauthenticated;
@@ -39,6 +39,8 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 /// A stream lives this much longer than its token, so that a client whose clock
 /// is a little late can renew it.
 const EXPIRY_GRACE_SECONDS: i64 = 5;
+/// A stream that is woken again and again looks at everything else this often.
+const ASK_ALL: u32 = 8;
 /// When a client may come back to a server that has stopped: mostly to another one.
 const RETURN_AFTER: Duration = Duration::from_secs(1);
 
@@ -51,7 +53,8 @@ pub(super) enum Inbound {
 
 /// Opens a session on a task of its own.
 pub(super) fn open(service: &Service, principal: Principal, inbound: Inbound) -> Frames {
-    let (out, ending, frames) = outbox();
+    let wake = Arc::new(Notify::new());
+    let (out, ending, frames) = outbox(Arc::clone(&wake));
     let mut progress = interval_at(Instant::now() + PROGRESS_INTERVAL, PROGRESS_INTERVAL);
     progress.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let session = Session {
@@ -60,13 +63,14 @@ pub(super) fn open(service: &Service, principal: Principal, inbound: Inbound) ->
         expires: Box::pin(sleep(time_left(&service.clock, &principal))),
         clock: service.clock.clone(),
         principal,
-        stop: service.stop.clone(),
+        stop: Box::pin(service.stop.clone().cancelled_owned()),
         out,
-        wake: Arc::new(Notify::new()),
+        wake,
         progress,
         subscriptions: Vec::new(),
         mutates: Mutates::default(),
         turns: Turns::default(),
+        waits: 0,
         next_view: 0,
         retry_at: None,
         watch: None,
@@ -98,13 +102,16 @@ struct Session {
     clock: Clock,
     principal: Principal,
     expires: Pin<Box<Sleep>>,
-    stop: CancellationToken,
+    /// Made once, and not for each wait: all streams share what is behind it.
+    stop: Pin<Box<WaitForCancellationFutureOwned>>,
     out: Outbox,
     wake: Arc<Notify>,
     progress: Interval,
     subscriptions: Vec<Subscription>,
     mutates: Mutates,
     turns: Turns,
+    /// How often it has waited.
+    waits: u32,
     /// The number of the next view that is not like another.
     next_view: usize,
     /// The store was away; read it again then.
@@ -123,7 +130,6 @@ enum Watched {
 enum Event {
     Stop,
     Expired,
-    ReaderGone,
     Room,
     Frame(Result<Option<proto::SubscribeRequest>, Status>),
     Answered(proto::MutatedFrame),
@@ -156,7 +162,7 @@ impl Session {
         loop {
             // What is not looked at now is looked at once there is room.
             behind = self.out.is_full() || self.round().await;
-            if self.out.try_flush() == Err(Gone) {
+            if self.out.try_flush() == Err(Gone) || self.out.is_closed() {
                 return Ok(());
             }
             if let Some(Watched::Ended(..)) = &self.watch {
@@ -169,7 +175,6 @@ impl Session {
             match self.next_event(&mut inbound, behind).await {
                 Event::Stop => return Err(going(GoingAwayReason::Shutdown)),
                 Event::Expired => return Err(going(GoingAwayReason::TokenExpired)),
-                Event::ReaderGone => return Ok(()),
                 // In a box, like all that is rare and large: a stream that waits is small.
                 Event::Frame(Ok(Some(frame))) => Box::pin(self.hear(frame)).await?,
                 // The client has nothing more to say, but goes on reading.
@@ -202,13 +207,20 @@ impl Session {
             }
         };
         let takes = !self.out.is_full();
+        // Mostly it is this that wakes a stream, and the rest need not be asked each time.
+        self.waits = self.waits.wrapping_add(1);
+        if takes && !self.waits.is_multiple_of(ASK_ALL) {
+            let woken = std::pin::pin!(self.wake.notified()).now_or_never();
+            if woken.is_some() {
+                return Event::Moved;
+            }
+        }
         // Cancel: every branch only waits, or, with a frame, keeps what it has
         // received so far inside `inbound`; an answer stays among the mutates.
         tokio::select! {
             biased;
-            () = self.stop.cancelled() => Event::Stop,
+            () = &mut self.stop => Event::Stop,
             () = &mut self.expires => Event::Expired,
-            () = self.out.closed() => Event::ReaderGone,
             () = self.out.room(), if self.out.has_some() => Event::Room,
             answered = self.mutates.next(), if takes => Event::Answered(answered),
             _ = self.progress.tick(), if takes => Event::Progress,
