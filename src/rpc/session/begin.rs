@@ -98,6 +98,9 @@ impl Session {
 
     fn begun(&self, id: String, wanted: Wanted, beginning: Beginning) -> Subscription {
         let Beginning { space, watch, at, revision, phase } = beginning;
+        // One name for all who follow the same.
+        let known = self.subscriptions.iter().find(|it| it.view.space == space.id);
+        let space = known.map_or(space, |it| it.space.clone());
         let Wanted { scope, device, echo, form, delta, events, conflicts, told, .. } = wanted;
         let user = &self.principal.caller.user;
         let reader = device.map(|device| (user.clone(), device));
