@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Duration, Instant};
 
+use crate::bell::Bell;
 use crate::domain::{Change, Epoch, Event, Revision, SpaceId};
 use feed::Feed;
 
@@ -189,7 +190,7 @@ pub struct Arrival {
 /// How a watcher is woken, and what it wants.
 #[derive(Clone, Debug, Default)]
 pub struct Waker {
-    pub notify: Arc<Notify>,
+    pub bell: Arc<Bell>,
     /// Differences, for which the ring has to keep what was before.
     pub deltas: bool,
     /// Events; without this it is not woken for them alone.

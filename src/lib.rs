@@ -24,6 +24,7 @@ pub mod config;
 pub mod exit;
 pub mod logging;
 
+pub mod bell;
 pub mod chain;
 pub mod clock;
 pub mod tasks;

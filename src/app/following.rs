@@ -284,7 +284,7 @@ impl App {
 async fn moved(watch: &Watch, waker: &Waker, filter: &Filter, epoch: Epoch, up_to: &mut Revision) {
     loop {
         match watch.ahead(epoch, *up_to, None, limits::FRAME_CHANGE_BYTES_MAX) {
-            Ahead::Nothing => waker.notify.notified().await,
+            Ahead::Nothing => waker.bell.heard().await,
             Ahead::InStore | Ahead::Replaced(..) => return,
             Ahead::Entries(entries, _) => {
                 if entries.iter().any(|it| filter.sight(&it.change) != Sight::Not) {

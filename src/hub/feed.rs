@@ -224,10 +224,10 @@ impl Feed {
         let before = std::mem::replace(&mut state.woken_at, (end, conflicts));
         let events_only = before == (end, conflicts);
         let woken = state.watchers.values().filter(|waker| waker.events || !events_only);
-        let woken: Vec<_> = woken.map(|waker| Arc::clone(&waker.notify)).collect();
+        let woken: Vec<_> = woken.map(|waker| Arc::clone(&waker.bell)).collect();
         // The first of them already read, while the last are still asleep.
         drop(state);
-        woken.iter().for_each(|notify| notify.notify_one());
+        woken.iter().for_each(|bell| bell.ring());
     }
 
     pub(super) fn trim(&self, bytes_max: usize) {

@@ -150,20 +150,20 @@ fn a_space_that_nobody_watches_is_forgotten() {
 #[tokio::test]
 async fn watchers_are_woken_once_for_many_commits() {
     let hub = Arc::new(Hub::new(1 << 20));
-    let waker = Arc::new(Notify::new());
-    let watch = hub.watch(SPACE, Waker { notify: Arc::clone(&waker), ..Waker::default() });
+    let waker = Waker::default();
+    let watch = hub.watch(SPACE, waker.clone());
     watch.begin(EPOCH, at(0, 0));
     hub.wake_watchers().await;
-    waker.notified().await;
+    waker.bell.heard().await;
     for number in 1..=100 {
         hub.publish((SPACE, EPOCH), revision(number - 1), &changes(number..=number), 0);
     }
     assert_eq!(hub.moved.lock().len(), 1);
     hub.wake_watchers().await;
-    waker.notified().await;
+    waker.bell.heard().await;
     hub.publish((SPACE, EPOCH), revision(100), &changes(101..=101), 0);
     hub.wake_watchers().await;
-    waker.notified().await;
+    waker.bell.heard().await;
 }
 
 #[tokio::test]
@@ -175,8 +175,8 @@ async fn events_alone_wake_only_those_who_want_them() {
     let _second = hub.watch(SPACE, does_not.clone());
     first.begin(EPOCH, at(0, 0));
     hub.wake_watchers().await;
-    hears.notify.notified().await;
-    does_not.notify.notified().await;
+    hears.bell.heard().await;
+    does_not.bell.heard().await;
     let event = Arc::new(Event {
         topic: "t".into(),
         document: None,
@@ -186,8 +186,8 @@ async fn events_alone_wake_only_those_who_want_them() {
     });
     hub.tell(SPACE, event, None);
     hub.wake_watchers().await;
-    hears.notify.notified().await;
-    let woken = does_not.notify.notified().now_or_never();
+    hears.bell.heard().await;
+    let woken = does_not.bell.heard().now_or_never();
     assert_eq!(woken, None);
     assert_eq!(first.events(0).events.len(), 1);
 }
@@ -232,8 +232,8 @@ async fn a_new_epoch_that_looks_the_same_wakes_all() {
     let waker = Waker::default();
     let _second = hub.watch(SPACE, waker.clone());
     hub.wake_watchers().await;
-    waker.notify.notified().await;
+    waker.bell.heard().await;
     watch.begin(Epoch(Uuid::from_u128(10)), at(5, 0));
     hub.wake_watchers().await;
-    waker.notify.notified().await;
+    waker.bell.heard().await;
 }

@@ -9,11 +9,12 @@ use std::task::{Context, Poll};
 use std::vec;
 
 use futures_util::Stream;
+use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{Notify, mpsc};
 use tonic::Status;
 
 use super::encoded::Encoded;
+use crate::bell::Bell;
 use crate::domain::limits;
 
 /// The sending side.
@@ -34,14 +35,14 @@ pub(super) struct Frames {
     end: Arc<OnceLock<End>>,
     /// How many of the last frames were given.
     last: Option<usize>,
-    /// Told when the reader goes.
-    wake: Arc<Notify>,
+    /// Rung when the reader goes.
+    bell: Arc<Bell>,
 }
 
 impl Drop for Frames {
     fn drop(&mut self) {
         self.queue.close();
-        self.wake.notify_one();
+        self.bell.ring();
     }
 }
 
@@ -71,14 +72,14 @@ impl From<Status> for End {
 
 type Batch = Vec<Encoded>;
 
-/// An empty queue; `wake` is notified when the reader goes.
-pub(super) fn outbox(wake: Arc<Notify>) -> (Outbox, Ending, Frames) {
+/// An empty queue; `bell` is rung when the reader goes.
+pub(super) fn outbox(bell: Arc<Bell>) -> (Outbox, Ending, Frames) {
     let (sender, queue) = mpsc::channel(limits::STREAM_QUEUE_BATCHES_MAX);
     let end = Arc::new(OnceLock::new());
     let outbox = Outbox { queue: sender.clone(), gathered: Vec::new(), bytes: 0, answer_bytes: 0 };
     let ending = Ending { end: Arc::clone(&end), _queue: sender };
     let batch = Vec::new().into_iter();
-    (outbox, ending, Frames { queue, batch, end, last: None, wake })
+    (outbox, ending, Frames { queue, batch, end, last: None, bell })
 }
 
 impl Ending {

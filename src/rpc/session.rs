@@ -3,19 +3,18 @@
 //! reader does not read, it goes on hearing, and its cursors wait.
 
 mod begin;
+mod calls;
 mod hear;
 mod mutates;
 mod rounds;
 
+use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use tokio::sync::Notify;
-use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep, interval_at, sleep};
-use tokio_util::sync::WaitForCancellationFutureOwned;
+use tokio::time::{Instant, sleep};
 use tonic::{Code, Status, Streaming};
 
 use super::auth::unauthenticated;
@@ -29,8 +28,10 @@ use super::subscription::Subscription;
 use super::to_proto;
 use crate::app::App;
 use crate::auth::{Principal, RefusalClass, Verifier};
+use crate::bell::Bell;
 use crate::clock::Clock;
 use crate::domain::Violation;
+use calls::{Calls, Heeds};
 use mutates::Mutates;
 use rounds::Turns;
 
@@ -39,8 +40,6 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 /// A stream lives this much longer than its token, so that a client whose clock
 /// is a little late can renew it.
 const EXPIRY_GRACE_SECONDS: i64 = 5;
-/// A stream that is woken again and again looks at everything else this often.
-const ASK_ALL: u32 = 8;
 /// When a client may come back to a server that has stopped: mostly to another one.
 const RETURN_AFTER: Duration = Duration::from_secs(1);
 
@@ -53,24 +52,20 @@ pub(super) enum Inbound {
 
 /// Opens a session on a task of its own.
 pub(super) fn open(service: &Service, principal: Principal, inbound: Inbound) -> Frames {
-    let wake = Arc::new(Notify::new());
-    let (out, ending, frames) = outbox(Arc::clone(&wake));
-    let mut progress = interval_at(Instant::now() + PROGRESS_INTERVAL, PROGRESS_INTERVAL);
-    progress.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let bell = Arc::new(Bell::default());
+    let (out, ending, frames) = outbox(Arc::clone(&bell));
+    let expires = sleep(time_left(&service.clock, &principal));
     let session = Session {
         app: Arc::clone(&service.app),
         verifier: Arc::clone(&service.verifier),
-        expires: Box::pin(sleep(time_left(&service.clock, &principal))),
         clock: service.clock.clone(),
         principal,
-        stop: Box::pin(service.stop.clone().cancelled_owned()),
+        calls: Calls::new(service.stop.clone(), expires),
         out,
-        wake,
-        progress,
+        bell,
         subscriptions: Vec::new(),
         mutates: Mutates::default(),
         turns: Turns::default(),
-        waits: 0,
         next_view: 0,
         retry_at: None,
         watch: None,
@@ -101,17 +96,13 @@ struct Session {
     verifier: Arc<Verifier>,
     clock: Clock,
     principal: Principal,
-    expires: Pin<Box<Sleep>>,
-    /// Made once, and not for each wait: all streams share what is behind it.
-    stop: Pin<Box<WaitForCancellationFutureOwned>>,
+    calls: Calls,
     out: Outbox,
-    wake: Arc<Notify>,
-    progress: Interval,
+    /// Rung when a space has moved, and when the reader goes.
+    bell: Arc<Bell>,
     subscriptions: Vec<Subscription>,
     mutates: Mutates,
     turns: Turns,
-    /// How often it has waited.
-    waits: u32,
     /// The number of the next view that is not like another.
     next_view: usize,
     /// The store was away; read it again then.
@@ -150,14 +141,13 @@ impl Session {
     }
 
     async fn go_on(&mut self, inbound: Inbound) -> Result<(), End> {
-        let mut inbound = match inbound {
-            Inbound::Frames(frames) => Some(frames),
+        match inbound {
+            Inbound::Frames(frames) => self.calls.inbound = Some(frames),
             Inbound::Watch(frame) => {
                 self.watch = Some(Watched::Goes);
                 Box::pin(self.subscribe(*frame)).await?;
-                None
             }
-        };
+        }
         let mut behind;
         loop {
             // What is not looked at now is looked at once there is room.
@@ -169,16 +159,16 @@ impl Session {
                 return Err(self.end_watch());
             }
             let idle = self.subscriptions.is_empty() && self.mutates.is_empty();
-            if inbound.is_none() && idle && !self.out.has_some() {
+            if self.calls.inbound.is_none() && idle && !self.out.has_some() {
                 return Ok(());
             }
-            match self.next_event(&mut inbound, behind).await {
+            match self.next_event(behind).await {
                 Event::Stop => return Err(going(GoingAwayReason::Shutdown)),
                 Event::Expired => return Err(going(GoingAwayReason::TokenExpired)),
                 // In a box, like all that is rare and large: a stream that waits is small.
                 Event::Frame(Ok(Some(frame))) => Box::pin(self.hear(frame)).await?,
                 // The client has nothing more to say, but goes on reading.
-                Event::Frame(Ok(None)) => inbound = None,
+                Event::Frame(Ok(None)) => self.calls.inbound = None,
                 Event::Frame(Err(fault)) => return heard_no_more(&fault).map_err(End::from),
                 Event::Answered(answered) => self.out.push(encode(Response::Mutated(answered))),
                 Event::Progress => self.send_progress(),
@@ -187,46 +177,24 @@ impl Session {
         }
     }
 
-    async fn next_event(
-        &mut self,
-        inbound: &mut Option<Box<Streaming<proto::SubscribeRequest>>>,
-        behind: bool,
-    ) -> Event {
-        let retry_at = self.retry_at;
+    async fn next_event(&mut self, behind: bool) -> Event {
+        let Self { calls, mutates, out, bell, retry_at, .. } = self;
         let retry = async {
-            match retry_at {
+            match *retry_at {
                 Some(at) => tokio::time::sleep_until(at).await,
                 None => std::future::pending().await,
             }
         };
-        let hears = !self.out.is_overfull() && !self.mutates.is_full();
-        let frame = async {
-            match inbound {
-                Some(inbound) if hears => inbound.message().await,
-                Some(_) | None => std::future::pending().await,
-            }
-        };
-        let takes = !self.out.is_full();
-        // Mostly it is this that wakes a stream, and the rest need not be asked each time.
-        self.waits = self.waits.wrapping_add(1);
-        if takes && !self.waits.is_multiple_of(ASK_ALL) {
-            let woken = std::pin::pin!(self.wake.notified()).now_or_never();
-            if woken.is_some() {
-                return Event::Moved;
-            }
-        }
+        let takes = !out.is_full();
+        let heeds = Heeds { takes, hears: !out.is_overfull() && !mutates.is_full() };
         // Cancel: every branch only waits, or, with a frame, keeps what it has
-        // received so far inside `inbound`; an answer stays among the mutates.
+        // received so far inside `calls`; an answer stays among the mutates.
         tokio::select! {
             biased;
-            () = &mut self.stop => Event::Stop,
-            () = &mut self.expires => Event::Expired,
-            () = self.out.room(), if self.out.has_some() => Event::Room,
-            answered = self.mutates.next(), if takes => Event::Answered(answered),
-            _ = self.progress.tick(), if takes => Event::Progress,
-            frame = frame => Event::Frame(frame),
+            event = poll_fn(|context| calls.poll(context, mutates, heeds)) => event,
+            () = out.room(), if out.has_some() => Event::Room,
             () = std::future::ready(()), if behind && takes => Event::Moved,
-            () = self.wake.notified(), if takes => Event::Moved,
+            () = bell.heard(), if takes => Event::Moved,
             () = retry, if takes => Event::Moved,
         }
     }

@@ -95,7 +95,7 @@ impl Session {
         }
         self.principal = principal;
         let left = time_left(&self.clock, &self.principal);
-        self.expires.as_mut().reset(tokio::time::Instant::now() + left);
+        self.calls.expires.as_mut().reset(tokio::time::Instant::now() + left);
         for index in (0..self.subscriptions.len()).rev() {
             let Some(subscription) = self.subscriptions.get(index) else { continue };
             let name = subscription.space.name();

@@ -2,6 +2,7 @@
 //! the order of the frames, and before any range that covers what they did.
 
 use std::collections::VecDeque;
+use std::task::{Context, Poll, ready};
 
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
@@ -48,15 +49,15 @@ impl Mutates {
         writing.filter(|(of, _)| *of == space).map(|(_, head)| *head).min()
     }
 
-    /// The next answer; never, if none is waited for. Cancel safe.
-    pub(super) async fn next(&mut self) -> MutatedFrame {
-        match self.waiting.next().await {
+    /// The next answer; never, if none is waited for.
+    pub(super) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<MutatedFrame> {
+        match ready!(self.waiting.poll_next_unpin(context)) {
             Some(answer) => {
                 self.spaces.pop_front();
                 self.sizes.pop_front();
-                answer
+                Poll::Ready(answer)
             }
-            None => std::future::pending().await,
+            None => Poll::Pending,
         }
     }
 }
