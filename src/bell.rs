@@ -25,8 +25,8 @@ impl Bell {
         }
     }
 
-    /// Ready if it was rung since it was last heard; otherwise the task of `context`
-    /// is woken when it is.
+    /// Ready if it was rung since it was last heard. Only otherwise is the task of
+    /// `context` woken when it is.
     pub fn poll_heard(&self, context: &mut Context<'_>) -> Poll<()> {
         if self.rung.swap(false, Ordering::AcqRel) {
             return Poll::Ready(());

@@ -69,6 +69,12 @@ impl Calls {
         let event = self.ask(&mut Context::from_waker(&waker), mutates);
         // What comes of it may be waited for, and the others were not asked.
         self.ask_all = event.is_ready();
+        // From now on the bell wakes the task. Who has called meanwhile is asked when it
+        // runs again, so that it stops for others if it is to.
+        if event.is_pending() && self.bell.poll_heard(context).is_ready() {
+            self.ask_all = true;
+            context.waker().wake_by_ref();
+        }
         event
     }
 
