@@ -134,13 +134,14 @@ impl App {
             let joins = page.space.head >= reach.head && page.space.conflicts >= reach.conflicts;
             page.space.epoch == epoch && (!whole || joins)
         };
+        let entries_max = self.frame_entries_max();
         let read = || {
             let reading = Reading {
                 space: space.clone(),
                 cursor: Cursor { epoch: Some(epoch), revision: after },
                 scope: scope.clone(),
                 every_step: false,
-                entries_max: limits::FRAME_ENTRIES_MAX,
+                entries_max,
                 // Small pages: what a reader who stops reading can hold is made of them.
                 bytes_max: limits::FRAME_DOCUMENT_BYTES_MAX,
             };
@@ -190,6 +191,7 @@ impl App {
             let (scope, after) = (scope.clone(), after.clone());
             SnapshotKey { space: space.id, epoch, at, after, scope }
         };
+        let entries_max = self.frame_entries_max();
         let read = || {
             let (store, space) = (self.store.clone(), space.clone());
             let (scope, after) = (scope.clone(), after.clone());
@@ -199,7 +201,7 @@ impl App {
                     at,
                     after: after.as_ref(),
                     scope: &scope,
-                    entries_max: limits::FRAME_ENTRIES_MAX,
+                    entries_max,
                     bytes_max: limits::FRAME_DOCUMENT_BYTES_MAX,
                 };
                 let page = loop {
@@ -271,6 +273,11 @@ impl App {
     /// Whether live readers are being served, to whom those who catch up give way.
     pub fn is_busy(&self) -> bool {
         self.hub.is_busy()
+    }
+
+    /// In a page for one who catches up.
+    fn frame_entries_max(&self) -> usize {
+        if self.is_busy() { limits::BUSY_FRAME_ENTRIES_MAX } else { limits::FRAME_ENTRIES_MAX }
     }
 
     /// Whether the store has answered lately.

@@ -89,6 +89,8 @@ pub const STREAM_QUEUE_BATCHES_MAX: usize = 1;
 pub const FRAME_CHANGE_BYTES_MAX: usize = 64 << 10;
 /// Changes or records in one frame of a catch-up: others have their turn between two.
 pub const FRAME_ENTRIES_MAX: usize = 256;
+/// The same while others are live: what is read at once is what they may have to wait for.
+pub const BUSY_FRAME_ENTRIES_MAX: usize = 32;
 /// Documents in one frame of a catch-up; there is always room for one document.
 pub const FRAME_DOCUMENT_BYTES_MAX: usize = 128 << 10;
 /// Documents that one request may produce: a patch is small, and what it makes

@@ -22,7 +22,7 @@ const STEP_TIMEOUT: Duration = Duration::from_millis(250);
 const STEP_RETRY: Duration = Duration::from_millis(20);
 /// Who catches up rests after each page for this many times as long as it took, as
 /// long as others are live: they are not to notice.
-const RESTS: u32 = 3;
+const RESTS: u32 = 2;
 const REST_MAX: Duration = Duration::from_millis(50);
 /// Nor do many steps, one after the other.
 const READING_TIMEOUT: Duration = Duration::from_millis(250);
