@@ -108,8 +108,9 @@ impl Session {
                 self.turns.reading = leader(party);
                 return true;
             }
-            // The store is away for one: then only what is live goes on.
+            // One rests, or the store is away for it: then only what is live goes on.
             if self.retry_at.is_some() {
+                self.turns.reading = leader(party);
                 return behind;
             }
             match self.read_on(party).await {

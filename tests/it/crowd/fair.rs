@@ -4,6 +4,7 @@
 
 use syncline::rpc::proto::subscribe_request::Frame as Out;
 use syncline::rpc::proto::{DocumentForm, Mutation, PublishFrame, Start, SubscribeFrame};
+use tokio::task::JoinSet;
 
 use super::fill;
 use super::told::{Listener, Told};
@@ -49,10 +50,10 @@ struct Scene {
 }
 
 impl Scene {
-    async fn set(database: &Database) -> Self {
+    async fn set(database: &Database, document_bytes: usize) -> Self {
         let server = TestServer::start(database).await;
         let writer = server.client("alice").await;
-        fill(&writer, DOCUMENTS, DOCUMENT_BYTES).await;
+        fill(&writer, DOCUMENTS, document_bytes).await;
         let narrow = Client::narrow(server.address(), &mint("alice"));
         let stream = Stream::open(&narrow).await.unwrap();
         let other = Stream::open(&writer).await.unwrap();
@@ -89,7 +90,7 @@ impl Scene {
 
 async fn the_others_go_on(comes: Comes) {
     let database = Database::create().await;
-    let mut scene = Scene::set(&database).await;
+    let mut scene = Scene::set(&database, DOCUMENT_BYTES).await;
     let behind = of("task", "behind");
     if comes == Comes::First {
         scene.begin(vec![behind.clone()]).await;
@@ -137,19 +138,30 @@ async fn live_subscriptions_do_not_wait_for_one_that_comes_later() {
 /// Those that are far behind beside many that are live.
 const BEHIND: usize = 3;
 
-/// Rounds once began with the next subscription each, wherever the last one had
-/// ended: of several that were behind the first had nearly every turn.
-#[tokio::test(flavor = "multi_thread")]
-async fn subscriptions_that_are_behind_go_on_alike() {
+async fn those_behind_go_on_alike(busy: bool) {
     let database = Database::create().await;
-    let mut scene = Scene::set(&database).await;
+    // Beside others pages are small, and with these none of them fills a frame.
+    let bytes = if busy { 256 } else { DOCUMENT_BYTES };
+    let mut scene = Scene::set(&database, bytes).await;
     let live = |number| {
         let live = of("note", &format!("live{number}"));
         SubscribeFrame { start: Start::Now.into(), ..live }
     };
     scene.begin((0..LIVE / 3).map(live).collect()).await;
+    // Ends when dropped.
+    let mut writing = JoinSet::new();
+    if busy {
+        let writer = scene.writer.clone();
+        writing.spawn(async move {
+            for number in 0.. {
+                writer.mutate(note(number)).await.unwrap();
+            }
+        });
+    }
     let behind: Vec<String> = (0..BEHIND).map(|number| format!("behind{number}")).collect();
-    scene.begin(behind.iter().map(|id| of("task", id)).collect()).await;
+    // Each in its own way, so that they do not go together.
+    let own = |id: &String| SubscribeFrame { device: id.clone(), ..of("task", id) };
+    scene.begin(behind.iter().map(own).collect()).await;
     let some_caught_up = |it: &Listener| behind.iter().any(|id| it.of(id).caught_up);
     scene.told.read_until(&mut scene.stream, some_caught_up).await;
     let read: Vec<usize> = behind.iter().map(|id| scene.told.of(id).changes.len()).collect();
@@ -159,5 +171,19 @@ async fn subscriptions_that_are_behind_go_on_alike() {
     scene.told.read_until(&mut scene.stream, all_caught_up).await;
     let all: Vec<i64> = (1..=signed(DOCUMENTS)).collect();
     assert!(behind.iter().all(|id| scene.told.of(id).changes == all));
+    writing.shutdown().await;
     scene.server.stop().await;
+}
+
+/// Rounds once began with the next subscription each, wherever the last one had
+/// ended: of several that were behind the first had nearly every turn.
+#[tokio::test(flavor = "multi_thread")]
+async fn subscriptions_that_are_behind_go_on_alike() {
+    those_behind_go_on_alike(false).await;
+}
+
+/// The rest after a page once ended the round without a word of whose turn was next.
+#[tokio::test(flavor = "multi_thread")]
+async fn subscriptions_that_give_way_to_live_ones_go_on_alike() {
+    those_behind_go_on_alike(true).await;
 }
