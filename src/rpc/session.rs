@@ -105,7 +105,7 @@ struct Session {
     turns: Turns,
     /// The number of the next view that is not like another.
     next_view: usize,
-    /// The store was away; read it again then.
+    /// A page was read and it rests, or the store was away: it reads again then.
     retry_at: Option<Instant>,
     /// The stream has this one subscription, and ends like it.
     watch: Option<Watched>,
