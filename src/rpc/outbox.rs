@@ -5,7 +5,7 @@
 
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::vec;
 
 use futures_util::Stream;
@@ -14,17 +14,43 @@ use tokio::sync::mpsc::error::TrySendError;
 use tonic::Status;
 
 use super::encoded::Encoded;
-use crate::bell::Bell;
+use super::lending::Lending;
 use crate::domain::limits;
 
 /// The sending side.
 #[derive(Debug)]
 pub(super) struct Outbox {
     queue: mpsc::Sender<Batch>,
-    gathered: Vec<Encoded>,
-    bytes: usize,
-    /// Those of them that the client has brought about itself.
+    pub(super) gathered: Gathered,
+    /// The bytes among them that the client has brought about itself.
     answer_bytes: usize,
+}
+
+/// Frames to send together.
+#[derive(Debug, Default)]
+pub(super) struct Gathered {
+    frames: Batch,
+    bytes: usize,
+}
+
+impl Gathered {
+    pub(super) fn push(&mut self, frame: Encoded) {
+        self.bytes += frame.0.len();
+        self.frames.push(frame);
+    }
+
+    /// Whether there is enough for now of what can also be sent later.
+    pub(super) fn is_full(&self) -> bool {
+        self.bytes >= limits::FRAME_CHANGE_BYTES_MAX
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    pub(super) fn take(&mut self) -> Batch {
+        std::mem::take(self).frames
+    }
 }
 
 /// The frames of a stream, as tonic takes them.
@@ -35,14 +61,13 @@ pub(super) struct Frames {
     end: Arc<OnceLock<End>>,
     /// How many of the last frames were given.
     last: Option<usize>,
-    /// Rung when the reader goes.
-    bell: Arc<Bell>,
+    lending: Arc<Lending>,
 }
 
 impl Drop for Frames {
     fn drop(&mut self) {
         self.queue.close();
-        self.bell.ring();
+        self.lending.back.ring();
     }
 }
 
@@ -72,14 +97,14 @@ impl From<Status> for End {
 
 type Batch = Vec<Encoded>;
 
-/// An empty queue; `bell` is rung when the reader goes.
-pub(super) fn outbox(bell: Arc<Bell>) -> (Outbox, Ending, Frames) {
+/// An empty queue, whose reader also takes what it is lent.
+pub(super) fn outbox(lending: Arc<Lending>) -> (Outbox, Ending, Frames) {
     let (sender, queue) = mpsc::channel(limits::STREAM_QUEUE_BATCHES_MAX);
     let end = Arc::new(OnceLock::new());
-    let outbox = Outbox { queue: sender.clone(), gathered: Vec::new(), bytes: 0, answer_bytes: 0 };
+    let outbox = Outbox { queue: sender.clone(), gathered: Gathered::default(), answer_bytes: 0 };
     let ending = Ending { end: Arc::clone(&end), _queue: sender };
     let batch = Vec::new().into_iter();
-    (outbox, ending, Frames { queue, batch, end, last: None, bell })
+    (outbox, ending, Frames { queue, batch, end, last: None, lending })
 }
 
 impl Ending {
@@ -97,7 +122,6 @@ pub(super) struct Gone;
 impl Outbox {
     /// Takes a frame.
     pub(super) fn push(&mut self, frame: Encoded) {
-        self.bytes += frame.0.len();
         self.gathered.push(frame);
     }
 
@@ -110,7 +134,7 @@ impl Outbox {
 
     /// Whether there is enough for now of what can also be sent later.
     pub(super) fn is_full(&self) -> bool {
-        self.bytes >= limits::FRAME_CHANGE_BYTES_MAX
+        self.gathered.is_full()
     }
 
     /// Whether there is too much even to hear what the client says: its answers
@@ -127,8 +151,8 @@ impl Outbox {
 
     /// What was gathered and not handed over.
     pub(super) fn take(&mut self) -> Vec<Encoded> {
-        (self.bytes, self.answer_bytes) = (0, 0);
-        std::mem::take(&mut self.gathered)
+        self.answer_bytes = 0;
+        self.gathered.take()
     }
 
     /// Hands over what was gathered, if there is room.
@@ -136,10 +160,13 @@ impl Outbox {
         if self.gathered.is_empty() {
             return Ok(());
         }
-        match self.queue.try_send(std::mem::take(&mut self.gathered)) {
-            Ok(()) => (self.bytes, self.answer_bytes) = (0, 0),
-            Err(TrySendError::Full(batch)) => self.gathered = batch,
-            Err(TrySendError::Closed(_)) => return Err(Gone),
+        match self.queue.try_reserve() {
+            Ok(room) => {
+                self.answer_bytes = 0;
+                room.send(self.gathered.take());
+            }
+            Err(TrySendError::Full(())) => {}
+            Err(TrySendError::Closed(())) => return Err(Gone),
         }
         Ok(())
     }
@@ -179,10 +206,17 @@ impl Stream for Frames {
             if let Some(frame) = self.batch.next() {
                 return Poll::Ready(Some(Ok(frame)));
             }
-            match self.queue.poll_recv(context) {
-                Poll::Ready(Some(batch)) => self.batch = batch.into_iter(),
-                Poll::Ready(None) => return Poll::Ready(self.last_words()),
-                Poll::Pending => return Poll::Pending,
+            let Self { queue, batch, lending, .. } = &mut *self;
+            let mut lent = lending.lent();
+            match queue.poll_recv(context) {
+                Poll::Ready(Some(queued)) => *batch = queued.into_iter(),
+                Poll::Pending => {
+                    *batch = ready!(lending.poll_next(lent.as_mut(), context)).into_iter();
+                }
+                Poll::Ready(None) => {
+                    drop(lent);
+                    return Poll::Ready(self.last_words());
+                }
             }
         }
     }

@@ -19,16 +19,16 @@ use tonic::{Code, Status, Streaming};
 
 use super::auth::unauthenticated;
 use super::frames::{Ended, encode, going_away};
+use super::lending::Lending;
 use super::outbox::{End, Frames, Gone, Outbox, outbox};
 use super::proto::subscribe_response::Frame as Response;
 use super::proto::{self, GoingAwayReason};
 use super::service::Service;
 use super::status::{self, status};
-use super::subscription::Subscription;
+use super::subscriptions::Subscriptions;
 use super::to_proto;
 use crate::app::App;
 use crate::auth::{Principal, RefusalClass, Verifier};
-use crate::bell::Bell;
 use crate::clock::Clock;
 use crate::domain::Violation;
 use calls::{Calls, Heeds};
@@ -52,18 +52,18 @@ pub(super) enum Inbound {
 
 /// Opens a session on a task of its own.
 pub(super) fn open(service: &Service, principal: Principal, inbound: Inbound) -> Frames {
-    let bell = Arc::new(Bell::default());
-    let (out, ending, frames) = outbox(Arc::clone(&bell));
+    let lending = Arc::new(Lending::default());
+    let (out, ending, frames) = outbox(Arc::clone(&lending));
     let expires = sleep(time_left(&service.clock, &principal));
     let session = Session {
         app: Arc::clone(&service.app),
         verifier: Arc::clone(&service.verifier),
         clock: service.clock.clone(),
         principal,
-        calls: Calls::new(service.stop.clone(), expires),
+        calls: Calls::new(service.stop.clone(), expires, Arc::clone(&lending)),
         out,
-        bell,
-        subscriptions: Vec::new(),
+        lending,
+        subscriptions: Subscriptions::default(),
         mutates: Mutates::default(),
         turns: Turns::default(),
         next_view: 0,
@@ -98,9 +98,9 @@ struct Session {
     principal: Principal,
     calls: Calls,
     out: Outbox,
-    /// Rung when a space has moved, and when the reader goes.
-    bell: Arc<Bell>,
-    subscriptions: Vec<Subscription>,
+    lending: Arc<Lending>,
+    /// None while they are lent.
+    subscriptions: Subscriptions,
     mutates: Mutates,
     turns: Turns,
     /// The number of the next view that is not like another.
@@ -125,6 +125,8 @@ enum Event {
     Frame(Result<Option<proto::SubscribeRequest>, Status>),
     Answered(proto::MutatedFrame),
     Progress,
+    /// By the reader.
+    Back,
     Moved,
 }
 
@@ -158,7 +160,7 @@ impl Session {
             if let Some(Watched::Ended(..)) = &self.watch {
                 return Err(self.end_watch());
             }
-            let idle = self.subscriptions.is_empty() && self.mutates.is_empty();
+            let idle = self.subscriptions.all.is_empty() && self.mutates.is_empty();
             if self.calls.inbound.is_none() && idle && !self.out.has_some() {
                 return Ok(());
             }
@@ -172,13 +174,16 @@ impl Session {
                 Event::Frame(Err(fault)) => return heard_no_more(&fault).map_err(End::from),
                 Event::Answered(answered) => self.out.push(encode(Response::Mutated(answered))),
                 Event::Progress => self.send_progress(),
-                Event::Room | Event::Moved => {}
+                Event::Room | Event::Back | Event::Moved => {}
             }
         }
     }
 
     async fn next_event(&mut self, behind: bool) -> Event {
-        let Self { calls, mutates, out, bell, retry_at, .. } = self;
+        if !behind && self.is_only_live() {
+            return self.lend().await;
+        }
+        let Self { calls, mutates, out, lending, retry_at, .. } = self;
         let retry = async {
             match *retry_at {
                 Some(at) => tokio::time::sleep_until(at).await,
@@ -194,9 +199,25 @@ impl Session {
             event = poll_fn(|context| calls.poll(context, mutates, heeds)) => event,
             () = out.room(), if out.has_some() => Event::Room,
             () = std::future::ready(()), if behind && takes => Event::Moved,
-            () = bell.heard(), if takes => Event::Moved,
+            () = lending.moved.heard(), if takes => Event::Moved,
             () = retry, if takes => Event::Moved,
         }
+    }
+
+    /// Whether there is nothing to do but to tell what is live.
+    fn is_only_live(&self) -> bool {
+        let idle = self.mutates.is_empty() && self.retry_at.is_none() && !self.out.has_some();
+        idle && self.subscriptions.are_live()
+    }
+
+    /// Lets the reader do that until there is more.
+    async fn lend(&mut self) -> Event {
+        let Self { calls, mutates, subscriptions, lending, .. } = self;
+        lending.lend(std::mem::take(subscriptions));
+        let heeds = Heeds { takes: true, hears: true };
+        let event = poll_fn(|context| calls.poll(context, mutates, heeds)).await;
+        *subscriptions = lending.take_back();
+        event
     }
 
     /// The end of a stream whose one subscription has ended.
@@ -221,7 +242,7 @@ impl Session {
     fn send_progress(&mut self) {
         let left = self.principal.expires_at.saturating_sub(self.clock.unix_seconds());
         let mutates = &self.mutates;
-        let subscriptions = self.subscriptions.iter_mut();
+        let subscriptions = self.subscriptions.all.iter_mut();
         let subscriptions =
             subscriptions.filter_map(|it| it.progress(mutates.bound(it.view.space)));
         let frame = proto::ProgressFrame {

@@ -37,14 +37,14 @@ impl Session {
             from_proto::token_name(&frame.subscription_id, limits::SUBSCRIPTION_ID_BYTES_MAX);
         let field = if self.watch.is_some() { "subscription" } else { "subscribe" };
         let id = name.map_err(|rule| invalid(&format!("{field}.subscription_id"), rule))?;
-        if self.subscriptions.iter().any(|open| open.id == id) {
+        if self.subscriptions.all.iter().any(|open| open.id == id) {
             let rule = "is the name of an open subscription";
             return Err(invalid("subscribe.subscription_id", rule));
         }
         match self.begin(frame).await {
             Ok((subscription, subscribed)) => {
                 self.next_view += 1;
-                self.subscriptions.push(subscription);
+                self.subscriptions.all.push(subscription);
                 self.answer(Response::Subscribed(subscribed));
             }
             Err(ended) => self.end_subscription(id, ended),
@@ -63,7 +63,7 @@ impl Session {
         let wanted = wanted.map_err(|violations| broken_in(prefix, violations))?;
         self.room_for(&wanted)?;
         let Wanted { delta: deltas, events, .. } = wanted;
-        let waker = Waker { bell: Arc::clone(&self.bell), deltas, events };
+        let waker = Waker { bell: Arc::clone(&self.lending.moved), deltas, events };
         // Cancel: who no longer waits for the head has not begun.
         let watching = timeout(WATCH_TIMEOUT, self.app.watch(&space, waker)).await;
         let (watch, at) = watching.unwrap_or(Err(Error::SlowStore))?;
@@ -84,11 +84,11 @@ impl Session {
     fn room_for(&self, wanted: &Wanted) -> Result<(), Status> {
         let full =
             |reason, message: &str| Err(status(Code::ResourceExhausted, reason, message, []));
-        if self.subscriptions.len() >= limits::STREAM_SUBSCRIPTIONS_MAX {
+        if self.subscriptions.all.len() >= limits::STREAM_SUBSCRIPTIONS_MAX {
             let message = "the stream has as many subscriptions as it may; see GetStatus";
             return full("TOO_MANY_SUBSCRIPTIONS", message);
         }
-        let named = self.subscriptions.iter().map(|it| it.view.filter.scope.records());
+        let named = self.subscriptions.all.iter().map(|it| it.view.filter.scope.records());
         if wanted.scope.records() + named.sum::<usize>() > limits::STREAM_FILTER_RECORDS_MAX {
             let message = "the filters of the stream name too many records; see GetStatus";
             return full("TOO_MANY_KEYS", message);
@@ -99,7 +99,7 @@ impl Session {
     fn begun(&self, id: String, wanted: Wanted, beginning: Beginning) -> Subscription {
         let Beginning { space, watch, at, revision, phase } = beginning;
         // One name for all who follow the same.
-        let known = self.subscriptions.iter().find(|it| it.view.space == space.id);
+        let known = self.subscriptions.all.iter().find(|it| it.view.space == space.id);
         let space = known.map_or(space, |it| it.space.clone());
         let Wanted { scope, device, echo, form, delta, events, conflicts, told, .. } = wanted;
         let user = &self.principal.caller.user;
@@ -116,7 +116,7 @@ impl Session {
             Phase::Live => began,
         };
         let view = View { space: space.id, epoch: at.epoch, filter, form, delta, conflicts };
-        let alike = self.subscriptions.iter().find(|it| it.view == view);
+        let alike = self.subscriptions.all.iter().find(|it| it.view == view);
         let view_number = alike.map_or(self.next_view, |it| it.view_number);
         // A cursor may come from the middle of a catch-up, whose pages left out what a
         // later change hid: nobody knows where that one began, nor how far it looked.

@@ -1,5 +1,5 @@
-//! What seldom wakes a stream: its end, its client, and time. Each is asked only
-//! once one of them has called, so that a stream that is woken for changes all the
+//! What seldom wakes a session: its end, its client and reader, and time. Each is asked only
+//! once one of them has called, so that a session that is woken for changes all the
 //! time need not look at all of them each time.
 
 use std::pin::Pin;
@@ -14,6 +14,7 @@ use tonic::Streaming;
 use super::mutates::Mutates;
 use super::{Event, PROGRESS_INTERVAL};
 use crate::bell::Bell;
+use crate::rpc::lending::Lending;
 use crate::rpc::proto::SubscribeRequest;
 
 pub(super) struct Calls {
@@ -23,6 +24,8 @@ pub(super) struct Calls {
     progress: Interval,
     /// None once the client has said all.
     pub(super) inbound: Option<Box<Streaming<SubscribeRequest>>>,
+    lending: Arc<Lending>,
+    /// Rung when one of them calls.
     bell: Arc<Bell>,
     /// All are to be asked, whoever called.
     ask_all: bool,
@@ -39,7 +42,7 @@ pub(super) struct Heeds {
 }
 
 impl Calls {
-    pub(super) fn new(stop: CancellationToken, expires: Sleep) -> Self {
+    pub(super) fn new(stop: CancellationToken, expires: Sleep, lending: Arc<Lending>) -> Self {
         let mut progress = interval_at(Instant::now() + PROGRESS_INTERVAL, PROGRESS_INTERVAL);
         progress.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
@@ -47,6 +50,7 @@ impl Calls {
             expires: Box::pin(expires),
             progress,
             inbound: None,
+            lending,
             bell: Arc::default(),
             ask_all: true,
             heeds: Heeds::default(),
@@ -85,6 +89,9 @@ impl Calls {
         }
         if self.expires.poll_unpin(context).is_ready() {
             return Poll::Ready(Event::Expired);
+        }
+        if self.lending.back.poll_heard(context).is_ready() {
+            return Poll::Ready(Event::Back);
         }
         if takes && let Poll::Ready(answered) = mutates.poll_next(context) {
             return Poll::Ready(Event::Answered(answered));

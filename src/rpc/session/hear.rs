@@ -38,7 +38,7 @@ impl Session {
     fn find(&mut self, frame: &str, id: &str) -> Result<Option<usize>, Status> {
         from_proto::token_name(id, limits::SUBSCRIPTION_ID_BYTES_MAX)
             .map_err(|rule| invalid(&format!("{frame}.subscription_id"), rule))?;
-        let found = self.subscriptions.iter().position(|open| open.id == id);
+        let found = self.subscriptions.all.iter().position(|open| open.id == id);
         if found.is_none() {
             let none = "there is no open subscription of this name";
             let none = status(Code::NotFound, "SUBSCRIPTION_NOT_FOUND", none, []);
@@ -55,15 +55,15 @@ impl Session {
     }
 
     fn drop_subscription(&mut self, index: usize, status: Status) {
-        let id = self.subscriptions.swap_remove(index).id;
+        let id = self.subscriptions.all.swap_remove(index).id;
         self.end_subscription(id, status.into());
     }
 
     fn acknowledge(&mut self, frame: &proto::AckFrame) {
         // It may have ended before the client heard of that.
-        let open = self.subscriptions.iter().position(|open| open.id == frame.subscription_id);
+        let open = self.subscriptions.all.iter().position(|open| open.id == frame.subscription_id);
         let Some((index, subscription)) =
-            open.and_then(|index| Some((index, self.subscriptions.get(index)?)))
+            open.and_then(|index| Some((index, self.subscriptions.all.get(index)?)))
         else {
             return;
         };
@@ -96,8 +96,8 @@ impl Session {
         self.principal = principal;
         let left = time_left(&self.clock, &self.principal);
         self.calls.expires.as_mut().reset(tokio::time::Instant::now() + left);
-        for index in (0..self.subscriptions.len()).rev() {
-            let Some(subscription) = self.subscriptions.get(index) else { continue };
+        for index in (0..self.subscriptions.all.len()).rev() {
+            let Some(subscription) = self.subscriptions.all.get(index) else { continue };
             let name = subscription.space.name();
             let allowed = self.app.space(&self.principal.caller, name, Right::Read);
             if let Err(error) = allowed {
@@ -111,7 +111,7 @@ impl Session {
 
     fn publish(&mut self, frame: &proto::PublishFrame) -> Result<(), Status> {
         let Some(index) = self.find("publish", &frame.subscription_id)? else { return Ok(()) };
-        let Some(subscription) = self.subscriptions.get(index) else { return Ok(()) };
+        let Some(subscription) = self.subscriptions.all.get(index) else { return Ok(()) };
         match self.event(subscription, frame) {
             Ok(event) => {
                 let Subscription { view, watch, .. } = subscription;
@@ -157,7 +157,7 @@ impl Session {
         match self.request(frame) {
             Ok((space, request, form)) => {
                 // Who follows the space here knows a head that is not above it.
-                let follower = self.subscriptions.iter().find(|it| it.view.space == space.id);
+                let follower = self.subscriptions.all.iter().find(|it| it.view.space == space.id);
                 let head = follower.map_or(Revision::ZERO, |it| it.watch.head());
                 let writes = Some((space.id, head));
                 // Handed over now, so that frames are decided in their order.

@@ -1,4 +1,4 @@
-//! The rounds of a stream: every subscription goes one step, as long as there is room
+//! The rounds of a session: every subscription goes one step, as long as there is room
 //! for what they send. Who has no room is the first of the next round, and so is each
 //! kind of work in its turn: what one of them has to send may be without end.
 
@@ -9,9 +9,9 @@ use tokio::time::{Instant, timeout};
 
 use super::Session;
 use crate::app::Error;
-use crate::domain::{CursorFault, Revision};
-use crate::rpc::live::{self, Step};
+use crate::rpc::live;
 use crate::rpc::subscription::Phase;
+use crate::rpc::subscriptions::{EndedOnes, from, leader, place_of};
 
 /// Between attempts to read a store that is away.
 const STORE_RETRY: Duration = Duration::from_millis(500);
@@ -31,10 +31,8 @@ const READING_TIMEOUT: Duration = Duration::from_millis(250);
 #[derive(Debug, Default)]
 pub(super) struct Turns {
     rounds: usize,
-    /// Indices of subscriptions.
+    /// The index of a subscription.
     reading: usize,
-    live: usize,
-    events: usize,
 }
 
 /// What a round is made of.
@@ -60,29 +58,30 @@ impl Turns {
     }
 }
 
-/// Subscriptions that a round ended, by their indices, and why.
-type EndedOnes = Vec<(usize, Error)>;
-
 impl Session {
     /// Lets every subscription go one step, as long as there is room for what they
     /// send. True if some may go on at once.
     pub(super) async fn round(&mut self) -> bool {
         let mut ended = Vec::new();
         let mut behind = false;
-        let reads = self.subscriptions.iter().any(|it| it.phase != Phase::Live);
+        let reads = self.subscriptions.all.iter().any(|it| it.phase != Phase::Live);
         self.retry_at = self.retry_at.filter(|at| Instant::now() < *at);
         for work in self.turns.next() {
             behind |= match work {
                 // In a box: a stream that only waits is small.
                 Work::Reading => reads && Box::pin(self.round_of_reading(&mut ended)).await,
-                Work::Live => self.round_of_live(&mut ended),
-                Work::Events => self.round_of_events(),
+                Work::Live => {
+                    let Self { mutates, out, .. } = self;
+                    let bound = |space| mutates.bound(space);
+                    self.subscriptions.round_of_live(&mut out.gathered, bound, &mut ended)
+                }
+                Work::Events => self.subscriptions.round_of_events(&mut self.out.gathered),
             };
         }
         ended.sort_by_key(|(index, _)| *index);
         ended.dedup_by_key(|(index, _)| *index);
         for (index, error) in ended.into_iter().rev() {
-            let id = self.subscriptions.swap_remove(index).id;
+            let id = self.subscriptions.all.swap_remove(index).id;
             self.end_subscription(id, error.into());
         }
         self.say_who_caught_up();
@@ -90,7 +89,7 @@ impl Session {
     }
 
     fn say_who_caught_up(&mut self) {
-        for subscription in self.subscriptions.iter_mut().filter(|it| it.goal.is_some()) {
+        for subscription in self.subscriptions.all.iter_mut().filter(|it| it.goal.is_some()) {
             let bound = self.mutates.bound(subscription.view.space);
             subscription.caught_up(bound).into_iter().for_each(|frame| self.out.push(frame));
         }
@@ -99,7 +98,7 @@ impl Session {
     async fn round_of_reading(&mut self, ended: &mut EndedOnes) -> bool {
         let began = Instant::now();
         let mut behind = false;
-        let reading = self.subscriptions.iter().enumerate();
+        let reading = self.subscriptions.all.iter().enumerate();
         let reading = reading.filter(|(_, it)| it.phase != Phase::Live);
         let parties = live::together(reading.map(|(index, it)| (index, it.company())));
         for number in from(place_of(&parties, self.turns.reading), parties.len()) {
@@ -128,9 +127,9 @@ impl Session {
     /// Lets those who read the same go one page further.
     async fn read_on(&mut self, party: &[usize]) -> Read {
         let app = Arc::clone(&self.app);
-        let open = party.iter().filter_map(|index| self.subscriptions.get(*index));
+        let open = party.iter().filter_map(|index| self.subscriptions.all.get(*index));
         let names = open.map(|it| it.id.clone()).collect();
-        let first = self.subscriptions.get_mut(leader(party));
+        let first = self.subscriptions.all.get_mut(leader(party));
         let Some(first) = first else { return Read::Waits };
         let bound = self.mutates.bound(first.view.space);
         // Cancel: what waits for the store has changed nothing yet, and the read that it
@@ -141,7 +140,7 @@ impl Session {
                 let took = began.elapsed();
                 let there = (first.phase.clone(), first.place, first.looked_to);
                 for index in party.iter().skip(1) {
-                    if let Some(other) = self.subscriptions.get_mut(*index) {
+                    if let Some(other) = self.subscriptions.all.get_mut(*index) {
                         other.go_with(there.clone());
                     }
                 }
@@ -155,46 +154,6 @@ impl Session {
             Err(_late) => Read::Late(STEP_RETRY),
         }
     }
-
-    fn round_of_live(&mut self, ended: &mut EndedOnes) -> bool {
-        let mut behind = false;
-        let parties = live::parties(&self.subscriptions);
-        for number in from(place_of(&parties, self.turns.live), parties.len()) {
-            let Some(party) = parties.get(number) else { break };
-            if self.out.is_full() {
-                self.turns.live = leader(party);
-                return true;
-            }
-            let space = party.first().and_then(|index| self.subscriptions.get(*index));
-            let bound = space.and_then(|it| self.mutates.bound(it.view.space));
-            match live::step(&mut self.subscriptions, party, bound) {
-                Step::Stay => {}
-                Step::Go { frame, more } => {
-                    behind |= more;
-                    frame.into_iter().for_each(|frame| self.out.push(frame));
-                }
-                Step::Replaced(epoch, head) => ended.extend(party.iter().map(|index| {
-                    let (fault, floor) = (CursorFault::EpochChanged, Revision::ZERO);
-                    (*index, Error::Cursor { fault, epoch, head, floor })
-                })),
-            }
-        }
-        behind
-    }
-
-    /// Tells of events: they wait where they are, are few, and are counted if they are
-    /// missed.
-    fn round_of_events(&mut self) -> bool {
-        for index in from(self.turns.events, self.subscriptions.len()) {
-            if self.out.is_full() {
-                self.turns.events = index;
-                return true;
-            }
-            let Some(subscription) = self.subscriptions.get_mut(index) else { break };
-            subscription.news().into_iter().for_each(|frame| self.out.push(frame));
-        }
-        false
-    }
 }
 
 /// What a page of the store came to.
@@ -205,19 +164,4 @@ enum Read {
     /// To be tried again then.
     Late(Duration),
     Failed(Error),
-}
-
-/// The first of those who go together.
-fn leader(party: &[usize]) -> usize {
-    party.first().copied().unwrap_or_default()
-}
-
-/// The party that is led by this one, or by the next; they are in the order of theirs.
-fn place_of(parties: &[Vec<usize>], first: usize) -> usize {
-    parties.partition_point(|party| leader(party) < first)
-}
-
-/// All of so many, from one of them on.
-fn from(begin: usize, count: usize) -> impl Iterator<Item = usize> {
-    (0..count).map(move |number| (begin + number) % count)
 }

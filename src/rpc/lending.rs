@@ -1,0 +1,101 @@
+//! What a session lends to its reader. While all that a stream has to do is to tell
+//! what is live, the reader takes that itself, whenever it is ready for more: no task
+//! stands between a change and its connection, and nothing is queued for who does not
+//! read. For all else the session takes its subscriptions back. So they are in one
+//! hand at a time, and frames stay in order: what the reader has taken goes out
+//! before what the session queues later, and the reader takes nothing before it has
+//! emptied that queue.
+
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use futures_util::task::AtomicWaker;
+use parking_lot::{Mutex, MutexGuard};
+use tokio::task::coop::poll_proceed;
+
+use super::encoded::Encoded;
+use super::outbox::Gathered;
+use super::subscriptions::Subscriptions;
+use crate::bell::Bell;
+
+/// Between a session and its reader.
+#[derive(Debug, Default)]
+pub(super) struct Lending {
+    lent: Mutex<Option<Lent>>,
+    /// The reader, who looks again when something is lent.
+    reader: AtomicWaker,
+    /// Rung when a space has moved; who has the subscriptions listens.
+    pub(super) moved: Arc<Bell>,
+    /// Rung when the reader goes, or was lent what the session has to go on with.
+    pub(super) back: Bell,
+}
+
+#[derive(Debug)]
+pub(super) struct Lent {
+    subscriptions: Subscriptions,
+    /// Some may go on at once.
+    behind: bool,
+    events_first: bool,
+}
+
+impl Lending {
+    /// Lends subscriptions that are live, and whose last round left nothing behind.
+    pub(super) fn lend(&self, subscriptions: Subscriptions) {
+        *self.lent.lock() = Some(Lent { subscriptions, behind: false, events_first: false });
+        self.reader.wake();
+    }
+
+    /// Takes back what was lent.
+    pub(super) fn take_back(&self) -> Subscriptions {
+        self.lent.lock().take().map(|lent| lent.subscriptions).unwrap_or_default()
+    }
+
+    /// What is lent. As long as this is held nothing comes to the queue.
+    pub(super) fn lent(&self) -> MutexGuard<'_, Option<Lent>> {
+        self.lent.lock()
+    }
+
+    /// The next frames of what is lent.
+    pub(super) fn poll_next(
+        &self,
+        lent: Option<&mut Lent>,
+        context: &mut Context<'_>,
+    ) -> Poll<Vec<Encoded>> {
+        // Whatever it waits for: the session may have listened to the bell meanwhile.
+        self.reader.register(context.waker());
+        let Some(lent) = lent else { return Poll::Pending };
+        loop {
+            let budget = ready!(poll_proceed(context));
+            if self.moved.poll_heard(context).is_pending() && !lent.behind {
+                return Poll::Pending;
+            }
+            budget.made_progress();
+            let mut out = Gathered::default();
+            if lent.round(&mut out) {
+                self.back.ring();
+            }
+            if !out.is_empty() {
+                return Poll::Ready(out.take());
+            }
+        }
+    }
+}
+
+impl Lent {
+    /// True if the session has to go on with some.
+    fn round(&mut self, out: &mut Gathered) -> bool {
+        let mut ended = Vec::new();
+        self.behind = false;
+        self.events_first = !self.events_first;
+        for events in [self.events_first, !self.events_first] {
+            self.behind |= if events {
+                self.subscriptions.round_of_events(out)
+            } else {
+                // Who writes over the stream has not lent anything.
+                self.subscriptions.round_of_live(out, |_space| None, &mut ended)
+            };
+        }
+        // Those that ended are found again by the session.
+        !ended.is_empty() || !self.subscriptions.are_live()
+    }
+}
