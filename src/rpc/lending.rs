@@ -10,11 +10,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use futures_util::task::AtomicWaker;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::task::coop::poll_proceed;
 
-use super::encoded::Encoded;
-use super::outbox::Gathered;
+use super::outbox::{Batch, Gathered};
 use super::subscriptions::Subscriptions;
 use crate::bell::Bell;
 
@@ -30,9 +29,26 @@ pub(super) struct Lending {
     pub(super) back: Bell,
 }
 
+/// What is lent comes back when this is dropped, and then the reader goes on to the
+/// end of the queue.
 #[derive(Debug)]
-pub(super) struct Lent {
+pub(super) struct Loan<'l> {
+    lending: &'l Lending,
+    subscriptions: &'l mut Subscriptions,
+}
+
+impl Drop for Loan<'_> {
+    fn drop(&mut self) {
+        let lent = self.lending.lent.lock().take();
+        *self.subscriptions = lent.map(|lent| lent.subscriptions).unwrap_or_default();
+    }
+}
+
+#[derive(Debug)]
+struct Lent {
     subscriptions: Subscriptions,
+    /// The reader has emptied the queue, to which nothing comes meanwhile.
+    queue_was_empty: bool,
     /// Some may go on at once.
     behind: bool,
     events_first: bool,
@@ -40,30 +56,36 @@ pub(super) struct Lent {
 
 impl Lending {
     /// Lends subscriptions that are live, and whose last round left nothing behind.
-    pub(super) fn lend(&self, subscriptions: Subscriptions) {
-        *self.lent.lock() = Some(Lent { subscriptions, behind: false, events_first: false });
+    pub(super) fn lend<'l>(&'l self, subscriptions: &'l mut Subscriptions) -> Loan<'l> {
+        let lent = Lent {
+            subscriptions: std::mem::take(subscriptions),
+            queue_was_empty: false,
+            behind: false,
+            events_first: false,
+        };
+        *self.lent.lock() = Some(lent);
         self.reader.wake();
+        Loan { lending: self, subscriptions }
     }
 
-    /// Takes back what was lent.
-    pub(super) fn take_back(&self) -> Subscriptions {
-        self.lent.lock().take().map(|lent| lent.subscriptions).unwrap_or_default()
-    }
-
-    /// What is lent. As long as this is held nothing comes to the queue.
-    pub(super) fn lent(&self) -> MutexGuard<'_, Option<Lent>> {
-        self.lent.lock()
-    }
-
-    /// The next frames of what is lent.
+    /// What the queue has, or else the next frames of what is lent; None at the end of
+    /// the queue.
     pub(super) fn poll_next(
         &self,
-        lent: Option<&mut Lent>,
         context: &mut Context<'_>,
-    ) -> Poll<Vec<Encoded>> {
+        poll_queue: impl FnOnce(&mut Context<'_>) -> Poll<Option<Batch>>,
+    ) -> Poll<Option<Batch>> {
+        // Held until both were looked at: nothing comes to the queue of who has lent.
+        let mut lent = self.lent.lock();
+        if !lent.as_ref().is_some_and(|lent| lent.queue_was_empty)
+            && let Poll::Ready(queued) = poll_queue(context)
+        {
+            return Poll::Ready(queued);
+        }
         // Whatever it waits for: the session may have listened to the bell meanwhile.
         self.reader.register(context.waker());
-        let Some(lent) = lent else { return Poll::Pending };
+        let Some(lent) = lent.as_mut() else { return Poll::Pending };
+        lent.queue_was_empty = true;
         loop {
             let budget = ready!(poll_proceed(context));
             if self.moved.poll_heard(context).is_pending() && !lent.behind {
@@ -75,7 +97,7 @@ impl Lending {
                 self.back.ring();
             }
             if !out.is_empty() {
-                return Poll::Ready(out.take());
+                return Poll::Ready(Some(out.take()));
             }
         }
     }

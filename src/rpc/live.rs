@@ -75,9 +75,6 @@ pub(super) enum Step {
 
 /// The live subscriptions that go together, by their indices.
 pub(super) fn parties(subscriptions: &[Subscription]) -> Vec<Vec<usize>> {
-    if let [only] = subscriptions {
-        return if only.phase == Phase::Live { vec![vec![0]] } else { Vec::new() };
-    }
     let live = subscriptions.iter().enumerate().filter(|(_, it)| it.phase == Phase::Live);
     together(live.map(|(index, it)| (index, Some((it.view_number, it.place)))))
 }

@@ -58,16 +58,23 @@ impl Gathered {
 pub(super) struct Frames {
     queue: mpsc::Receiver<Batch>,
     batch: vec::IntoIter<Encoded>,
-    end: Arc<OnceLock<End>>,
+    shared: Arc<Shared>,
     /// How many of the last frames were given.
     last: Option<usize>,
-    lending: Arc<Lending>,
+}
+
+/// What both sides share beside the queue: in one place, so that a change touches
+/// little memory.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    end: OnceLock<End>,
+    pub(super) lending: Lending,
 }
 
 impl Drop for Frames {
     fn drop(&mut self) {
         self.queue.close();
-        self.lending.back.ring();
+        self.shared.lending.back.ring();
     }
 }
 
@@ -75,7 +82,7 @@ impl Drop for Frames {
 /// until this is dropped.
 #[derive(Debug)]
 pub(super) struct Ending {
-    end: Arc<OnceLock<End>>,
+    shared: Arc<Shared>,
     _queue: mpsc::Sender<Batch>,
 }
 
@@ -95,23 +102,23 @@ impl From<Status> for End {
     }
 }
 
-type Batch = Vec<Encoded>;
+/// Frames that are handed over together.
+pub(super) type Batch = Vec<Encoded>;
 
 /// An empty queue, whose reader also takes what it is lent.
-pub(super) fn outbox(lending: Arc<Lending>) -> (Outbox, Ending, Frames) {
+pub(super) fn outbox(shared: Arc<Shared>) -> (Outbox, Ending, Frames) {
     let (sender, queue) = mpsc::channel(limits::STREAM_QUEUE_BATCHES_MAX);
-    let end = Arc::new(OnceLock::new());
-    let outbox = Outbox { queue: sender.clone(), gathered: Gathered::default(), answer_bytes: 0 };
-    let ending = Ending { end: Arc::clone(&end), _queue: sender };
-    let batch = Vec::new().into_iter();
-    (outbox, ending, Frames { queue, batch, end, last: None, lending })
+    let gathered = Gathered::default();
+    let outbox = Outbox { queue: sender.clone(), gathered, answer_bytes: 0 };
+    let ending = Ending { shared: Arc::clone(&shared), _queue: sender };
+    (outbox, ending, Frames { queue, batch: Vec::new().into_iter(), shared, last: None })
 }
 
 impl Ending {
     /// Ends the stream.
     pub(super) fn with(self, end: End) {
         // There is one ending for each stream, and this consumes it.
-        let _first = self.end.set(end);
+        let _first = self.shared.end.set(end);
     }
 }
 
@@ -185,8 +192,8 @@ impl Outbox {
 
 impl Frames {
     fn last_words(&mut self) -> Option<Result<Encoded, Status>> {
-        let end = Arc::clone(&self.end);
-        let (end, number) = (end.get()?, self.last.unwrap_or(0));
+        let shared = Arc::clone(&self.shared);
+        let (end, number) = (shared.end.get()?, self.last.unwrap_or(0));
         self.last = Some(number + 1);
         match end.frames.get(number) {
             Some(frame) => Some(Ok(frame.clone())),
@@ -200,23 +207,17 @@ impl Stream for Frames {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
-            if self.last.is_some() || self.end.get().is_some_and(|end| end.abrupt) {
+            if self.last.is_some() || self.shared.end.get().is_some_and(|end| end.abrupt) {
                 return Poll::Ready(self.last_words());
             }
             if let Some(frame) = self.batch.next() {
                 return Poll::Ready(Some(Ok(frame)));
             }
-            let Self { queue, batch, lending, .. } = &mut *self;
-            let mut lent = lending.lent();
-            match queue.poll_recv(context) {
-                Poll::Ready(Some(queued)) => *batch = queued.into_iter(),
-                Poll::Pending => {
-                    *batch = ready!(lending.poll_next(lent.as_mut(), context)).into_iter();
-                }
-                Poll::Ready(None) => {
-                    drop(lent);
-                    return Poll::Ready(self.last_words());
-                }
+            let Self { queue, batch, shared, .. } = &mut *self;
+            let next = shared.lending.poll_next(context, |context| queue.poll_recv(context));
+            match ready!(next) {
+                Some(next) => *batch = next.into_iter(),
+                None => return Poll::Ready(self.last_words()),
             }
         }
     }

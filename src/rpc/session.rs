@@ -19,8 +19,7 @@ use tonic::{Code, Status, Streaming};
 
 use super::auth::unauthenticated;
 use super::frames::{Ended, encode, going_away};
-use super::lending::Lending;
-use super::outbox::{End, Frames, Gone, Outbox, outbox};
+use super::outbox::{End, Frames, Gone, Outbox, Shared, outbox};
 use super::proto::subscribe_response::Frame as Response;
 use super::proto::{self, GoingAwayReason};
 use super::service::Service;
@@ -52,17 +51,17 @@ pub(super) enum Inbound {
 
 /// Opens a session on a task of its own.
 pub(super) fn open(service: &Service, principal: Principal, inbound: Inbound) -> Frames {
-    let lending = Arc::new(Lending::default());
-    let (out, ending, frames) = outbox(Arc::clone(&lending));
+    let shared = Arc::new(Shared::default());
+    let (out, ending, frames) = outbox(Arc::clone(&shared));
     let expires = sleep(time_left(&service.clock, &principal));
     let session = Session {
         app: Arc::clone(&service.app),
         verifier: Arc::clone(&service.verifier),
         clock: service.clock.clone(),
         principal,
-        calls: Calls::new(service.stop.clone(), expires, Arc::clone(&lending)),
+        calls: Calls::new(service.stop.clone(), expires, Arc::clone(&shared)),
         out,
-        lending,
+        shared,
         subscriptions: Subscriptions::default(),
         mutates: Mutates::default(),
         turns: Turns::default(),
@@ -98,7 +97,7 @@ struct Session {
     principal: Principal,
     calls: Calls,
     out: Outbox,
-    lending: Arc<Lending>,
+    shared: Arc<Shared>,
     /// None while they are lent.
     subscriptions: Subscriptions,
     mutates: Mutates,
@@ -183,7 +182,7 @@ impl Session {
         if !behind && self.is_only_live() {
             return self.lend().await;
         }
-        let Self { calls, mutates, out, lending, retry_at, .. } = self;
+        let Self { calls, mutates, out, shared, retry_at, .. } = self;
         let retry = async {
             match *retry_at {
                 Some(at) => tokio::time::sleep_until(at).await,
@@ -199,7 +198,7 @@ impl Session {
             event = poll_fn(|context| calls.poll(context, mutates, heeds)) => event,
             () = out.room(), if out.has_some() => Event::Room,
             () = std::future::ready(()), if behind && takes => Event::Moved,
-            () = lending.moved.heard(), if takes => Event::Moved,
+            () = shared.lending.moved.heard(), if takes => Event::Moved,
             () = retry, if takes => Event::Moved,
         }
     }
@@ -212,12 +211,10 @@ impl Session {
 
     /// Lets the reader do that until there is more.
     async fn lend(&mut self) -> Event {
-        let Self { calls, mutates, subscriptions, lending, .. } = self;
-        lending.lend(std::mem::take(subscriptions));
+        let Self { calls, mutates, subscriptions, shared, .. } = self;
+        let _loan = shared.lending.lend(subscriptions);
         let heeds = Heeds { takes: true, hears: true };
-        let event = poll_fn(|context| calls.poll(context, mutates, heeds)).await;
-        *subscriptions = lending.take_back();
-        event
+        poll_fn(|context| calls.poll(context, mutates, heeds)).await
     }
 
     /// The end of a stream whose one subscription has ended.

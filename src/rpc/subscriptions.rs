@@ -34,6 +34,10 @@ impl Subscriptions {
         bound: impl Fn(SpaceId) -> Option<Revision>,
         ended: &mut EndedOnes,
     ) -> bool {
+        if let [only] = &*self.all {
+            let alone = only.phase == Phase::Live;
+            return alone && (out.is_full() || self.step(&[0], out, &bound, ended));
+        }
         let mut behind = false;
         let parties = live::parties(&self.all);
         for number in from(place_of(&parties, self.live), parties.len()) {
@@ -42,20 +46,34 @@ impl Subscriptions {
                 self.live = leader(party);
                 return true;
             }
-            let bound = self.all.get(leader(party)).and_then(|it| bound(it.view.space));
-            match live::step(&mut self.all, party, bound) {
-                Step::Stay => {}
-                Step::Go { frame, more } => {
-                    behind |= more;
-                    frame.into_iter().for_each(|frame| out.push(frame));
-                }
-                Step::Replaced(epoch, head) => ended.extend(party.iter().map(|index| {
-                    let (fault, floor) = (CursorFault::EpochChanged, Revision::ZERO);
-                    (*index, Error::Cursor { fault, epoch, head, floor })
-                })),
-            }
+            behind |= self.step(party, out, &bound, ended);
         }
         behind
+    }
+
+    /// Lets a party go one step. True if it may go on at once.
+    fn step(
+        &mut self,
+        party: &[usize],
+        out: &mut Gathered,
+        bound: impl Fn(SpaceId) -> Option<Revision>,
+        ended: &mut EndedOnes,
+    ) -> bool {
+        let bound = self.all.get(leader(party)).and_then(|it| bound(it.view.space));
+        match live::step(&mut self.all, party, bound) {
+            Step::Stay => false,
+            Step::Go { frame, more } => {
+                frame.into_iter().for_each(|frame| out.push(frame));
+                more
+            }
+            Step::Replaced(epoch, head) => {
+                ended.extend(party.iter().map(|index| {
+                    let (fault, floor) = (CursorFault::EpochChanged, Revision::ZERO);
+                    (*index, Error::Cursor { fault, epoch, head, floor })
+                }));
+                false
+            }
+        }
     }
 
     /// Tells of events: they wait where they are, are few, and are counted if they are

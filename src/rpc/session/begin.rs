@@ -63,7 +63,7 @@ impl Session {
         let wanted = wanted.map_err(|violations| broken_in(prefix, violations))?;
         self.room_for(&wanted)?;
         let Wanted { delta: deltas, events, .. } = wanted;
-        let waker = Waker { bell: Arc::clone(&self.lending.moved), deltas, events };
+        let waker = Waker { bell: Arc::clone(&self.shared.lending.moved), deltas, events };
         // Cancel: who no longer waits for the head has not begun.
         let watching = timeout(WATCH_TIMEOUT, self.app.watch(&space, waker)).await;
         let (watch, at) = watching.unwrap_or(Err(Error::SlowStore))?;

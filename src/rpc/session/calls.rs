@@ -14,7 +14,7 @@ use tonic::Streaming;
 use super::mutates::Mutates;
 use super::{Event, PROGRESS_INTERVAL};
 use crate::bell::Bell;
-use crate::rpc::lending::Lending;
+use crate::rpc::outbox::Shared;
 use crate::rpc::proto::SubscribeRequest;
 
 pub(super) struct Calls {
@@ -24,7 +24,7 @@ pub(super) struct Calls {
     progress: Interval,
     /// None once the client has said all.
     pub(super) inbound: Option<Box<Streaming<SubscribeRequest>>>,
-    lending: Arc<Lending>,
+    shared: Arc<Shared>,
     /// Rung when one of them calls.
     bell: Arc<Bell>,
     /// All are to be asked, whoever called.
@@ -42,7 +42,7 @@ pub(super) struct Heeds {
 }
 
 impl Calls {
-    pub(super) fn new(stop: CancellationToken, expires: Sleep, lending: Arc<Lending>) -> Self {
+    pub(super) fn new(stop: CancellationToken, expires: Sleep, shared: Arc<Shared>) -> Self {
         let mut progress = interval_at(Instant::now() + PROGRESS_INTERVAL, PROGRESS_INTERVAL);
         progress.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
@@ -50,7 +50,7 @@ impl Calls {
             expires: Box::pin(expires),
             progress,
             inbound: None,
-            lending,
+            shared,
             bell: Arc::default(),
             ask_all: true,
             heeds: Heeds::default(),
@@ -90,7 +90,7 @@ impl Calls {
         if self.expires.poll_unpin(context).is_ready() {
             return Poll::Ready(Event::Expired);
         }
-        if self.lending.back.poll_heard(context).is_ready() {
+        if self.shared.lending.back.poll_heard(context).is_ready() {
             return Poll::Ready(Event::Back);
         }
         if takes && let Poll::Ready(answered) = mutates.poll_next(context) {
