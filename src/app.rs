@@ -125,7 +125,9 @@ impl App {
             })
             .collect::<io::Result<_>>()?;
         let token = tasks.token();
-        drop(tasks.spawn("feeder", Arc::clone(&feeder).run(token.clone())));
+        tasks.spawn_thread("waker", Arc::clone(&feeder).wake(token.clone()))?;
+        drop(tasks.spawn("turns", Arc::clone(&feeder).take_turns(token.clone())));
+        drop(tasks.spawn("feeder", Arc::clone(&feeder).feed(token.clone())));
         drop(tasks.spawn("notifier", Arc::clone(&wakeup).notify(store.clone(), token.clone())));
         drop(tasks.spawn("policies", Arc::clone(&policies).follow(store.clone(), token.clone())));
         let forgetting = retention::forget_conflicts(store.clone(), clock.clone(), token.clone());

@@ -28,12 +28,17 @@ impl Bell {
     /// Ready if it was rung since it was last heard. Only otherwise is the task of
     /// `context` woken when it is.
     pub fn poll_heard(&self, context: &mut Context<'_>) -> Poll<()> {
-        if self.rung.swap(false, Ordering::AcqRel) {
+        if self.hear() {
             return Poll::Ready(());
         }
         self.listener.register(context.waker());
         // It may have been rung just before.
-        if self.rung.swap(false, Ordering::AcqRel) { Poll::Ready(()) } else { Poll::Pending }
+        if self.hear() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    fn hear(&self) -> bool {
+        // Mostly it was not, and a look is cheaper than a swap.
+        self.rung.load(Ordering::Acquire) && self.rung.swap(false, Ordering::AcqRel)
     }
 
     /// Waits until it is rung. Cancel safe.

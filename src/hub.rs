@@ -134,8 +134,8 @@ impl Hub {
     }
 
     /// Wakes the watchers of all feeds that moved; waits until there are some.
-    /// Runs on a task of its own: waking ten thousand readers is not the
-    /// writer's work. Cancel safe.
+    /// Runs beside all else: waking ten thousand readers is not the writer's work.
+    /// Cancel safe.
     pub async fn wake_watchers(&self) {
         self.wake.notified().await;
         let moved = std::mem::take(&mut *self.moved.lock());

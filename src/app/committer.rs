@@ -16,13 +16,14 @@ use tracing::{error, warn};
 use super::Error;
 use super::basis;
 use super::cache::Cache;
-use super::group::{self, Commit, Group, Mode, Undecided};
+use super::group::{self, Commit, Committed, Group, Mode, Undecided};
 use super::policies::Policies;
 use super::wakeup::Wakeup;
 use crate::chain::Chain;
 use crate::clock::Clock;
 use crate::domain::{
-    Content, Mutation, MutationResult, Operation, Refusal, Request, Rules, Space, limits,
+    Content, Mutation, MutationResult, Operation, Refusal, Request, Revision, Rules, Space,
+    SpaceId, limits,
 };
 use crate::hub::{Hint, Hub};
 use crate::store::{self, Store, Writer};
@@ -137,17 +138,43 @@ impl Committer {
                 warn!(error = %Chain(&error), requests = jobs.len(), "a group was refused; deciding singly");
                 for job in jobs {
                     let decided = self.decide(std::slice::from_ref(&job)).await;
-                    answer_or_fail(vec![job], decided);
+                    self.conclude(vec![job], decided);
                 }
             }
-            decided => answer_or_fail(jobs, decided),
+            decided => self.conclude(jobs, decided),
+        }
+    }
+
+    /// Answers, and then tells those who follow: they are many, and the callers do not
+    /// wait behind them.
+    fn conclude(&self, jobs: Vec<Job>, decided: Result<Committed, store::Error>) {
+        match decided {
+            Ok(Committed { verdicts, commits, heads }) => {
+                answer(jobs, verdicts);
+                self.tell(&commits, &heads);
+            }
+            Err(store::Error::TooMuch { bytes }) => {
+                let verdicts = jobs.iter().map(|_| Err(Refusal::TooLarge { bytes })).collect();
+                answer(jobs, verdicts);
+            }
+            Err(error) => fail(jobs, error),
+        }
+    }
+
+    fn tell(&self, commits: &[Commit], heads: &[(SpaceId, Revision)]) {
+        for Commit { space, after, to, changes } in commits {
+            self.hub.publish((*space, to.epoch), *after, changes, to.conflicts);
+            self.wakeup.moved(*space, Hint { head: to.head, conflicts: to.conflicts });
+        }
+        for (space, head) in heads {
+            self.hub.hint(*space, Hint { head: *head, conflicts: 0 });
         }
     }
 
     /// Decides a group, with as many attempts as make sense. An attempt that
     /// finds the group committed by an earlier one, whose outcome had been
     /// unknown, gives the same answers: they are found by mutation id.
-    async fn decide(&mut self, jobs: &[Job]) -> Result<Verdicts, store::Error> {
+    async fn decide(&mut self, jobs: &[Job]) -> Result<Committed, store::Error> {
         let mut unsure: Option<Verdicts> = None;
         let mut waits = BUSY_RETRIES.iter();
         let mut lost = 0;
@@ -155,7 +182,10 @@ impl Committer {
         loop {
             let mut decided = None;
             let failure = match self.attempt(jobs, mode, &mut decided).await {
-                Ok(verdicts) => return Ok(first_answers(verdicts, unsure.as_ref())),
+                Ok(committed) => {
+                    let verdicts = first_answers(committed.verdicts, unsure.as_ref());
+                    return Ok(Committed { verdicts, ..committed });
+                }
                 Err(Undecided::Again(next)) if next > mode => {
                     (self.careful_groups, self.careful_mode) = (CAREFUL_GROUPS, next);
                     mode = next;
@@ -210,7 +240,7 @@ impl Committer {
         jobs: &[Job],
         mode: Mode,
         decided: &mut Option<Verdicts>,
-    ) -> Result<Verdicts, Undecided> {
+    ) -> Result<Committed, Undecided> {
         let writer = match self.writer.take() {
             Some(writer) => writer,
             None => timeout(CONNECT_TIMEOUT, Writer::connect(&self.store))
@@ -222,23 +252,14 @@ impl Committer {
         let rules = Rules { policies: self.policies.current(), skew_micros: self.skew_micros };
         let group = Group { jobs, rules: &rules, now };
         let deciding = group::decide(writer, mode, &mut self.cache, &group, decided);
-        let committed = match timeout(GROUP_TIMEOUT, deciding).await {
-            Ok(result) => result?,
+        match timeout(GROUP_TIMEOUT, deciding).await {
+            Ok(result) => result,
             Err(_slow) => {
                 // The connection goes with the future: nobody gets it half-way.
                 self.writer = None;
-                return Err(store::Error::TimedOut("a transaction").into());
+                Err(store::Error::TimedOut("a transaction").into())
             }
-        };
-        for commit in &committed.commits {
-            let Commit { space, after, to, changes } = commit;
-            self.hub.publish((*space, to.epoch), *after, changes, to.conflicts);
-            self.wakeup.moved(*space, Hint { head: to.head, conflicts: to.conflicts });
         }
-        for (space, head) in &committed.heads {
-            self.hub.hint(*space, Hint { head: *head, conflicts: 0 });
-        }
-        Ok(committed.verdicts)
     }
 }
 
@@ -277,17 +298,6 @@ fn first_answers(mut verdicts: Verdicts, unsure: Option<&Verdicts>) -> Verdicts 
         }
     }
     verdicts
-}
-
-fn answer_or_fail(jobs: Vec<Job>, decided: Result<Verdicts, store::Error>) {
-    match decided {
-        Ok(verdicts) => answer(jobs, verdicts),
-        Err(store::Error::TooMuch { bytes }) => {
-            let verdicts = jobs.iter().map(|_| Err(Refusal::TooLarge { bytes })).collect();
-            answer(jobs, verdicts);
-        }
-        Err(error) => fail(jobs, error),
-    }
 }
 
 fn answer(jobs: Vec<Job>, verdicts: Verdicts) {

@@ -30,12 +30,21 @@ pub(super) struct Feeder {
     hub: Arc<Hub>,
     /// Somebody wants the heads polled now.
     poll: Notify,
+    turn: Notify,
+    turn_taken: Notify,
     last_answer: Mutex<Option<Instant>>,
 }
 
 impl Feeder {
     pub(super) fn new(store: Store, hub: Arc<Hub>) -> Self {
-        Self { store, hub, poll: Notify::new(), last_answer: Mutex::new(None) }
+        Self {
+            store,
+            hub,
+            poll: Notify::new(),
+            turn: Notify::new(),
+            turn_taken: Notify::new(),
+            last_answer: Mutex::new(None),
+        }
     }
 
     /// Polls all heads now. For when notifications may have been missed.
@@ -58,22 +67,40 @@ impl Feeder {
         self.last_answer.lock().is_some_and(|answer| answer.elapsed() < STORE_OK_WITHIN)
     }
 
-    /// Feeds the hub and wakes its watchers, until `stop`.
-    pub(super) async fn run(self: Arc<Self>, stop: CancellationToken) {
+    /// Wakes the hub's watchers, until `stop`. For a thread of its own: on the runtime
+    /// it would wait behind all whom it has woken before.
+    pub(super) async fn wake(self: Arc<Self>, stop: CancellationToken) {
         let waking = async {
             loop {
                 self.hub.wake_watchers().await;
+                // Those have their turn before anybody is woken again, so that a busy
+                // reader is told of what came meanwhile in one frame.
+                self.turn.notify_one();
+                self.turn_taken.notified().await;
             }
         };
+        // Cancel: all only wait, and at the end nobody has to be woken.
         tokio::select! {
             biased;
-            // Cancel: between two statements of the store only, see `feed`.
-            () = self.feed(&stop) => {}
+            () = stop.cancelled() => {}
             () = waking => {}
         }
     }
 
-    async fn feed(&self, stop: &CancellationToken) {
+    /// Waits in the runtime's queue behind those who were woken, until `stop`.
+    pub(super) async fn take_turns(self: Arc<Self>, stop: CancellationToken) {
+        loop {
+            // Cancel: both only wait.
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = self.turn.notified() => self.turn_taken.notify_one(),
+            }
+        }
+    }
+
+    /// Feeds the hub, until `stop`.
+    pub(super) async fn feed(self: Arc<Self>, stop: CancellationToken) {
         let mut tick = interval(POLL_INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut failing = false;
