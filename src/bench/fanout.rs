@@ -30,7 +30,7 @@ use tokio::time::{Duration, timeout};
 use uuid::Uuid;
 
 use super::Bench;
-use super::load::{Span, closed_loop};
+use super::load::{Measured, Span, closed_loop};
 use super::report::Expected;
 use super::target::{Bearer, Target, put};
 use super::write::Writer;
@@ -41,12 +41,16 @@ use crate::rpc::proto::{
     DocumentForm, MutateRequest, SubscribeFrame, SubscribeRequest, SubscribeResponse,
 };
 use bare::BareServer;
-use crowd::{Crowd, Pace, Shape};
+use crowd::{Crowd, Loaded, Pace, Shape};
 use peer::{Peer, Side};
 
 pub(super) use memory::host;
 
 const WRITERS: usize = 64;
+/// What is written where others are disturbed by it.
+const STEADY: Pace = Pace::PerSecond(100);
+/// Fewer subscriptions on shared streams take less than what a process's memory varies by.
+const MEASURABLE: usize = 10_000;
 /// The number of subscribers that the expectations are about.
 const PROMISED: usize = 1_000;
 
@@ -71,7 +75,7 @@ pub(super) async fn round(bench: &mut Bench, number: u32) -> anyhow::Result<()> 
     others(bench, largest.min(PROMISED)).await?;
     if !all {
         bad::round(bench, number, largest.min(PROMISED)).await?;
-        memory::round(bench, number, largest).await?;
+        memory::round(bench, number, largest, largest.max(MEASURABLE)).await?;
     }
     Ok(())
 }
@@ -167,27 +171,32 @@ fn figure_name(side: Side, shape: Shape, pace: Pace) -> String {
     }
 }
 
-/// Writers in other spaces before, while and after a space is followed.
+/// Writers in other spaces while a space that is written steadily is followed, and
+/// before and after that, while it is written just so and nobody follows.
 async fn others(bench: &mut Bench, subscribers: usize) -> anyhow::Result<()> {
-    let seconds = bench.plan.seconds;
-    let before = closed_loop(Writer::clients(bench, WRITERS, false).await?, seconds).await?;
     let shape = Shape::shared(subscribers);
-    let mut crowd = Crowd::open(ours(&bench.target)?, shape).await?;
-    let writers = Writer::clients(bench, WRITERS, false).await?;
-    let pace = Pace::PerSecond(100);
-    let (with, loaded) =
-        tokio::join!(closed_loop(writers, seconds), crowd.load(pace, Span::of(seconds)));
-    let (with, loaded) = (with?, loaded?);
-    crowd.close().await;
-    let after = closed_loop(Writer::clients(bench, WRITERS, false).await?, seconds).await?;
+    let (before, _) = beside(bench, Shape::shared(0)).await?;
+    let (with, loaded) = beside(bench, shape).await?;
+    let (after, _) = beside(bench, Shape::shared(0)).await?;
 
     let (report, shape) = (&mut bench.report, shape.name());
     let before = report.figure("64 writers, nobody follows", "writes", &before);
     let after = report.figure("the same afterwards", "writes", &after);
     let with = report.figure(format!("64 writers beside {shape}"), "writes", &with);
-    let name = format!("{shape} beside 64 writers, {}", pace.name());
+    let name = format!("{shape} beside 64 writers, {}", STEADY.name());
     report.figure(name, "events", &loaded.delivered);
     let without = f64::midpoint(before, after);
     report.ratio("64 writers with fan-out / without", Expected::AtLeast(0.95), with, without);
     Ok(())
+}
+
+/// The writers, and what is delivered beside them.
+async fn beside(bench: &Bench, shape: Shape) -> anyhow::Result<(Measured, Loaded)> {
+    let seconds = bench.plan.seconds;
+    let mut crowd = Crowd::open(ours(&bench.target)?, shape).await?;
+    let writers = Writer::clients(bench, WRITERS, false).await?;
+    let (writers, loaded) =
+        tokio::join!(closed_loop(writers, seconds), crowd.load(STEADY, Span::of(seconds)));
+    crowd.close().await;
+    Ok((writers?, loaded?))
 }

@@ -20,6 +20,15 @@ pub(super) struct Measured {
 }
 
 impl Measured {
+    /// Takes another span of the same.
+    pub(super) fn add(&mut self, other: &Self) -> anyhow::Result<()> {
+        self.operations += other.operations;
+        self.elapsed += other.elapsed;
+        self.latency.add(&other.latency)?;
+        self.cpu = self.cpu.zip(other.cpu).map(|(cpu, more)| cpu + more);
+        Ok(())
+    }
+
     pub(super) fn per_second(&self) -> f64 {
         #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
         let operations = self.operations as f64;

@@ -58,7 +58,9 @@ impl Book {
     /// Notes that a write is sent now; gives it its number.
     pub(super) fn send(&self, room: OwnedSemaphorePermit) -> usize {
         let missing = self.subscriptions;
-        let sent = Sent { at: Instant::now(), missing, room: Some(room) };
+        // Where nobody follows it is delivered at once.
+        let room = (missing > 0).then_some(room);
+        let sent = Sent { at: Instant::now(), missing, room };
         let mut pages = self.pages.lock();
         pages.writes.push(sent);
         pages.writes.len() - 1

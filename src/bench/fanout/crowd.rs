@@ -146,6 +146,14 @@ pub(super) struct Loaded {
     pub(super) written: Measured,
 }
 
+impl Loaded {
+    /// Takes another span of the same.
+    pub(super) fn add(&mut self, other: &Self) -> anyhow::Result<()> {
+        self.delivered.add(&other.delivered)?;
+        self.written.add(&other.written)
+    }
+}
+
 /// Subscribers that have caught up.
 #[derive(Debug)]
 pub(super) struct Crowd {

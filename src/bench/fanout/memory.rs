@@ -25,9 +25,14 @@ const READING_INTERVAL: Duration = Duration::from_millis(100);
 /// For the readings to become equal.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-pub(super) async fn round(bench: &mut Bench, round: u32, count: usize) -> anyhow::Result<()> {
+pub(super) async fn round(
+    bench: &mut Bench,
+    round: u32,
+    apart: usize,
+    shared: usize,
+) -> anyhow::Result<()> {
     // A hundred streams on each connection, or one.
-    let (apart, shared) = (Shape::apart(count, 1), Shape::full(count));
+    let (apart, shared) = (Shape::apart(apart, 1), Shape::full(shared));
     let mut sides = [Side::Ours, Side::Bare];
     if round.is_multiple_of(2) {
         sides.reverse();
