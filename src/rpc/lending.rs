@@ -121,3 +121,53 @@ impl Lent {
         !ended.is_empty() || !self.subscriptions.are_live()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    /// Somebody who waits, and a bell that tells whether he was woken.
+    fn waiting() -> (Arc<Bell>, Waker) {
+        let bell = Arc::<Bell>::default();
+        (Arc::clone(&bell), bell.into())
+    }
+
+    fn was_woken(bell: &Bell) -> bool {
+        bell.heard().now_or_never().is_some()
+    }
+
+    #[test]
+    fn a_reader_hears_of_each_loan_and_looks_at_the_queue_once_in_it() {
+        let lending = Lending::default();
+        let mut subscriptions = Subscriptions::default();
+        let (reader, waker) = waiting();
+        let (_session, session_waker) = waiting();
+        let mut looks = 0;
+        let mut poll = || {
+            let next = lending.poll_next(&mut Context::from_waker(&waker), |_context| {
+                looks += 1;
+                Poll::Pending
+            });
+            assert!(next.is_pending());
+            looks
+        };
+        assert_eq!(poll(), 1);
+        for looks in [2, 3] {
+            let loan = lending.lend(&mut subscriptions);
+            assert!(was_woken(&reader), "by the loan");
+            assert_eq!((poll(), poll()), (looks, looks));
+            lending.moved.ring();
+            assert!(was_woken(&reader), "by the space");
+            assert_eq!(poll(), looks);
+            drop(loan);
+            // What is its own again the session waits for itself.
+            let mut context = Context::from_waker(&session_waker);
+            assert!(lending.moved.poll_heard(&mut context).is_pending());
+        }
+        assert_eq!(poll(), 4);
+    }
+}
