@@ -1,5 +1,6 @@
 //! Brings the hub what other replicas wrote: polls the heads of watched spaces,
 //! and reads the log wherever a ring lacks something, however that was noticed.
+//! Wakes those who watch, wherever it was written.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -30,7 +31,9 @@ pub(super) struct Feeder {
     hub: Arc<Hub>,
     /// Somebody wants the heads polled now.
     poll: Notify,
+    /// Somebody shall wait behind those who were woken.
     turn: Notify,
+    /// He has.
     turn_taken: Notify,
     last_answer: Mutex<Option<Instant>>,
 }

@@ -47,7 +47,7 @@ use peer::{Peer, Side};
 pub(super) use memory::host;
 
 const WRITERS: usize = 64;
-/// What is written where others are disturbed by it.
+/// A pace that a thousand subscribers can be told of.
 const STEADY: Pace = Pace::PerSecond(100);
 /// Fewer subscriptions on shared streams take less than what a process's memory varies by.
 const MEASURABLE: usize = 10_000;
@@ -123,7 +123,7 @@ async fn compare(
     subscribers: usize,
     shape: Shape,
 ) -> anyhow::Result<()> {
-    let steady = Pace::PerSecond(if subscribers > PROMISED { 10 } else { 100 });
+    let steady = if subscribers > PROMISED { Pace::PerSecond(10) } else { STEADY };
     let ours = ours(&bench.target)?;
     let bare = Peer { side: Side::Bare, uri: bare.uri.clone(), ..ours.clone() };
     let mut figures = [[(0.0, 0.0, 0.0); 2]; 2];

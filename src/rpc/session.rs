@@ -1,6 +1,7 @@
 //! One stream: a task that owns its subscriptions, hears the client and sends
 //! through one queue, so that order is a fact. It holds back nobody: while its
-//! reader does not read, it goes on hearing, and its cursors wait.
+//! reader does not read, it goes on hearing, and its cursors wait. While there is
+//! nothing to do but to tell what is live, its reader does that (`lending`).
 
 mod begin;
 mod calls;
@@ -98,7 +99,7 @@ struct Session {
     calls: Calls,
     out: Outbox,
     shared: Arc<Shared>,
-    /// None while they are lent.
+    /// There are none while they are lent.
     subscriptions: Subscriptions,
     mutates: Mutates,
     turns: Turns,

@@ -34,6 +34,7 @@ impl Subscriptions {
         bound: impl Fn(SpaceId) -> Option<Revision>,
         ended: &mut EndedOnes,
     ) -> bool {
+        // Mostly there is one, which need not look for others that go with it.
         if let [only] = &*self.all {
             let alone = only.phase == Phase::Live;
             return alone && (out.is_full() || self.step(&[0], out, &bound, ended));

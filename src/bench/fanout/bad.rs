@@ -23,6 +23,7 @@ const BEHIND: usize = 200;
 const BATCH: usize = 500;
 /// What the one that never reads lets the server send: nearly nothing.
 const WINDOW_BYTES: u32 = 1 << 10;
+const EXPECTED: Expected = Expected::AtMost(1.2);
 
 pub(super) async fn round(bench: &mut Bench, round: u32, subscribers: usize) -> anyhow::Result<()> {
     let user = user();
@@ -67,8 +68,6 @@ pub(super) async fn round(bench: &mut Bench, round: u32, subscribers: usize) -> 
     report.ratio("p99 of writes, with bad subscribers / without", EXPECTED, ours, others);
     Ok(())
 }
-
-const EXPECTED: Expected = Expected::AtMost(1.2);
 
 /// Writes so many records; where the space is then.
 async fn fill(bench: &Bench, user: &str, records: usize) -> anyhow::Result<Cursor> {
