@@ -33,6 +33,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .extern_path(".syncline.v1.SubscribeResponse", "crate::rpc::encoded::Encoded")
         .extern_path(".syncline.v1.WatchResponse", "crate::rpc::encoded::Encoded")
         .extern_path(".syncline.v1.ChangesSinceResponse", "crate::rpc::encoded::Encoded")
+        .extern_path(".syncline.v1.ExchangeResponse", "crate::rpc::encoded::Encoded")
+        .extern_path(".syncline.v1.SnapshotResponse", "crate::rpc::encoded::Encoded")
         .extern_path(".syncline.v1.ListRecordsResponse", "crate::rpc::encoded::Encoded")
         .extern_path(".syncline.v1.ListConflictsResponse", "crate::rpc::encoded::Encoded")
         .compile_fds(files)?;

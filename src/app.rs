@@ -7,6 +7,7 @@ mod basis;
 mod cache;
 mod committer;
 mod error;
+mod exchange;
 mod feeder;
 mod following;
 mod group;
@@ -15,6 +16,7 @@ mod policies;
 mod reading;
 mod retention;
 mod shared;
+mod snapshot;
 mod wakeup;
 
 use std::sync::Arc;
@@ -42,10 +44,12 @@ use wakeup::Wakeup;
 
 pub use crate::store::{
     Condition, ConflictPlace, ConflictQuery, NewPolicy, SnapshotPlace, SpaceHead, StoredPolicy,
+    Tallies,
 };
 pub use error::Error;
 pub use following::{ConflictsAhead, Following, SharedPage, SharedSnapshot};
 pub use reading::Reading;
+pub use snapshot::{PageSize, Snapshot};
 
 /// How to run the service.
 #[derive(Clone, Copy, Debug)]

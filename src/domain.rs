@@ -7,6 +7,7 @@ mod conflict;
 mod cursor;
 mod decide;
 mod delta;
+mod digest;
 mod document;
 mod event;
 mod fields;
@@ -42,6 +43,7 @@ pub use cursor::{Cursor, CursorFault, Epoch};
 
 pub use decide::{Asking, Decision, Knowing, NewState, decide};
 pub use delta::Delta;
+pub use digest::{CollectionTally, Digest, Tally};
 pub use document::{Document, DocumentFault, DocumentForm, JsonObject};
 pub use event::Event;
 pub use filter::{Echo, Filter, Scope, Sight};

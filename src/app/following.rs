@@ -8,14 +8,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::reading::{self, check};
 use super::shared::Sized;
+use super::snapshot::{PageSize, Snapshot};
 use super::{App, Error, Reading};
 use crate::domain::{
-    Conflict, Cursor, CursorFault, DeviceId, Epoch, Event, Filter, Revision, Scope, Sight, Space,
-    SpaceId, UserId, limits,
+    Conflict, Cursor, DeviceId, Epoch, Event, Filter, Revision, Scope, Sight, Space, SpaceId,
+    UserId, limits,
 };
 use crate::hub::{Ahead, Entry, Hint, Waker, Watch};
 use crate::store::{
-    Acknowledged, ChangesPage, ConflictPlace, MovedQuery, SnapshotPlace, SnapshotQuery, SpaceHead,
+    Acknowledged, ChangesPage, ConflictPlace, MovedQuery, SnapshotPlace, SpaceHead,
 };
 
 /// What somebody follows.
@@ -191,33 +192,14 @@ impl App {
             let (scope, after) = (scope.clone(), after.clone());
             SnapshotKey { space: space.id, epoch, at, after, scope }
         };
-        let entries_max = self.frame_entries_max();
+        let size = PageSize {
+            entries_max: self.frame_entries_max(),
+            bytes_max: limits::FRAME_DOCUMENT_BYTES_MAX,
+        };
         let read = || {
-            let (store, space) = (self.store.clone(), space.clone());
-            let (scope, after) = (scope.clone(), after.clone());
-            async move {
-                let query = SnapshotQuery {
-                    space: space.id,
-                    at,
-                    after: after.as_ref(),
-                    scope: &scope,
-                    entries_max,
-                    bytes_max: limits::FRAME_DOCUMENT_BYTES_MAX,
-                };
-                let page = loop {
-                    if let Some(page) = store.snapshot(query).await? {
-                        break page;
-                    }
-                    store.status(&space, None).await?;
-                };
-                // A snapshot at 0 needs no more of the log than a cursor there.
-                check(Cursor { epoch: Some(epoch), revision: at }, page.space)?;
-                if page.too_far {
-                    let SpaceHead { epoch, head, floor, .. } = page.space;
-                    return Err(Error::Cursor { fault: CursorFault::Expired, epoch, head, floor });
-                }
-                Ok(Arc::new(page))
-            }
+            let part = Snapshot { space: space.clone(), epoch, at, scope: scope.clone() };
+            let (store, after) = (self.store.clone(), after.clone());
+            async move { Ok(Arc::new(part.page(&store, after.as_ref(), size).await?)) }
         };
         self.shared.snapshots.get(key, |_| true, read).await
     }

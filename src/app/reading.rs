@@ -10,7 +10,7 @@ use crate::domain::{
 };
 use crate::store::{
     self, ChangesPage, ChangesQuery, ConflictQuery, ConflictsPage, DeviceStanding, RecordsPage,
-    SpaceHead, Store,
+    SpaceHead, Store, Tallies,
 };
 
 /// Which changes to read.
@@ -101,6 +101,20 @@ impl App {
         self.detached(async move {
             let device = device.as_ref().map(|(user, device)| (user, device));
             store.status(&space, device).await
+        })
+        .await
+    }
+
+    /// The tallies of a part of a space, which is not single records.
+    pub async fn tallies(&self, space: Space, scope: Scope) -> Result<Tallies, Error> {
+        let store = self.store.clone();
+        self.detached(async move {
+            loop {
+                if let Some(tallies) = store.tallies(space.id, &scope).await? {
+                    return Ok(tallies);
+                }
+                store.status(&space, None).await?;
+            }
         })
         .await
     }

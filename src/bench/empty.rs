@@ -48,6 +48,7 @@ fn nothing<T>() -> Result<T, Status> {
 impl SyncService for Empty {
     type SubscribeStream = tokio_stream::Empty<Result<Encoded, Status>>;
     type WatchStream = tokio_stream::Empty<Result<Encoded, Status>>;
+    type SnapshotStream = tokio_stream::Empty<Result<Encoded, Status>>;
 
     async fn mutate(
         &self,
@@ -83,6 +84,20 @@ impl SyncService for Empty {
         &self,
         _request: Request<proto::ChangesSinceRequest>,
     ) -> Result<Response<Encoded>, Status> {
+        nothing()
+    }
+
+    async fn exchange(
+        &self,
+        _request: Request<proto::ExchangeRequest>,
+    ) -> Result<Response<Encoded>, Status> {
+        nothing()
+    }
+
+    async fn snapshot(
+        &self,
+        _request: Request<proto::SnapshotRequest>,
+    ) -> Result<Response<Self::SnapshotStream>, Status> {
         nothing()
     }
 

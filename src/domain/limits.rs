@@ -96,6 +96,8 @@ pub const FRAME_DOCUMENT_BYTES_MAX: usize = 128 << 10;
 /// Documents that one request may produce: a patch is small, and what it makes
 /// of a large document is not.
 pub const REQUEST_DOCUMENT_BYTES_MAX: usize = 16 << 20;
+/// Collections whose digests are told one by one.
+pub const DIGEST_COLLECTIONS_MAX: usize = 1_000;
 /// Violations that one rejection names, and their texts: with these a batch in
 /// which everything is wrong still has an answer that fits into a message.
 pub const REJECTION_VIOLATIONS_MAX: usize = 4;

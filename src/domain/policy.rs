@@ -28,6 +28,12 @@ pub struct Policy {
     /// None = for ever.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub conflict_retention_seconds: Option<u64>,
+    /// Of changes that a later one has replaced; None = the server's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_retention_seconds: Option<u64>,
+    /// None = the server's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tombstone_retention_seconds: Option<u64>,
 }
 
 /// What decides between two writes, neither of which knew the other.

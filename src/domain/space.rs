@@ -4,16 +4,16 @@
 mod conflicts;
 mod request;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use time::OffsetDateTime;
 
 use super::decide::{Asking, Decision, Knowing, NewState, decide};
 use super::{
-    Change, Closing, Conflict, Content, DeviceId, Fingerprint, Mutation, MutationId, OpenConflict,
-    Operation, Outcome, PastLog, PolicySet, Record, RecordKey, Rejection, Request, Revision,
-    Sequence, Violation, Way,
+    Change, Closing, CollectionTally, Conflict, Content, DeviceId, Fingerprint, Mutation,
+    MutationId, OpenConflict, Operation, Outcome, PastLog, PolicySet, Record, RecordKey, Rejection,
+    Request, Revision, Sequence, Tally, Violation, Way,
 };
 
 pub use request::Refusal;
@@ -131,6 +131,8 @@ pub struct Writes {
     pub touched: Vec<Arc<Record>>,
     pub conflicts: Vec<LoggedConflict>,
     pub closed: Vec<ClosedConflict>,
+    /// How far each collection's tally moves.
+    pub tallies: Vec<CollectionTally>,
     /// Answers that no change stands for.
     pub answers: Vec<(MutationId, Answer)>,
     /// The last sequence of each device that moved.
@@ -200,8 +202,15 @@ impl SpaceState {
             answers: self.new_answers.clone(),
             ..Writes::default()
         };
+        let mut tallies: BTreeMap<_, Tally> = BTreeMap::new();
         for slot in self.records.values() {
             let Some(current) = &slot.current else { continue };
+            let before = slot.stored.as_ref();
+            if before.map(|it| it.revision) != Some(current.revision) {
+                let tally = tallies.entry(&current.key.collection).or_default();
+                before.inspect(|it| tally.remove(&it.key, it.document.as_ref()));
+                tally.add(&current.key, current.document.as_ref());
+            }
             match &slot.stored {
                 None => writes.inserts.push(Arc::clone(current)),
                 Some(stored) if stored.revision != current.revision => {
@@ -213,6 +222,8 @@ impl SpaceState {
                 Some(_) => {}
             }
         }
+        let moved = tallies.into_iter().filter(|(_, tally)| *tally != Tally::default());
+        writes.tallies = moved.map(|(name, tally)| (name.clone(), tally)).collect();
         let sequences = self.new_sequences.iter();
         writes.sequences = sequences.map(|(device, last)| (device.clone(), *last)).collect();
         // What was opened and closed in the same group is written once.

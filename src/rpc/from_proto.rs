@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::proto;
 use crate::domain::{
-    CollectionName, Cursor, DeviceId, DocumentForm, Epoch, RecordId, RecordKey, Revision,
+    CollectionName, Cursor, DeviceId, DocumentForm, Epoch, RecordId, RecordKey, Revision, Scope,
     Violation, limits,
 };
 
@@ -23,7 +23,8 @@ pub(super) use conflict::{conflict_cursor, conflict_filter, conflict_id, resolut
 pub(super) use mutation::{mutations, single};
 pub(super) use policy::{policy_to_delete, policy_to_set, policy_version, preview};
 pub(super) use subscription::{
-    SnapshotToken, Start, Wanted, event, scope, subscription, token_name, writer,
+    SnapshotToken, Start, Wanted, echo, event, resume_token, scope, subscription, token_name,
+    writer,
 };
 
 /// All rules that a request breaks.
@@ -96,6 +97,18 @@ pub(super) fn collections(names: &[String]) -> Result<Vec<CollectionName>, Viola
     // All of them are looked at, before one that is wrong ends it.
     let parsed = parsed.collect::<Vec<_>>().into_iter().collect();
     done(parsed, violations)
+}
+
+/// The part of a space whose digest is asked for, if it is.
+pub(super) fn digest_scope(wire: &proto::GetStatusRequest) -> Result<Option<Scope>, Violations> {
+    if !wire.digest && !wire.digest_collections.is_empty() {
+        return Err(one("digest_collections", "goes with `digest` only"));
+    }
+    let scope = scope(&wire.digest_collections, &[]).map_err(|broken| {
+        let field = |it: Violation| Violation::new(format!("digest_{}", it.field), it.description);
+        broken.into_iter().map(field).collect::<Violations>()
+    })?;
+    Ok(wire.digest.then_some(scope))
 }
 
 /// A cursor; absent = the beginning.

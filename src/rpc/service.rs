@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use prost::Message;
 use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
@@ -14,7 +15,7 @@ use super::outer::Deadline;
 use super::page::PageBuilder;
 use super::proto::server::sync_service_server::SyncService;
 use super::session::Inbound;
-use super::{from_proto, proto, session, status, to_proto, token};
+use super::{exchange, from_proto, proto, session, snapshot, status, to_proto, token};
 use crate::app::{App, Error, Reading};
 use crate::auth::{Principal, Verifier};
 use crate::clock::Clock;
@@ -69,6 +70,7 @@ impl Service {
 impl SyncService for Service {
     type SubscribeStream = Frames;
     type WatchStream = Frames;
+    type SnapshotStream = ReceiverStream<Result<Encoded, Status>>;
 
     async fn mutate(
         &self,
@@ -191,6 +193,20 @@ impl SyncService for Service {
         Ok(Response::new(builder.finish(&rest)))
     }
 
+    async fn exchange(
+        &self,
+        request: Request<proto::ExchangeRequest>,
+    ) -> Result<Response<Encoded>, Status> {
+        exchange::exchange(self, request).await.map(Response::new)
+    }
+
+    async fn snapshot(
+        &self,
+        request: Request<proto::SnapshotRequest>,
+    ) -> Result<Response<Self::SnapshotStream>, Status> {
+        snapshot::open(self, request).await.map(Response::new)
+    }
+
     async fn subscribe(
         &self,
         request: Request<Streaming<proto::SubscribeRequest>>,
@@ -220,8 +236,13 @@ impl SyncService for Service {
         let (principal, space) = self.space(&request, &request.get_ref().space, Right::Read)?;
         let wire = request.into_inner();
         let device = from_proto::device(&wire.device).map_err(status::invalid)?;
+        let scope = from_proto::digest_scope(&wire).map_err(status::invalid)?;
         let name = space.name().to_owned();
         let open_conflicts = self.app.open_conflicts(space.clone()).await?;
+        let digest = match scope {
+            Some(scope) => Some(self.app.tallies(space.clone(), scope).await?),
+            None => None,
+        };
         let device = device.map(|device| (principal.caller.user, device));
         let (at, device) = self.app.status(space, device).await?;
         Ok(Response::new(proto::GetStatusResponse {
@@ -233,6 +254,9 @@ impl SyncService for Service {
             limits: Some(to_proto::limits()),
             open_conflicts,
             acknowledged_revision: device.acknowledged.get(),
+            lag: (at.head.get() - device.acknowledged.get()).max(0),
+            last_sync_time: device.last_sync.map(to_proto::timestamp),
+            digest: digest.as_ref().map(to_proto::digest),
         }))
     }
 }

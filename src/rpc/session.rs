@@ -39,7 +39,7 @@ use rounds::Turns;
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 /// A stream lives this much longer than its token, so that a client whose clock
 /// is a little late can renew it.
-const EXPIRY_GRACE_SECONDS: i64 = 5;
+pub(super) const EXPIRY_GRACE_SECONDS: i64 = 5;
 /// When a client may come back to a server that has stopped: mostly to another one.
 const RETURN_AFTER: Duration = Duration::from_secs(1);
 

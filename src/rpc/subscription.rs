@@ -9,7 +9,9 @@ use super::live::{NAME_BYTES_MAX, Place, Range, View, changes_frame};
 use super::page::PageBuilder;
 use super::proto::subscribe_response::Frame as Response;
 use super::{proto, to_proto};
-use crate::app::{App, ConflictPlace, ConflictsAhead, Error, Following, SnapshotPlace, SpaceHead};
+use crate::app::{
+    App, ConflictPlace, ConflictsAhead, Error, Following, SnapshotPlace, SpaceHead, Tallies,
+};
 use crate::domain::{Event, Revision, Space, limits};
 use crate::hub::{Hint, Watch};
 
@@ -36,6 +38,11 @@ pub(super) struct Subscription {
     /// The head to reach before it is said that it has caught up; None once that
     /// was said.
     pub(super) goal: Option<Revision>,
+    /// Whether the digest is told with that.
+    pub(super) digest: bool,
+    /// The digest to tell, read while changes went on: those after it wait until the
+    /// subscription has come there.
+    pub(super) proof: Option<Box<Tallies>>,
     /// The last event that the client was told of, if it wants to be.
     pub(super) events: Option<u64>,
     /// Events that it missed and has not been told of.
@@ -221,24 +228,39 @@ impl Subscription {
         if phase == Phase::CatchUp {
             self.since = Some(place.read_to);
             self.goal = Some(self.watch.head());
+            self.proof = None;
         }
         self.place = place;
         self.phase = phase;
     }
 
-    /// Says that it has caught up, once it has, if that is not beyond `bound`, and not
-    /// inside a batch that is told in parts.
-    pub(super) fn caught_up(&mut self, bound: Option<Revision>) -> Option<Encoded> {
-        let reached = self.phase == Phase::Live && self.place.read_to >= self.goal?;
-        (reached && !self.place.partial && !self.waits(bound)).then(|| {
-            self.goal = None;
-            self.place.told_to = self.place.read_to;
-            encode(Response::CaughtUp(proto::CaughtUpFrame {
-                subscription_id: self.id.clone(),
-                up_to: self.place.read_to.get(),
-                conflict_cursor: to_proto::conflict_cursor(self.view.epoch, self.place.conflicts),
-            }))
-        })
+    /// Whether it has caught up and was not told yet, if that is not beyond `bound`, and
+    /// not inside a batch that is told in parts.
+    pub(super) fn has_caught_up(&self, bound: Option<Revision>) -> bool {
+        let reached = self.goal.is_some_and(|goal| self.place.read_to >= goal);
+        reached && self.phase == Phase::Live && !self.place.partial && !self.waits(bound)
+    }
+
+    /// Says so.
+    pub(super) fn caught_up(&mut self) -> Encoded {
+        self.goal = None;
+        self.place.told_to = self.place.read_to;
+        let proof = self.proof.take();
+        encode(Response::CaughtUp(proto::CaughtUpFrame {
+            subscription_id: self.id.clone(),
+            up_to: self.place.read_to.get(),
+            conflict_cursor: to_proto::conflict_cursor(self.view.epoch, self.place.conflicts),
+            digest: proof.as_deref().map(to_proto::digest),
+        }))
+    }
+
+    /// Takes the digest as it is now: to be told once the subscription has come to the
+    /// revision that it holds for.
+    pub(super) fn prove(&mut self, tallies: Tallies) {
+        if tallies.space.epoch == self.view.epoch && tallies.space.head >= self.place.read_to {
+            self.goal = Some(tallies.space.head);
+            self.proof = Some(Box::new(tallies));
+        }
     }
 
     /// The events since the last ones, if it wants them.

@@ -26,6 +26,13 @@ impl Subscriptions {
         self.all.iter().all(|it| it.phase == Phase::Live && it.goal.is_none())
     }
 
+    /// Where subscriptions of a space wait, because the digest that one of them is told
+    /// holds there.
+    pub(super) fn proofs(&self) -> Vec<(SpaceId, Revision)> {
+        let proof = |it: &Subscription| Some((it.view.space, it.proof.as_ref()?.space.head));
+        self.all.iter().filter_map(proof).collect()
+    }
+
     /// Lets all that are live go one step, but not beyond their spaces' bounds. True if
     /// some may go on at once.
     pub(super) fn round_of_live(

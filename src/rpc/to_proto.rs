@@ -13,9 +13,10 @@ use serde_json::Value;
 use time::OffsetDateTime;
 
 use super::proto;
+use crate::app::Tallies;
 use crate::domain::{
-    Change, ChangeAction, CursorFault, Delta, DeviceId, Document, DocumentForm, Epoch, Event,
-    HistoryEntry, Record, RecordKey, Revision, Violation, limits,
+    Change, ChangeAction, CollectionTally, CursorFault, Delta, DeviceId, Document, DocumentForm,
+    Epoch, Event, HistoryEntry, Record, RecordKey, Revision, Tally, Violation, limits,
 };
 
 use conflict::strategy;
@@ -191,6 +192,21 @@ fn entry(message: &impl Message) -> Bytes {
 
 pub(super) fn cursor(epoch: Epoch, revision: Revision) -> proto::Cursor {
     proto::Cursor { epoch: epoch.to_string(), revision: revision.get() }
+}
+
+pub(super) fn digest(tallies: &Tallies) -> proto::SpaceDigest {
+    let bytes = |tally: &Tally| Bytes::copy_from_slice(&tally.digest.to_bytes());
+    let collection = |(name, tally): &CollectionTally| proto::CollectionDigest {
+        collection: name.as_str().to_owned(),
+        records: tally.records,
+        digest: bytes(tally),
+    };
+    proto::SpaceDigest {
+        revision: tallies.space.head.get(),
+        records: tallies.total.records,
+        digest: bytes(&tallies.total),
+        collections: tallies.collections.iter().map(collection).collect(),
+    }
 }
 
 pub(super) fn violations(violations: &[Violation]) -> Vec<proto::FieldViolation> {

@@ -2,6 +2,7 @@
 
 use sqlx::Row;
 use sqlx::postgres::PgRow;
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{Error, Store, row};
@@ -35,6 +36,8 @@ pub struct DeviceStanding {
     pub sequence: Sequence,
     /// What it says that it has stored.
     pub acknowledged: Revision,
+    /// When it last wrote in a queue, or said that.
+    pub last_sync: Option<OffsetDateTime>,
 }
 
 impl Store {
@@ -45,7 +48,8 @@ impl Store {
         space: &Space,
         device: Option<(&UserId, &DeviceId)>,
     ) -> Result<(SpaceHead, DeviceStanding), Error> {
-        const SELECT: &str = "select s.epoch, s.head, s.floor, s.conflicts, d.sequence, a.revision
+        const SELECT: &str = "select s.epoch, s.head, s.floor, s.conflicts, d.sequence, a.revision,
+                 greatest(d.updated_at, a.updated_at)
              from spaces s
              left join devices d on d.space_id = s.id and d.device = $2
              left join acknowledgements a
@@ -65,6 +69,7 @@ impl Store {
         let device = DeviceStanding {
             sequence: sequence.unwrap_or_default(),
             acknowledged: acknowledged.unwrap_or_default(),
+            last_sync: row.try_get(6)?,
         };
         Ok((SpaceHead::from_row(row, 0)?, device))
     }

@@ -9,6 +9,8 @@
 
 mod sql;
 
+pub(super) use sql::modulus;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -20,7 +22,8 @@ use uuid::Uuid;
 
 use super::heads::INSERT_SPACES;
 use super::{
-    Error, Found, Loaded, SpaceHead, Standing, Store, Wanted, answers, conflicts, load, row,
+    Error, Found, Loaded, SpaceHead, Standing, Store, Wanted, answers, conflicts, digests, load,
+    row,
 };
 use crate::domain::{DeviceId, Lack, Record, Revision, Space, SpaceId, Writes};
 
@@ -226,6 +229,7 @@ async fn write(
         .bind(columns.settlement)
         .bind(written().map(|it| it.conflicts).collect::<Vec<_>>())
         .bind(columns.batch_end);
+    let query = bind_tallies(query, decided);
     let query = if plain && peaceful { query } else { bind_conflicts(query, decided)? };
     let query = if plain {
         query
@@ -253,6 +257,11 @@ async fn write(
 }
 
 type Bound<'q> = Query<'q, Postgres, PgArguments>;
+
+fn bind_tallies<'q>(query: Bound<'q>, decided: &'q [Decided]) -> Bound<'q> {
+    let tallies = digests::Columns::of(decided);
+    query.bind(tallies.space_id).bind(tallies.collection).bind(tallies.records).bind(tallies.digest)
+}
 
 fn bind_conflicts<'q>(query: Bound<'q>, decided: &'q [Decided]) -> Result<Bound<'q>, Error> {
     let (mut found, mut closed, mut touched) = (Vec::new(), Vec::new(), Vec::new());

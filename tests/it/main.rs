@@ -56,4 +56,6 @@ mod wakeups;
 #[cfg(test)]
 mod web;
 #[cfg(test)]
+mod whole;
+#[cfg(test)]
 mod without_token;

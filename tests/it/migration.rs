@@ -3,7 +3,7 @@
 
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::{Executor, SqlSafeStr};
-use syncline::domain::{Space, UserId};
+use syncline::domain::{CollectionName, Digest, Document, RecordId, RecordKey, Space, UserId};
 use syncline::rpc::proto::{Mutation, MutationOutcome};
 
 use crate::support::{Database, TestServer, json, put};
@@ -41,10 +41,19 @@ async fn what_an_older_server_wrote_has_versions_and_a_history() {
         .await
         .unwrap();
     old.execute(WRITTEN).await.unwrap();
-    assert_eq!(database.store().await.migrate().await.unwrap(), 4);
+    assert_eq!(database.store().await.migrate().await.unwrap(), 5);
 
     let server = TestServer::start(&database).await;
     let alice = server.client("alice").await;
+    let request = syncline::rpc::proto::GetStatusRequest { digest: true, ..Default::default() };
+    let status = alice.stub.clone().get_status(request).await.unwrap().into_inner();
+    let key = RecordKey {
+        collection: CollectionName::parse("task").unwrap(),
+        id: RecordId::parse("1").unwrap(),
+    };
+    let digest = Digest::of(&key, &Document::from_json(b"{\"n\":2}").unwrap());
+    let told = status.digest.unwrap();
+    assert_eq!((told.records, told.digest.to_vec()), (1, digest.to_bytes().to_vec()));
     let request = syncline::rpc::proto::ChangesSinceRequest {
         every_step: true,
         ..syncline::rpc::proto::ChangesSinceRequest::default()

@@ -84,19 +84,23 @@ fn policy(wire: Option<&proto::Policy>) -> Result<(CollectionName, Policy), Viol
     let version_field = version_field.map_err(|rule| field("version_field", rule)).ok();
     let schema = given(&wire.json_schema, Schema::parse);
     let schema = schema.map_err(|rule| field("json_schema", rule)).ok();
-    let retention = retention(wire.conflict_retention.as_ref());
-    let retention = retention.map_err(|rule| field("conflict_retention", rule)).ok();
+    let retentions = [
+        ("conflict_retention", &wire.conflict_retention),
+        ("log_retention", &wire.log_retention),
+        ("tombstone_retention", &wire.tombstone_retention),
+    ];
+    let retentions = retentions
+        .map(|(name, span)| retention(span.as_ref()).map_err(|rule| field(name, rule)).ok());
     // The first of them, so that a huge list costs no more.
     let rules = wire.fields.iter().take(limits::POLICY_FIELDS_MAX + 1).enumerate();
     let fields = rules.map(|(index, wire)| rule(index, wire, &mut field)).collect::<Vec<_>>();
     let fields = fields.into_iter().collect::<Option<Vec<_>>>();
     let parsed = strategy.zip(fallback).zip(deletes).zip(mode).zip(version_field).zip(schema);
-    let parsed = parsed.zip(retention).zip(fields);
+    let parsed = parsed.zip(fields);
     let policy = parsed.map(
-        |(
-            ((((((strategy, fallback), deletes), mode), version_field), schema), retention),
-            fields,
-        )| {
+        |((((((strategy, fallback), deletes), mode), version_field), schema), fields)| {
+            let [conflict_retention_seconds, log_retention_seconds, tombstone_retention_seconds] =
+                retentions.map(Option::flatten);
             Policy {
                 strategy,
                 fallback,
@@ -105,7 +109,9 @@ fn policy(wire: Option<&proto::Policy>) -> Result<(CollectionName, Policy), Viol
                 fields,
                 version_field,
                 schema,
-                conflict_retention_seconds: retention,
+                conflict_retention_seconds,
+                log_retention_seconds,
+                tombstone_retention_seconds,
             }
         },
     );

@@ -22,6 +22,7 @@ pub(in crate::rpc) struct Wanted {
     pub(in crate::rpc) delta: bool,
     pub(in crate::rpc) events: bool,
     pub(in crate::rpc) conflicts: bool,
+    pub(in crate::rpc) digest: bool,
     /// Where to go on with conflicts.
     pub(in crate::rpc) told: Option<(Epoch, ConflictPlace)>,
 }
@@ -52,6 +53,13 @@ pub(in crate::rpc) fn subscription(wire: &proto::SubscribeFrame) -> Result<Wante
     let echo = take(&mut broken, echo(wire.echo));
     let form = take(&mut broken, document_form(wire.document_form));
     let told = take(&mut broken, conflict_cursor(&wire.conflict_cursor));
+    if wire.digest && !wire.keys.is_empty() {
+        let rule = "is of whole collections; it cannot be given together with `keys`";
+        broken.push(Violation::new("digest", rule));
+    }
+    if !broken.is_empty() {
+        return Err(broken);
+    }
     match (start, scope, device, echo, form, told) {
         (Some(start), Some(scope), Some(device), Some(echo), Some(form), Some(told)) => {
             Ok(Wanted {
@@ -63,6 +71,7 @@ pub(in crate::rpc) fn subscription(wire: &proto::SubscribeFrame) -> Result<Wante
                 delta: wire.delta,
                 events: wire.events,
                 conflicts: wire.conflicts,
+                digest: wire.digest,
                 told,
             })
         }
@@ -81,15 +90,10 @@ fn start(wire: &proto::SubscribeFrame) -> Result<Start, Violations> {
             cursor(wire.cursor.as_ref()).map(Start::Cursor).map_err(|it| broken.extend(it)).ok()
         }
         Ok(proto::Start::Now) => Some(Start::Now),
-        Ok(proto::Start::Snapshot) => match wire.snapshot_token.as_str() {
-            "" => Some(Start::Snapshot(None)),
-            text => {
-                let parsed = SnapshotToken::parse(text);
-                let rule = || "is not one that this server gave".to_owned();
-                let parsed = note(&mut broken, "snapshot_token", parsed.ok_or_else(rule));
-                parsed.map(|token| Start::Snapshot(Some(token)))
-            }
-        },
+        Ok(proto::Start::Snapshot) => {
+            let token = snapshot_token(&wire.snapshot_token);
+            note(&mut broken, "snapshot_token", token).map(Start::Snapshot)
+        }
         Err(_unknown) => note(&mut broken, "start", Err(format!("has no value {}", wire.start))),
     };
     if wire.cursor.is_some() && wire.start != i32::from(proto::Start::Unspecified) {
@@ -99,6 +103,20 @@ fn start(wire: &proto::SubscribeFrame) -> Result<Start, Violations> {
         broken.push(Violation::new("snapshot_token", "is for START_SNAPSHOT only"));
     }
     done(start, broken)
+}
+
+/// Where an interrupted snapshot goes on; None for a new one.
+fn snapshot_token(text: &str) -> Result<Option<SnapshotToken>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let token = SnapshotToken::parse(text);
+    token.map(Some).ok_or_else(|| "is not one that this server gave".to_owned())
+}
+
+/// The same of a Snapshot call.
+pub(in crate::rpc) fn resume_token(text: &str) -> Result<Option<SnapshotToken>, Violations> {
+    snapshot_token(text).map_err(|rule| one("resume_token", rule))
 }
 
 /// The part of a space that a filter leaves.
@@ -127,7 +145,7 @@ pub(in crate::rpc) fn scope(
     done(parsed.into_iter().collect::<Option<_>>().map(Scope::Records), broken)
 }
 
-fn echo(mode: i32) -> Result<Echo, Violations> {
+pub(in crate::rpc) fn echo(mode: i32) -> Result<Echo, Violations> {
     match proto::EchoMode::try_from(mode) {
         Ok(proto::EchoMode::Unspecified) => Ok(Echo::LeaveOut),
         Ok(proto::EchoMode::All) => Ok(Echo::Send),

@@ -101,7 +101,8 @@ impl Session {
         // One name for all who follow the same.
         let known = self.subscriptions.all.iter().find(|it| it.view.space == space.id);
         let space = known.map_or(space, |it| it.space.clone());
-        let Wanted { scope, device, echo, form, delta, events, conflicts, told, .. } = wanted;
+        let Wanted { scope, device, echo, form, delta, events, conflicts, digest, told, .. } =
+            wanted;
         let user = &self.principal.caller.user;
         let reader = device.map(|device| (user.clone(), device));
         let filter = Filter { scope, reader, echo };
@@ -143,6 +144,8 @@ impl Session {
             began: (nothing && told.is_none()).then_some(began),
             looked_to,
             goal: Some(at.head),
+            digest,
+            proof: None,
             events: events.then_some(last_event),
             missed: 0,
         }

@@ -9,6 +9,7 @@ use tokio::time::{Instant, timeout};
 
 use super::Session;
 use crate::app::Error;
+use crate::domain::{Revision, SpaceId};
 use crate::rpc::live;
 use crate::rpc::subscription::Phase;
 use crate::rpc::subscriptions::{EndedOnes, from, leader, place_of};
@@ -71,8 +72,9 @@ impl Session {
                 // In a box: a stream that only waits is small.
                 Work::Reading => reads && Box::pin(self.round_of_reading(&mut ended)).await,
                 Work::Live => {
+                    let proofs = self.subscriptions.proofs();
                     let Self { mutates, out, .. } = self;
-                    let bound = |space| mutates.bound(space);
+                    let bound = |space| lower(mutates.bound(space), &proofs, space);
                     self.subscriptions.round_of_live(&mut out.gathered, bound, &mut ended)
                 }
                 Work::Events => self.subscriptions.round_of_events(&mut self.out.gathered),
@@ -84,15 +86,39 @@ impl Session {
             let id = self.subscriptions.all.swap_remove(index).id;
             self.end_subscription(id, error.into());
         }
-        self.say_who_caught_up();
+        if self.subscriptions.all.iter().any(|it| it.goal.is_some()) {
+            behind |= Box::pin(self.say_who_caught_up()).await;
+        }
         behind
     }
 
-    fn say_who_caught_up(&mut self) {
-        for subscription in self.subscriptions.all.iter_mut().filter(|it| it.goal.is_some()) {
+    /// True if some may go on at once.
+    async fn say_who_caught_up(&mut self) -> bool {
+        let mut freed = false;
+        for subscription in &mut self.subscriptions.all {
             let bound = self.mutates.bound(subscription.view.space);
-            subscription.caught_up(bound).into_iter().for_each(|frame| self.out.push(frame));
+            if !subscription.has_caught_up(bound) {
+                continue;
+            }
+            if subscription.digest && subscription.proof.is_none() {
+                if self.retry_at.is_some() {
+                    continue;
+                }
+                let scope = subscription.view.filter.scope.clone();
+                let reading = self.app.tallies(subscription.space.clone(), scope);
+                // Cancel: a read that is late goes on, and is begun anew later.
+                match timeout(STEP_TIMEOUT, reading).await {
+                    Ok(Ok(tallies)) => subscription.prove(tallies),
+                    Ok(Err(_)) | Err(_) => self.retry_at = Some(Instant::now() + STORE_RETRY),
+                }
+                if subscription.proof.is_none() || !subscription.has_caught_up(bound) {
+                    continue;
+                }
+            }
+            freed |= subscription.proof.is_some();
+            self.out.push(subscription.caught_up());
         }
+        freed
     }
 
     async fn round_of_reading(&mut self, ended: &mut EndedOnes) -> bool {
@@ -129,9 +155,10 @@ impl Session {
         let app = Arc::clone(&self.app);
         let open = party.iter().filter_map(|index| self.subscriptions.all.get(*index));
         let names = open.map(|it| it.id.clone()).collect();
+        let proofs = self.subscriptions.proofs();
         let first = self.subscriptions.all.get_mut(leader(party));
         let Some(first) = first else { return Read::Waits };
-        let bound = self.mutates.bound(first.view.space);
+        let bound = lower(self.mutates.bound(first.view.space), &proofs, first.view.space);
         // Cancel: what waits for the store has changed nothing yet, and the read that it
         // waits for goes on.
         let began = Instant::now();
@@ -154,6 +181,16 @@ impl Session {
             Err(_late) => Read::Late(STEP_RETRY),
         }
     }
+}
+
+/// The lower one of two bounds: that of what is not answered yet, and where digests hold.
+fn lower(
+    bound: Option<Revision>,
+    proofs: &[(SpaceId, Revision)],
+    space: SpaceId,
+) -> Option<Revision> {
+    let here = proofs.iter().filter(|(of, _)| *of == space).map(|(_, revision)| *revision);
+    here.chain(bound).min()
 }
 
 /// What a page of the store came to.

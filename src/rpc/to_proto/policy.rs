@@ -11,11 +11,6 @@ use crate::rpc::proto;
 /// A policy; None if it was deleted.
 pub(in crate::rpc) fn policy(stored: &StoredPolicy) -> Option<proto::Policy> {
     let policy = stored.policy.as_ref()?;
-    let retention = policy.conflict_retention_seconds;
-    let retention = retention.map(|seconds| prost_types::Duration {
-        seconds: i64::try_from(seconds).unwrap_or(i64::MAX),
-        nanos: 0,
-    });
     Some(proto::Policy {
         collection: stored.collection.as_str().to_owned(),
         strategy: strategy(policy.strategy).into(),
@@ -25,11 +20,17 @@ pub(in crate::rpc) fn policy(stored: &StoredPolicy) -> Option<proto::Policy> {
         mode: mode(policy.mode).into(),
         version_field: policy.version_field.as_ref().map_or_else(String::new, Pointer::to_string),
         json_schema: policy.schema.as_ref().map_or("", Schema::as_str).to_owned(),
-        conflict_retention: retention,
+        conflict_retention: policy.conflict_retention_seconds.map(seconds),
+        log_retention: policy.log_retention_seconds.map(seconds),
+        tombstone_retention: policy.tombstone_retention_seconds.map(seconds),
         version: stored.version,
         author: stored.author.clone().unwrap_or_default(),
         update_time: Some(timestamp(stored.set_at)),
     })
+}
+
+fn seconds(seconds: u64) -> prost_types::Duration {
+    prost_types::Duration { seconds: i64::try_from(seconds).unwrap_or(i64::MAX), nanos: 0 }
 }
 
 fn fallback(fallback: Fallback) -> proto::Strategy {

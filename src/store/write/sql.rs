@@ -4,6 +4,14 @@
 pub(super) const LOCK_HEADS: &str =
     "select id from spaces where id = any($1) order by id for update";
 
+/// 2^256, which digests are counted by.
+macro_rules! modulus {
+    () => {
+        "115792089237316195423570985008687907853269984665640564039457584007913129639936"
+    };
+}
+pub(in crate::store) use modulus;
+
 /// All changes of a group: the log, what is latest, and the heads, in one statement.
 /// `state` is 1 for a record's last change in this group when the record is new,
 /// 2 when it has a row, 0 for earlier changes of the group to the same record.
@@ -46,6 +54,12 @@ macro_rules! write_changes {
                  select space_id, collection, id, revision, open_conflicts, bytes is null,
                      coalesce(bytes, 0)
                  from w where state = 1
+             ), tallied as (
+                 insert into digests (space_id, collection, records, digest)
+                 select * from unnest($29::uuid[], $30::text[], $31::bigint[], $32::text[]::numeric[])
+                 on conflict (space_id, collection) do update
+                 set records = digests.records + excluded.records,
+                     digest = mod(digests.digest + excluded.digest, ", modulus!(), ")
              )",
             $($more,)*
             " select case when count(*) = cardinality($14) ", $condition, "
@@ -81,15 +95,15 @@ pub(super) const WRITE_CHANGES: &str = write_changes!("", updated!());
 macro_rules! conflicts {
     () => {
         ", found as (
-         insert into conflicts select * from json_populate_recordset(null::conflicts, $29::text::json)
+         insert into conflicts select * from json_populate_recordset(null::conflicts, $33::text::json)
      ), closed as (
          update conflicts k set number = c.number, moved_at = c.moved_at, state = c.state,
              closing = c.closing, expires_at = c.expires_at
-         from json_populate_recordset(null::conflicts, $30::text::json) c
+         from json_populate_recordset(null::conflicts, $34::text::json) c
          where k.space_id = c.space_id and k.mutation_id = c.mutation_id
      ), touched as (
          update latest l set open_conflicts = t.open_conflicts
-         from unnest($31::uuid[], $32::text[], $33::text[], $34::integer[])
+         from unnest($35::uuid[], $36::text[], $37::text[], $38::integer[])
              t (space_id, collection, id, open_conflicts)
          where l.space_id = t.space_id and l.collection = t.collection and l.id = t.id
      )"
@@ -111,11 +125,11 @@ pub(super) const WRITE_ALL: &str = write_changes!(
     ", answered as (
          insert into answers (space_id, mutation_id, fingerprint, outcome, record_revision,
              rejection, answered_at)
-         select *, $17 from unnest($35::uuid[], $36::text[], $37::bytea[], $38::smallint[],
-             $39::bigint[], $40::jsonb[])
+         select *, $17 from unnest($39::uuid[], $40::text[], $41::bytea[], $42::smallint[],
+             $43::bigint[], $44::jsonb[])
      ), sequenced as (
          insert into devices (space_id, device, sequence, updated_at)
-         select *, $17 from unnest($41::uuid[], $42::text[], $43::bigint[])
+         select *, $17 from unnest($45::uuid[], $46::text[], $47::bigint[])
          on conflict (space_id, device) do update
          set sequence = greatest(devices.sequence, excluded.sequence),
              updated_at = excluded.updated_at

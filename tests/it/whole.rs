@@ -1,0 +1,61 @@
+//! Whole states: how a client begins, comes back after a long absence, and proves that
+//! it has what the server has.
+
+mod copy;
+mod digests;
+mod exchange;
+mod snapshot;
+
+use syncline::rpc::proto::{
+    DocumentForm, ExchangeRequest, ExchangeResponse, GetStatusRequest, GetStatusResponse, Mutation,
+    SnapshotRequest,
+};
+use tonic::Status;
+
+use crate::support::{Client, Random, put};
+use copy::Copy;
+
+/// The status with the digest of the whole space.
+async fn proven(client: &Client) -> GetStatusResponse {
+    let request = GetStatusRequest { digest: true, ..Default::default() };
+    client.stub.clone().get_status(request).await.unwrap().into_inner()
+}
+
+async fn exchange(client: &Client, request: ExchangeRequest) -> Result<ExchangeResponse, Status> {
+    let request = ExchangeRequest { document_form: DocumentForm::Json.into(), ..request };
+    Ok(client.stub.clone().exchange(request).await?.into_inner())
+}
+
+/// A whole snapshot; how many responses it came in.
+async fn snapshot(client: &Client, collections: &[&str]) -> Result<(Copy, usize), Status> {
+    let request = SnapshotRequest {
+        collections: collections.iter().map(ToString::to_string).collect(),
+        document_form: DocumentForm::Json.into(),
+        ..Default::default()
+    };
+    let mut stream = client.stub.clone().snapshot(request).await?.into_inner();
+    let (mut copy, mut responses) = (Copy::default(), 0);
+    while let Some(response) = stream.message().await? {
+        responses += 1;
+        if copy.load(response) {
+            assert_eq!(stream.message().await?, None, "something came after the last one");
+            return Ok((copy, responses));
+        }
+    }
+    panic!("a snapshot ended without its last response");
+}
+
+/// A random write of one of a few records in two collections.
+fn random_write(random: &mut Random, number: u64) -> Mutation {
+    use syncline::rpc::proto::DeleteOperation;
+    use syncline::rpc::proto::mutation::Operation;
+    let record = random.below(12).to_string();
+    let mut mutation = put(&format!("w{number}"), &record, &format!("{{\"n\":{number}}}"));
+    if random.below(4) == 0 {
+        mutation.operation = Some(Operation::Delete(DeleteOperation {}));
+    }
+    if random.below(3) == 0 {
+        mutation.key.as_mut().unwrap().collection = "note".into();
+    }
+    mutation
+}
