@@ -34,7 +34,7 @@ group by r.space_id, r.collection;
 create index latest_tombstones on latest (space_id, revision) where deleted;
 
 -- Changes at or below the floor that a later one has replaced, and that are kept
--- longer because the policy of their collection says so.
+-- longer: the policy of their collection says so, or an answer speaks of them.
 create table retained (
     space_id   uuid        not null,
     revision   bigint      not null,
@@ -43,8 +43,11 @@ create table retained (
 );
 create index retained_expiring on retained (expires_at);
 
--- Answers are forgotten together with the log of their time.
+-- Answers are forgotten together with the log of their time, and not after the change
+-- that they speak of.
 create index answers_by_time on answers (answered_at);
+create index answers_by_record on answers (space_id, record_revision)
+    where record_revision is not null;
 
 -- What replacing a whole space came to, so that it can be told again.
 create table replacements (

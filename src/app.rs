@@ -6,6 +6,7 @@ mod acks;
 mod basis;
 mod cache;
 mod committer;
+mod compaction;
 mod error;
 mod exchange;
 mod feeder;
@@ -14,7 +15,6 @@ mod group;
 mod heads;
 mod policies;
 mod reading;
-mod retention;
 mod shared;
 mod snapshot;
 mod wakeup;
@@ -28,7 +28,8 @@ use uuid::Uuid;
 
 use crate::clock::Clock;
 use crate::domain::{
-    Caller, CollectionName, Denied, MutationResult, Policy, Request, Right, Space, limits,
+    Caller, CollectionName, Denied, MutationResult, Policy, Request, Retention, Right, Space,
+    limits,
 };
 use crate::hub::Hub;
 use crate::store::{self, Store};
@@ -46,6 +47,7 @@ pub use crate::store::{
     Condition, ConflictPlace, ConflictQuery, NewPolicy, SnapshotPlace, SpaceHead, StoredPolicy,
     Tallies,
 };
+pub use compaction::{Forgotten, compact_once};
 pub use error::Error;
 pub use following::{ConflictsAhead, Following, SharedPage, SharedSnapshot};
 pub use reading::Reading;
@@ -62,6 +64,9 @@ pub struct Settings {
     pub queue_bytes_max: usize,
     /// How far a client's clock may be ahead of ours.
     pub clock_skew: Duration,
+    pub retention: Retention,
+    /// Between two rounds of compaction.
+    pub compaction_interval: Duration,
 }
 
 /// The service behind the wire.
@@ -134,8 +139,16 @@ impl App {
         drop(tasks.spawn("feeder", Arc::clone(&feeder).feed(token.clone())));
         drop(tasks.spawn("notifier", Arc::clone(&wakeup).notify(store.clone(), token.clone())));
         drop(tasks.spawn("policies", Arc::clone(&policies).follow(store.clone(), token.clone())));
-        let forgetting = retention::forget_conflicts(store.clone(), clock.clone(), token.clone());
-        drop(tasks.spawn("retention", forgetting));
+        let pace = (settings.retention, settings.compaction_interval);
+        let (policies_known, their_clock) = (Arc::clone(&policies), clock.clone());
+        let compacting = compaction::keep_compacting(
+            store.clone(),
+            policies_known,
+            pace,
+            their_clock,
+            token.clone(),
+        );
+        drop(tasks.spawn("compaction", compacting));
         let (heads, acks) = (Arc::new(Heads::default()), Arc::new(Acks::default()));
         drop(tasks.spawn("heads", Arc::clone(&heads).answer(store.clone(), token.clone())));
         let writing = Arc::clone(&acks).write(store.clone(), clock.clone(), token.clone());

@@ -1,10 +1,12 @@
 //! The commands. Each returns how the program ends; only `main` ends it.
 
+mod compact;
 mod dev;
 mod health;
 mod migrate;
 mod serve;
 mod token;
+mod verify;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -24,6 +26,8 @@ pub fn run(command: Command) -> Result<Exit, Failure> {
         Command::Dev(config) => block_on(dev::run(config)),
         Command::Serve(config) => block_on(serve::run(config)),
         Command::Migrate(config) => block_on(migrate::run(config)),
+        Command::Compact(config) => block_on(compact::run(config)),
+        Command::Verify(config) => return block_on(verify::run(config)),
         Command::Token(config) => token::run(&config),
         Command::Bench(config) => block_on(crate::bench::run(config)),
     };

@@ -4,6 +4,7 @@
 
 mod args;
 mod layers;
+mod retention;
 mod values;
 
 #[cfg(test)]
@@ -15,13 +16,14 @@ use std::time::Duration;
 use std::{fs, io};
 
 pub use self::args::{BenchKind, BenchPlan, DevConfig, HealthConfig, LogConfig, ServerConfig};
+pub use self::retention::RetentionConfig;
 pub use self::values::{Origins, Policies, Secret};
 use crate::auth::{Grant, KeyConfig, KeyError, Minter, Verifier};
-use crate::domain::UserId;
+use crate::domain::{Retention, UserId};
 use crate::exit::Exit;
 use args::{
-    BenchArgs, CommandArgs, DatabaseArgs, ServeArgs, SignerArgs, SigningKeyArgs, TokenArgs,
-    TokenNameArgs, VerifyingKeyArgs,
+    BenchArgs, CommandArgs, CompactArgs, DatabaseArgs, ServeArgs, SignerArgs, SigningKeyArgs,
+    TokenArgs, TokenNameArgs, VerifyArgs, VerifyingKeyArgs,
 };
 
 /// The issuer of development tokens.
@@ -40,6 +42,10 @@ pub enum Command {
     Token(TokenConfig),
     /// Update the schema.
     Migrate(MigrateConfig),
+    /// Forget what is old.
+    Compact(CompactConfig),
+    /// Hold the tables against each other.
+    Verify(VerifyConfig),
     /// Ask a server whether it serves.
     Health(HealthConfig),
     /// Measure.
@@ -75,6 +81,28 @@ pub struct TokenConfig {
 pub struct MigrateConfig {
     /// The database.
     pub database_url: Secret,
+    /// How it logs.
+    pub log: LogConfig,
+}
+
+/// `syncline compact`.
+#[derive(Debug)]
+pub struct CompactConfig {
+    /// The database.
+    pub database_url: Secret,
+    /// How long what is kept.
+    pub retention: Retention,
+    /// How it logs.
+    pub log: LogConfig,
+}
+
+/// `syncline verify`.
+#[derive(Debug)]
+pub struct VerifyConfig {
+    /// The database.
+    pub database_url: Secret,
+    /// Only this space.
+    pub space: Option<String>,
     /// How it logs.
     pub log: LogConfig,
 }
@@ -205,6 +233,14 @@ pub fn load(
         CommandArgs::Migrate(args) => {
             let database_url = required_database(args.database)?;
             Ok(Command::Migrate(MigrateConfig { database_url, log: args.log }))
+        }
+        CommandArgs::Compact(CompactArgs { database, retention, log }) => {
+            let (database_url, retention) = (required_database(database)?, retention.spans());
+            Ok(Command::Compact(CompactConfig { database_url, retention, log }))
+        }
+        CommandArgs::Verify(VerifyArgs { database, space, log }) => {
+            let database_url = required_database(database)?;
+            Ok(Command::Verify(VerifyConfig { database_url, space, log }))
         }
         CommandArgs::Health(config) => Ok(Command::Health(config)),
         CommandArgs::Bench(args) => bench(args).map(Command::Bench),

@@ -59,7 +59,7 @@ pub use pattern::Pattern;
 pub use pointer::Pointer;
 pub use policy::{
     DeleteRule, Fallback, FieldRule, FieldRuleKind, OTHERS, Policy, PolicyMode, PolicySet,
-    SetPolicy, Strategy,
+    Retention, SetPolicy, Strategy,
 };
 pub use preview::{Preview, PreviewedConflict, PreviewedWrite};
 pub use resolve::{Concurrency, Resolution, Resolved, Step, accept, resolve, resolve_logged};

@@ -24,6 +24,8 @@ pub mod config;
 pub mod exit;
 pub mod logging;
 
+mod failpoint;
+
 pub mod bell;
 pub mod chain;
 pub mod clock;

@@ -51,6 +51,8 @@ impl Server {
             ring_bytes_max: config.ring_bytes,
             queue_bytes_max: QUEUE_BYTES_MAX,
             clock_skew: config.clock_skew,
+            retention: config.retention.spans(),
+            compaction_interval: config.compaction_interval,
         };
         let policies = &config.policies.0;
         let app = App::start(store.clone(), settings, policies, &clock, tasks.clone()).await?;

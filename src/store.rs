@@ -7,6 +7,7 @@
 
 mod acks;
 mod answers;
+mod compaction;
 mod conflicts;
 mod connect;
 mod digests;
@@ -22,12 +23,14 @@ mod preview;
 mod row;
 mod scope;
 mod snapshot;
+mod verify;
 mod write;
 
 use sqlx::PgPool;
 use sqlx::postgres::PgConnectOptions;
 
 pub use acks::Acknowledged;
+pub use compaction::{Compacted, Compactor, FIRST_SPACE, LogSpans, Rise, Tombstone};
 pub use conflicts::{ConflictPlace, ConflictQuery, ConflictsPage, MovedQuery};
 pub use connect::Settings;
 pub use digests::Tallies;
@@ -39,6 +42,7 @@ pub use pages::{ChangesPage, ChangesQuery, RecordsPage};
 pub use past::{FoundPast, WantedPast};
 pub use policies::{Condition, NewPolicy, SetOutcome, StoredPolicies, StoredPolicy};
 pub use snapshot::{SnapshotPage, SnapshotPlace, SnapshotQuery};
+pub use verify::{Difference, Verified};
 pub use write::{Decided, Locked, Source, Writer};
 
 /// The database. Cheap to clone.

@@ -21,8 +21,9 @@ pub(super) struct Basis {
 
 impl Basis {
     fn at(standing: Standing) -> Self {
-        let SpaceHead { head, conflicts, .. } = standing.at;
-        Self { standing, news: Some(0), known: Known { head, conflicts, ..Known::default() } }
+        let SpaceHead { head, floor, conflicts, .. } = standing.at;
+        let known = Known { head, floor, conflicts, ..Known::default() };
+        Self { standing, news: Some(0), known }
     }
 
     /// The state that decisions begin with.

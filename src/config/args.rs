@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
+use super::retention::{RetentionConfig, pause};
 use super::values::{Origins, Policies, Secret, duration, origins, policies, size_bytes};
 use crate::auth::Grant;
 use crate::domain::UserId;
@@ -36,6 +37,10 @@ pub(super) enum CommandArgs {
     Token(TokenArgs),
     /// Bring the database's schema up to date and end.
     Migrate(MigrateArgs),
+    /// Forget now what need not be kept any longer, say what it was, and end.
+    Compact(CompactArgs),
+    /// Compute anew whatever the tables say about themselves, and name the first difference.
+    Verify(VerifyArgs),
     /// Ask a server whether it serves; prints the answer and ends with 0 or 1.
     Health(HealthConfig),
     /// Measure how fast it is.
@@ -87,6 +92,12 @@ pub struct ServerConfig {
     /// as tables [policies.task]. What somebody has set by SetPolicy stays.
     #[arg(long, value_name = "JSON", default_value = "{}", value_parser = policies)]
     pub policies: Policies,
+    /// How long what is kept.
+    #[command(flatten)]
+    pub retention: RetentionConfig,
+    /// How often the server looks for what need not be kept any longer.
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = pause)]
+    pub compaction_interval: Duration,
     /// Memory for recent changes, all spaces together.
     #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = ring_size)]
     pub ring_bytes: usize,
@@ -216,6 +227,27 @@ pub(super) struct TokenArgs {
 pub(super) struct MigrateArgs {
     #[command(flatten)]
     pub(super) database: DatabaseArgs,
+    #[command(flatten)]
+    pub(super) log: LogConfig,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CompactArgs {
+    #[command(flatten)]
+    pub(super) database: DatabaseArgs,
+    #[command(flatten)]
+    pub(super) retention: RetentionConfig,
+    #[command(flatten)]
+    pub(super) log: LogConfig,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct VerifyArgs {
+    #[command(flatten)]
+    pub(super) database: DatabaseArgs,
+    /// Only this space, such as users/alice.
+    #[arg(long, value_name = "NAME")]
+    pub(super) space: Option<String>,
     #[command(flatten)]
     pub(super) log: LogConfig,
 }

@@ -1,5 +1,6 @@
 //! What each layer may say, which one wins, and what people are told when it makes no sense.
 
+mod commands;
 mod policies;
 
 use std::collections::HashMap;
@@ -145,7 +146,14 @@ fn sample(key: &str) -> &'static str {
         | "subscribers"
         | "connections" => "7",
         "ring-bytes" => "1GiB",
-        "shutdown-deadline" | "ttl" | "clock-skew" => "30s",
+        "shutdown-deadline"
+        | "ttl"
+        | "clock-skew"
+        | "log-retention"
+        | "tombstone-retention"
+        | "device-wait"
+        | "compaction-interval" => "30s",
+        "space" => "users/x",
         "policies" => r#"{"task":{"strategy":"merge"}}"#,
         "cors-origins" => "https://a.b,http://c:1",
         "grants" => "policies",
@@ -368,31 +376,4 @@ fn health_asks_the_default_address_unless_told_another() {
         let error = world.error(&format!("health --target={bad}"));
         assert!(error.contains("expected http://host:port"), "{error}");
     }
-}
-
-#[test]
-fn migrate_and_bench_take_their_own() {
-    let world = World::new();
-    assert!(matches!(
-        world.load(&format!("migrate {DATABASE}")),
-        Ok(Command::Migrate(config)) if config.database_url.expose().ends_with("/sync")
-    ));
-    let bench = |line: &str| match world.load(line).unwrap() {
-        Command::Bench(config) => config,
-        other => panic!("not bench: {other:?}"),
-    };
-    let config = bench("bench fanout --seconds 1 --rounds 2 --json");
-    assert_eq!(
-        (config.plan.kind, config.plan.seconds, config.plan.rounds),
-        (BenchKind::Fanout, 1, 2)
-    );
-    assert!(config.plan.json && matches!(config.target, BenchTarget::Dev));
-    let remote = format!("bench all --target http://h:1 --jwt-secret {} {NAMES}", secret());
-    let config = bench(&remote);
-    assert!(matches!(config.target, BenchTarget::Remote { uri, .. } if uri == "http://h:1"));
-    assert!(world.error(&format!("{remote} --dev")).contains("cannot be used with"));
-    // The client has no TLS: it would speak, and send its tokens, in the clear.
-    let error = world.error("bench all --target https://h:1");
-    assert!(error.contains("expected http://host:port; there is no TLS here"), "{error}");
-    assert!(world.error("bench").contains("<KIND>"));
 }

@@ -1,6 +1,8 @@
 //! The decision about one mutation: pure and total. The server takes it for
 //! a space at one head; an offline client may take it alone.
 
+mod gone;
+
 use time::OffsetDateTime;
 
 use super::past::Past;
@@ -32,6 +34,8 @@ pub struct Knowing<'a> {
     /// With a resolution: the conflict that it names, as long as it is open;
     /// None if that was not looked for.
     pub conflict: Option<Option<&'a Conflict>>,
+    /// Deletions at or below it may be forgotten.
+    pub floor: Revision,
 }
 
 /// What is to happen to the record.
@@ -74,6 +78,9 @@ pub fn decide(content: &Content, asking: &Asking<'_>, knowing: &Knowing<'_>) -> 
                 }
                 _ => meet(content, seen, record, asking, knowing),
             }
+        }
+        (Some(seen), None) if gone::may_be(content, seen, knowing.floor) => {
+            gone::decide(content, asking)
         }
         (_, current) => follow(content, current, asking),
     };

@@ -167,6 +167,7 @@ pub enum RejectionReason {
     Schema,
     ConflictClosed,
     RecordChanged,
+    RecordGone,
 }
 
 /// One field that breaks a rule.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -108,6 +109,16 @@ pub enum FieldRuleKind {
     Manual,
 }
 
+/// How long what is kept, where no policy says otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// Changes that later ones have replaced: so long may cursors resume.
+    pub log: Duration,
+    pub tombstones: Duration,
+    /// Devices that have not acknowledged are waited for so much longer.
+    pub device_wait: Duration,
+}
+
 impl Policy {
     /// What of it makes no sense together.
     pub fn violations(&self) -> Vec<Violation> {
@@ -189,6 +200,16 @@ impl PolicySet {
         } else {
             self.by_collection.insert(policy.collection.clone(), policy);
         }
+    }
+
+    /// All that are set under a name of their own.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<SetPolicy>> {
+        self.by_collection.values()
+    }
+
+    /// The one that holds for all other collections.
+    pub fn others(&self) -> Option<&Arc<SetPolicy>> {
+        self.others.as_ref()
     }
 
     /// The policy that is set under a name, if one is.

@@ -40,6 +40,7 @@ pub struct Rules {
 #[derive(Clone, Debug, Default)]
 pub struct Known {
     pub head: Revision,
+    pub floor: Revision,
     /// The number of the last conflict that was opened or closed.
     pub conflicts: i64,
     pub records: Vec<Arc<Record>>,
@@ -69,6 +70,7 @@ pub enum Lack {
 pub struct SpaceState {
     rules: Rules,
     head: Revision,
+    floor: Revision,
     conflict_number: i64,
     records: HashMap<RecordKey, Slot>,
     answers: HashMap<MutationId, Answer>,
@@ -152,6 +154,7 @@ impl SpaceState {
             records: known.records.into_iter().map(slot).collect(),
             rules,
             head: known.head,
+            floor: known.floor,
             conflict_number: known.conflicts,
             answers: known.answers,
             sequences: known.sequences,
@@ -272,8 +275,8 @@ impl SpaceState {
         };
         let past = self.past(content, &slot);
         let named = self.named_by(&content.operation);
-        let knowing =
-            Knowing { current, past: &past, conflict: named.as_ref().map(|it| it.as_deref()) };
+        let conflict = named.as_ref().map(|it| it.as_deref());
+        let knowing = Knowing { current, past: &past, conflict, floor: self.floor };
         match (decide(content, &asking, &knowing), slot.current) {
             (Decision::Change(state), _) => self.change(&asking, content, *state),
             (Decision::Stay(conflict), Some(record)) => self.stay(&asking, record, *conflict),

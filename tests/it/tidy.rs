@@ -19,7 +19,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("store", &["domain", "chain"]),
     ("hub", &["bell", "domain"]),
-    ("app", &["domain", "store", "hub", "clock", "tasks", "chain"]),
+    ("app", &["domain", "store", "hub", "clock", "tasks", "chain", "failpoint"]),
     ("auth", &["domain"]),
     ("rpc", &["app", "auth", "bell", "domain", "clock", "tasks", "chain"]),
     ("postgres", &[]),
@@ -30,6 +30,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("bell", &[]),
     ("chain", &[]),
     ("clock", &[]),
+    ("failpoint", &[]),
     ("tasks", &[]),
     (
         "bench",
@@ -41,8 +42,8 @@ const EDGES: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "auth", "bench", "clock", "config", "domain", "exit", "logging", "postgres", "server",
-            "store",
+            "app", "auth", "bench", "clock", "config", "domain", "exit", "logging", "postgres",
+            "server", "store",
         ],
     ),
     ("main", &["cli", "config"]),
@@ -97,7 +98,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0003_policies.sql", "6ec28daf69109e149cf4ad8ced6fe30267013f4a4575c69b4ac587ad13e38b69"),
     ("0004_conflict_lists.sql", "09554b24a3ad3744e0059aabf2bafadfee71eae991d79dd07b040fe14758aae1"),
     ("0005_streams.sql", "645b9076d6212eb7f337c078d9cd1f0db0f2aae42102f1ad1033ae1aba5001c8"),
-    ("0006_whole_state.sql", "e63844a9c9deb2f33618f7e0d51e415e4c88d6e0ccbd1d9e27a60de2e5d10f16"),
+    ("0006_whole_state.sql", "0806223ac0964b3582d392ab8c22eed45d210c1a6d3ed42bc70551bc142e29eb"),
 ];
 
 const LINES_MAX: usize = 400;

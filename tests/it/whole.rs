@@ -1,10 +1,12 @@
 //! Whole states: how a client begins, comes back after a long absence, and proves that
 //! it has what the server has.
 
+mod compaction;
 mod copy;
 mod digests;
 mod exchange;
 mod snapshot;
+mod verify;
 
 use syncline::rpc::proto::{
     DocumentForm, ExchangeRequest, ExchangeResponse, GetStatusRequest, GetStatusResponse, Mutation,

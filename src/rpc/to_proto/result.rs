@@ -95,6 +95,7 @@ fn rejection(rejection: &Rejection) -> proto::Rejection {
         RejectionReason::Schema => proto::RejectionReason::Schema,
         RejectionReason::ConflictClosed => proto::RejectionReason::ConflictClosed,
         RejectionReason::RecordChanged => proto::RejectionReason::RecordChanged,
+        RejectionReason::RecordGone => proto::RejectionReason::RecordGone,
     };
     proto::Rejection {
         reason: reason.into(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use syncline::auth::{KeyConfig, Verifier};
 use syncline::clock::Clock;
-use syncline::config::{LogConfig, Origins, Policies, ServerConfig};
+use syncline::config::{LogConfig, Origins, Policies, RetentionConfig, ServerConfig};
 use syncline::postgres::{Options, PrivatePostgres};
 use syncline::rpc::proto::{ChangesSinceRequest, GetStatusRequest, ListRecordsRequest};
 use syncline::server::Server;
@@ -25,6 +25,12 @@ async fn start(postgres: &PrivatePostgres) -> Server {
         max_connections: 10,
         cors_origins: Origins::default(),
         clock_skew: Duration::from_secs(60),
+        retention: RetentionConfig {
+            log_retention: Duration::from_hours(24),
+            tombstone_retention: Duration::from_hours(24),
+            device_wait: Duration::from_hours(24),
+        },
+        compaction_interval: Duration::from_hours(1),
         policies: Policies::default(),
         ring_bytes: 1 << 20,
         shutdown_deadline: Duration::from_secs(5),

@@ -23,12 +23,18 @@ impl ServerProcess {
 
     /// The same with more arguments.
     pub fn start_with(database_url: &str, arguments: &[&str]) -> Self {
+        Self::start_in(database_url, arguments, &[])
+    }
+
+    /// The same with more of the environment.
+    pub fn start_in(database_url: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_syncline"))
             .args(["serve", "--log-format", "json", "--listen", "127.0.0.1:0"])
             .args(arguments)
             .args(["--jwt-issuer", ISSUER, "--jwt-audience", AUDIENCE])
             .env("SYNCLINE_JWT_SECRET", SECRET)
             .env("DATABASE_URL", database_url)
+            .envs(environment.iter().copied())
             // What is freed goes back at once, so that memory can be compared.
             .env("MIMALLOC_PURGE_DELAY", "0")
             .stderr(Stdio::piped())
@@ -55,6 +61,18 @@ impl ServerProcess {
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
         let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
         Some(kib << 10)
+    }
+
+    /// Whether it dies by itself within some seconds.
+    pub async fn died(mut self) -> bool {
+        for _ in 0..1_000 {
+            if self.child.try_wait().unwrap().is_some() {
+                return true;
+            }
+            // Between two looks, as in `wait_for`: here it may also live on.
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        false
     }
 
     /// kill -9, and gone.

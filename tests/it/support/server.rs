@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use syncline::auth::{Grant, KeyConfig, Minter, Verifier};
 use syncline::clock::Clock;
-use syncline::config::{LogConfig, Origins, Policies, ServerConfig};
+use syncline::config::{LogConfig, Origins, Policies, RetentionConfig, ServerConfig};
 use syncline::domain::UserId;
 use syncline::server::Server;
 use syncline::store::Store;
@@ -71,6 +71,12 @@ impl TestServer {
             max_connections: 1_000,
             cors_origins: Origins::default(),
             clock_skew: Duration::from_secs(60),
+            retention: RetentionConfig {
+                log_retention: Duration::from_hours(24),
+                tombstone_retention: Duration::from_hours(24),
+                device_wait: Duration::from_hours(24),
+            },
+            compaction_interval: Duration::from_secs(5),
             policies: Policies::default(),
             ring_bytes: 16 << 20,
             shutdown_deadline: Duration::from_secs(5),
