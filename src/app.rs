@@ -15,6 +15,7 @@ mod group;
 mod heads;
 mod policies;
 mod reading;
+mod replacing;
 mod shared;
 mod snapshot;
 mod wakeup;
@@ -40,17 +41,19 @@ use feeder::Feeder;
 use following::{ConflictKey, PageKey, SharedConflicts, SnapshotKey};
 use heads::Heads;
 use policies::Policies;
+use replacing::Closed;
 use shared::Shared;
 use wakeup::Wakeup;
 
 pub use crate::store::{
-    Condition, ConflictPlace, ConflictQuery, NewPolicy, SnapshotPlace, SpaceHead, StoredPolicy,
-    Tallies,
+    Condition, ConflictPlace, ConflictQuery, NewPolicy, Replaced, SnapshotPlace, SpaceHead,
+    StoredPolicy, Tallies,
 };
 pub use compaction::{Forgotten, compact_once};
 pub use error::Error;
 pub use following::{ConflictsAhead, Following, SharedPage, SharedSnapshot};
 pub use reading::Reading;
+pub use replacing::{Begun, Replacement, Replacing};
 pub use snapshot::{PageSize, Snapshot};
 
 /// How to run the service.
@@ -82,6 +85,8 @@ pub struct App {
     policies: Arc<Policies>,
     heads: Arc<Heads>,
     acks: Arc<Acks>,
+    closed: Arc<Closed>,
+    replacements: Arc<Semaphore>,
     shared: SharedReads,
     clock: Clock,
     tasks: Tasks,
@@ -173,6 +178,8 @@ impl App {
             policies,
             heads,
             acks,
+            closed: Arc::default(),
+            replacements: Arc::new(Semaphore::new(limits::REPLACEMENTS_MAX)),
             shared,
             clock,
             tasks,
@@ -211,6 +218,9 @@ impl App {
         size_bytes: usize,
     ) -> Result<impl Future<Output = Result<Vec<MutationResult>, Error>> + Send + use<>, Error>
     {
+        if self.closed.is_closed(space.id) {
+            return Err(Error::Replacing);
+        }
         let kib = u32::try_from(size_bytes >> 10).unwrap_or(u32::MAX).saturating_add(1);
         let room = Arc::clone(&self.queue_space).try_acquire_many_owned(kib);
         let room = room.map_err(|_full| Error::Overloaded)?;

@@ -19,6 +19,7 @@ mod outer;
 mod page;
 mod policy_service;
 pub mod proto;
+mod replace;
 mod server;
 mod service;
 mod session;

@@ -20,6 +20,7 @@ mod pages;
 mod past;
 mod policies;
 mod preview;
+mod replace;
 mod row;
 mod scope;
 mod snapshot;
@@ -41,8 +42,9 @@ pub use notify::{Heard, Listener, Notifier};
 pub use pages::{ChangesPage, ChangesQuery, RecordsPage};
 pub use past::{FoundPast, WantedPast};
 pub use policies::{Condition, NewPolicy, SetOutcome, StoredPolicies, StoredPolicy};
+pub use replace::{Difference, Replaced};
 pub use snapshot::{SnapshotPage, SnapshotPlace, SnapshotQuery};
-pub use verify::{Difference, Verified};
+pub use verify::{Mismatch, Verified};
 pub use write::{Decided, Locked, Source, Writer};
 
 /// The database. Cheap to clone.

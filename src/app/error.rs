@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::domain::{CursorFault, Epoch, Refusal, Revision, Right};
+use crate::domain::{CursorFault, Epoch, RecordKey, Refusal, Revision, Right, Violation};
 use crate::store;
 
 /// A failure that the caller is told of.
@@ -33,6 +33,18 @@ pub enum Error {
     /// The whole request was refused; nothing of it was decided.
     #[error("the request was refused: {0:?}")]
     Refused(Refusal),
+    /// The request breaks rules that show only in the whole of it.
+    #[error("the request is not valid")]
+    Invalid(Vec<Violation>),
+    /// A record was sent twice in one replacement.
+    #[error("a record was sent twice")]
+    SentTwice(RecordKey),
+    /// Somebody has written what the caller had not seen.
+    #[error("the space has changed: it is at {head}")]
+    SpaceChanged { head: Revision },
+    /// The space is being replaced.
+    #[error("the space is being replaced")]
+    Replacing,
     /// The cursor cannot be resumed.
     #[error("the cursor cannot be resumed: {fault:?}")]
     Cursor { fault: CursorFault, epoch: Epoch, head: Revision, floor: Revision },
@@ -58,7 +70,7 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Store(failure) => failure.is_retryable(),
-            other => matches!(other, Self::SlowStore),
+            other => matches!(other, Self::SlowStore | Self::Replacing),
         }
     }
 }

@@ -101,6 +101,13 @@ impl SyncService for Empty {
         nothing()
     }
 
+    async fn replace_all(
+        &self,
+        _request: Request<Streaming<proto::ReplaceAllRequest>>,
+    ) -> Result<Response<proto::ReplaceAllResponse>, Status> {
+        nothing()
+    }
+
     async fn subscribe(
         &self,
         _request: Request<Streaming<proto::SubscribeRequest>>,

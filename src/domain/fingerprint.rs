@@ -5,7 +5,8 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::{
-    Choice, Content, DeviceId, Operation, Resolve, Seen, Sequence, Transform, TransformKind,
+    Choice, Content, DeviceId, Operation, Resolve, Revision, Seen, Sequence, Transform,
+    TransformKind, UserId,
 };
 
 /// SHA-256 over a mutation's content.
@@ -60,6 +61,21 @@ impl Fingerprint {
         let mut parts = Parts(Sha256::new());
         parts.add(device.map_or("", DeviceId::as_str).as_bytes());
         parts.resolve(resolve);
+        parts.finish()
+    }
+
+    /// Of the replacement of a whole space: of what is asked for, but not of the records,
+    /// which come later.
+    pub fn of_replacement(
+        author: &UserId,
+        device: Option<&DeviceId>,
+        seen: Option<Revision>,
+    ) -> Self {
+        let mut parts = Parts(Sha256::new());
+        parts.add(b"replace");
+        parts.add(author.as_str().as_bytes());
+        parts.add(device.map_or("", DeviceId::as_str).as_bytes());
+        parts.number(seen.map(Revision::get));
         parts.finish()
     }
 

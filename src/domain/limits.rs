@@ -98,6 +98,14 @@ pub const FRAME_DOCUMENT_BYTES_MAX: usize = 128 << 10;
 pub const REQUEST_DOCUMENT_BYTES_MAX: usize = 16 << 20;
 /// Collections whose digests are told one by one.
 pub const DIGEST_COLLECTIONS_MAX: usize = 1_000;
+/// Records of one replacement of a whole space.
+pub const REPLACE_RECORDS_MAX: usize = 1_000_000;
+/// Their documents: they lie in the database's temporary files meanwhile.
+pub const REPLACE_BYTES_MAX: usize = 2 << 30;
+/// Replacements that one server does at a time: each has a connection of its own.
+pub const REPLACEMENTS_MAX: usize = 2;
+/// The id of a replacement: those of its changes have a number behind it.
+pub const REPLACEMENT_ID_BYTES_MAX: usize = 96;
 /// Violations that one rejection names, and their texts: with these a batch in
 /// which everything is wrong still has an answer that fits into a message.
 pub const REJECTION_VIOLATIONS_MAX: usize = 4;

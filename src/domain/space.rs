@@ -181,6 +181,11 @@ impl SpaceState {
         self.conflict_number
     }
 
+    /// Makes whatever is decided from here on part of an atomic batch that ends there.
+    pub fn join_batch(&mut self, batch_end: Revision) {
+        self.batch_end = batch_end;
+    }
+
     /// What was missing: then nothing that was decided counts.
     pub fn lacks(&self) -> &[Lack] {
         &self.lacks

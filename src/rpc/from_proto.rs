@@ -5,6 +5,7 @@ mod conflict;
 mod document;
 mod mutation;
 mod policy;
+mod replace;
 mod subscription;
 
 use std::time::Duration;
@@ -22,6 +23,7 @@ use conflict::strategy;
 pub(super) use conflict::{conflict_cursor, conflict_filter, conflict_id, resolution};
 pub(super) use mutation::{mutations, single};
 pub(super) use policy::{policy_to_delete, policy_to_set, policy_version, preview};
+pub(super) use replace::{new_records, replacement};
 pub(super) use subscription::{
     SnapshotToken, Start, Wanted, echo, event, resume_token, scope, subscription, token_name,
     writer,

@@ -19,6 +19,9 @@ use super::status::{self, status};
 
 /// No call takes longer to begin its answer, whatever the client allows.
 const DEADLINE_MAX: Duration = Duration::from_secs(20);
+/// But for one whose request takes its time: it has a limit for each of its messages.
+const REPLACE_ALL: &str = "/syncline.v1.SyncService/ReplaceAll";
+const REPLACE_ALL_DEADLINE_MAX: Duration = Duration::from_hours(1);
 /// tonic has a timer of its own, which answers CANCELLED: ours comes first.
 const HEAD_START: Duration = Duration::from_millis(5);
 /// What an answer takes after a wait.
@@ -81,8 +84,8 @@ where
             // A timer of nothing takes a moment as well, and a fast call would win.
             return Box::pin(std::future::ready(Ok(late().into_http())));
         }
-        let limit = deadline(asked);
         let method = request.uri().path().to_owned();
+        let limit = deadline(&method, asked);
         let began = Instant::now();
         request.extensions_mut().insert(Deadline(began + limit));
         let answer = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
@@ -122,8 +125,9 @@ fn asked_timeout(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// That, up to our own limit.
-fn deadline(asked: Option<Duration>) -> Duration {
-    asked.map_or(DEADLINE_MAX, |asked| asked.saturating_sub(HEAD_START).min(DEADLINE_MAX))
+fn deadline(method: &str, asked: Option<Duration>) -> Duration {
+    let most = if method == REPLACE_ALL { REPLACE_ALL_DEADLINE_MAX } else { DEADLINE_MAX };
+    asked.map_or(most, |asked| asked.saturating_sub(HEAD_START).min(most))
 }
 
 fn late() -> Status {
@@ -179,7 +183,7 @@ mod tests {
             headers
                 .insert("grpc-timeout", http::HeaderValue::from_bytes(header.as_bytes()).unwrap());
             assert_eq!(
-                deadline(asked_timeout(&headers)),
+                deadline("/some/Call", asked_timeout(&headers)),
                 Duration::from_millis(millis),
                 "{header}"
             );

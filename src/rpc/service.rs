@@ -15,7 +15,7 @@ use super::outer::Deadline;
 use super::page::PageBuilder;
 use super::proto::server::sync_service_server::SyncService;
 use super::session::Inbound;
-use super::{exchange, from_proto, proto, session, snapshot, status, to_proto, token};
+use super::{exchange, from_proto, proto, replace, session, snapshot, status, to_proto, token};
 use crate::app::{App, Error, Reading};
 use crate::auth::{Principal, Verifier};
 use crate::clock::Clock;
@@ -205,6 +205,13 @@ impl SyncService for Service {
         request: Request<proto::SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
         snapshot::open(self, request).await.map(Response::new)
+    }
+
+    async fn replace_all(
+        &self,
+        request: Request<Streaming<proto::ReplaceAllRequest>>,
+    ) -> Result<Response<proto::ReplaceAllResponse>, Status> {
+        replace::replace_all(self, request).await.map(Response::new)
     }
 
     async fn subscribe(

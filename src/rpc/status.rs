@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::app::Error;
 use crate::auth::Grant;
 use crate::chain::Chain;
-use crate::domain::{CursorFault, Epoch, Refusal, Revision, Right, Violation, limits};
+use crate::domain::{CursorFault, Epoch, RecordKey, Refusal, Revision, Right, Violation, limits};
 use crate::store;
 
 /// Stands in every ErrorInfo of this service.
@@ -100,15 +100,7 @@ impl From<Error> for Status {
                 "SPACE_NOT_FOUND",
                 "the space does not exist; leave `space` empty for your own",
             ),
-            Error::NotGranted(right) => {
-                let right = match right {
-                    Right::Read => "read",
-                    Right::Write => "write",
-                };
-                let message = format!("the token does not grant the right to {right} in the space");
-                let right = right.to_owned();
-                status(Code::PermissionDenied, "PERMISSION_DENIED", message, [("right", right)])
-            }
+            Error::NotGranted(right) => right_not_granted(right),
             Error::RecordNotFound { deleted_at: None } => {
                 not_found("RECORD_NOT_FOUND", "the record does not exist")
             }
@@ -136,6 +128,22 @@ impl From<Error> for Status {
                 status(Code::FailedPrecondition, "TOO_MANY_POLICIES", message, [])
             }
             Error::Refused(refusal) => refused(refusal),
+            Error::Invalid(violations) => invalid(violations),
+            Error::SentTwice(RecordKey { collection, id }) => {
+                let field = format!("records[{collection}/{id}]");
+                invalid(vec![Violation::new(field, "was sent twice")])
+            }
+            Error::SpaceChanged { head } => status(
+                Code::FailedPrecondition,
+                "SPACE_CHANGED",
+                format!("the space is at revision {head}; see what has changed, and decide anew"),
+                [("head", head.to_string())],
+            ),
+            Error::Replacing => retryable(
+                Code::Unavailable,
+                "SYNC_FAILED",
+                "the space is being replaced as a whole; try again",
+            ),
             Error::Cursor { fault, epoch, head, floor } => cursor(fault, epoch, head, floor),
             Error::Overloaded => retryable(
                 Code::ResourceExhausted,
@@ -144,21 +152,34 @@ impl From<Error> for Status {
             ),
             Error::Stopping => stopping(),
             Error::SlowStore => away(),
-            Error::Store(failure) => match failure.as_ref() {
-                store::Error::Unavailable(_)
-                | store::Error::TimedOut(_)
-                | store::Error::Moved
-                | store::Error::Repeated
-                | store::Error::Busy(_) => away(),
-                store::Error::Refused(_)
-                | store::Error::TooMuch { .. }
-                | store::Error::Corrupt(_)
-                | store::Error::Url(_)
-                | store::Error::Unfit { .. }
-                | store::Error::Migrate(_) => internal(failure.as_ref()),
-            },
+            Error::Store(failure) => store_failed(&failure),
             Error::Panicked(panic) => internal(panic.as_ref()),
         }
+    }
+}
+
+fn right_not_granted(right: Right) -> Status {
+    let right = match right {
+        Right::Read => "read",
+        Right::Write => "write",
+    };
+    let message = format!("the token does not grant the right to {right} in the space");
+    status(Code::PermissionDenied, "PERMISSION_DENIED", message, [("right", right.to_owned())])
+}
+
+fn store_failed(failure: &store::Error) -> Status {
+    match failure {
+        store::Error::Unavailable(_)
+        | store::Error::TimedOut(_)
+        | store::Error::Moved
+        | store::Error::Repeated
+        | store::Error::Busy(_) => away(),
+        store::Error::Refused(_)
+        | store::Error::TooMuch { .. }
+        | store::Error::Corrupt(_)
+        | store::Error::Url(_)
+        | store::Error::Unfit { .. }
+        | store::Error::Migrate(_) => internal(failure),
     }
 }
 

@@ -19,15 +19,15 @@ pub struct Verified {
     pub changes: i64,
 }
 
-/// The first difference.
+/// The first difference that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Difference {
+pub struct Mismatch {
     pub space: String,
     /// Where, and what is there instead of what.
     pub what: String,
 }
 
-impl fmt::Display for Difference {
+impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.space, self.what)
     }
@@ -73,7 +73,7 @@ const CHANGES: &str = "select c.revision, c.collection, c.id, c.previous_revisio
 
 impl Store {
     /// Looks at all spaces, or at one. Others go on writing. Not cancel safe.
-    pub async fn verify(&self, space: Option<&str>) -> Result<Result<Verified, Difference>, Error> {
+    pub async fn verify(&self, space: Option<&str>) -> Result<Result<Verified, Mismatch>, Error> {
         let mut connection = self.connection().await?;
         // It may take its time, but not within one statement.
         let sql = "set idle_in_transaction_session_timeout = 0";
@@ -90,7 +90,7 @@ impl Store {
                 match verify_space(&mut connection, id, &mut verified).await {
                     Ok(()) => verified.spaces += 1,
                     Err(Ended::Differs(what)) => {
-                        return Ok(Err(Difference { space: name, what }));
+                        return Ok(Err(Mismatch { space: name, what }));
                     }
                     Err(Ended::Failed(error)) => return Err(error),
                 }

@@ -31,7 +31,7 @@ use crate::domain::{DeviceId, Lack, Record, Revision, Space, SpaceId, Writes};
 /// dropped while they run, but together with it.
 #[derive(Debug)]
 pub struct Writer {
-    connection: PgConnection,
+    pub(super) connection: PgConnection,
 }
 
 /// A transaction that holds the locks of its spaces. Rolled back when dropped.
@@ -141,6 +141,11 @@ impl Writer {
 }
 
 impl Locked<'_> {
+    /// For other statements of the same transaction.
+    pub(super) fn connection(&mut self) -> &mut PgConnection {
+        &mut self.transaction
+    }
+
     /// Reads under the locks. Not cancel safe.
     pub async fn load(&mut self, wanted: &Wanted<'_>) -> Result<Loaded, Error> {
         load::load(&mut self.transaction, wanted).await

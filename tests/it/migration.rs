@@ -1,8 +1,11 @@
 //! What an older server has written is there after the migration, with what newer
 //! ones need to know of it.
 
+use std::time::Duration;
+
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::{Executor, SqlSafeStr};
+use syncline::clock::Clock;
 use syncline::domain::{CollectionName, Digest, Document, RecordId, RecordKey, Space, UserId};
 use syncline::rpc::proto::{Mutation, MutationOutcome};
 
@@ -43,7 +46,11 @@ async fn what_an_older_server_wrote_has_versions_and_a_history() {
     old.execute(WRITTEN).await.unwrap();
     assert_eq!(database.store().await.migrate().await.unwrap(), 5);
 
-    let server = TestServer::start(&database).await;
+    // What it wrote is old.
+    let server = TestServer::start_with(&database, Clock::system(), |config| {
+        config.retention.log_retention = Duration::from_hours(24 * 36_500);
+    });
+    let server = server.await;
     let alice = server.client("alice").await;
     let request = syncline::rpc::proto::GetStatusRequest { digest: true, ..Default::default() };
     let status = alice.stub.clone().get_status(request).await.unwrap().into_inner();

@@ -5,6 +5,7 @@ mod compaction;
 mod copy;
 mod digests;
 mod exchange;
+mod replace;
 mod snapshot;
 mod verify;
 
