@@ -37,6 +37,7 @@ use crate::store::{self, Store};
 use crate::tasks::Tasks;
 use acks::Acks;
 use committer::{Committer, Job, Parts};
+use compaction::keep_compacting;
 use feeder::Feeder;
 use following::{ConflictKey, PageKey, SharedConflicts, SnapshotKey};
 use heads::Heads;
@@ -67,6 +68,8 @@ pub struct Settings {
     pub queue_bytes_max: usize,
     /// How far a client's clock may be ahead of ours.
     pub clock_skew: Duration,
+    /// Digests are not kept: to tell what they cost.
+    pub without_digests: bool,
     pub retention: Retention,
     /// Between two rounds of compaction.
     pub compaction_interval: Duration,
@@ -129,6 +132,7 @@ impl App {
             wakeup: Arc::clone(&wakeup),
             policies: Arc::clone(&policies),
             clock_skew: settings.clock_skew,
+            without_digests: settings.without_digests,
         };
         let committers = (0..settings.committers.max(1))
             .map(|_| {
@@ -144,15 +148,9 @@ impl App {
         drop(tasks.spawn("feeder", Arc::clone(&feeder).feed(token.clone())));
         drop(tasks.spawn("notifier", Arc::clone(&wakeup).notify(store.clone(), token.clone())));
         drop(tasks.spawn("policies", Arc::clone(&policies).follow(store.clone(), token.clone())));
-        let pace = (settings.retention, settings.compaction_interval);
-        let (policies_known, their_clock) = (Arc::clone(&policies), clock.clone());
-        let compacting = compaction::keep_compacting(
-            store.clone(),
-            policies_known,
-            pace,
-            their_clock,
-            token.clone(),
-        );
+        let (pace, known) = ((settings.retention, settings.compaction_interval), &policies);
+        let (known, clock_too) = (Arc::clone(known), clock.clone());
+        let compacting = keep_compacting(store.clone(), known, pace, clock_too, token.clone());
         drop(tasks.spawn("compaction", compacting));
         let (heads, acks) = (Arc::new(Heads::default()), Arc::new(Acks::default()));
         drop(tasks.spawn("heads", Arc::clone(&heads).answer(store.clone(), token.clone())));

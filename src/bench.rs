@@ -16,6 +16,7 @@ mod load;
 mod process;
 mod report;
 mod target;
+mod whole;
 mod write;
 
 use std::io::{self, IsTerminal, Write};
@@ -50,6 +51,7 @@ pub(crate) async fn run(config: BenchConfig) -> Result<(), Failure> {
                 BenchKind::Catchup,
                 BenchKind::Fanout,
                 BenchKind::Conflict,
+                BenchKind::Whole,
             ]
         }
         kind @ (BenchKind::HostOurs | BenchKind::HostBare) => return Ok(fanout::host(kind).await?),
@@ -90,6 +92,7 @@ impl Bench {
                 BenchKind::Catchup => catchup::round(self).await?,
                 BenchKind::Fanout => fanout::round(self, round).await?,
                 BenchKind::Conflict => conflict::round(self).await?,
+                BenchKind::Whole => whole::round(self, round).await?,
                 BenchKind::All | BenchKind::HostOurs | BenchKind::HostBare => {}
             }
             self.progress.inc(1);

@@ -20,6 +20,7 @@ mod process;
 mod supervisor;
 
 pub use self::error::Error;
+pub use binaries::program;
 
 use std::{
     fmt::Write as _,

@@ -51,6 +51,7 @@ impl Server {
             ring_bytes_max: config.ring_bytes,
             queue_bytes_max: QUEUE_BYTES_MAX,
             clock_skew: config.clock_skew,
+            without_digests: config.without_digests,
             retention: config.retention.spans(),
             compaction_interval: config.compaction_interval,
         };

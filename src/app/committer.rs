@@ -68,6 +68,7 @@ pub(super) struct Parts {
     pub(super) wakeup: Arc<Wakeup>,
     pub(super) policies: Arc<Policies>,
     pub(super) clock_skew: Duration,
+    pub(super) without_digests: bool,
 }
 
 pub(super) struct Committer {
@@ -77,6 +78,7 @@ pub(super) struct Committer {
     wakeup: Arc<Wakeup>,
     policies: Arc<Policies>,
     skew_micros: i64,
+    without_digests: bool,
     cache: Cache,
     writer: Option<Writer>,
     /// So many groups begin in this mode: one before them needed it.
@@ -86,7 +88,7 @@ pub(super) struct Committer {
 
 impl Committer {
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { store, clock, hub, wakeup, policies, clock_skew } = parts;
+        let Parts { store, clock, hub, wakeup, policies, clock_skew, without_digests } = parts;
         Self {
             store,
             clock,
@@ -94,6 +96,7 @@ impl Committer {
             wakeup,
             policies,
             skew_micros: i64::try_from(clock_skew.as_micros()).unwrap_or(i64::MAX),
+            without_digests,
             cache: Cache::default(),
             writer: None,
             careful_groups: 0,
@@ -249,7 +252,11 @@ impl Committer {
         };
         let writer = self.writer.insert(writer);
         let now = self.clock.now_to_store();
-        let rules = Rules { policies: self.policies.current(), skew_micros: self.skew_micros };
+        let rules = Rules {
+            policies: self.policies.current(),
+            skew_micros: self.skew_micros,
+            without_digests: self.without_digests,
+        };
         let group = Group { jobs, rules: &rules, now };
         let deciding = group::decide(writer, mode, &mut self.cache, &group, decided);
         match timeout(GROUP_TIMEOUT, deciding).await {

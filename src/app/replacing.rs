@@ -124,7 +124,7 @@ impl App {
         // Cancel: who no longer waits has no place in the line.
         let room = timeout(ROOM_WAIT, Arc::clone(&self.replacements).acquire_owned()).await;
         let room = room.map_err(|_full| Error::Overloaded)?.map_err(|_closed| Error::Stopping)?;
-        let rules = Rules { policies: self.policies.current(), skew_micros: 0 };
+        let rules = Rules { policies: self.policies.current(), ..Rules::default() };
         let worker = Worker {
             store: self.store.clone(),
             closed: Arc::clone(&self.closed),

@@ -1,5 +1,5 @@
 //! This process as the operating system sees it: how many connections it may hold
-//! with both their ends, and how long it has computed.
+//! with both their ends, how long it has computed, what it takes of memory.
 
 use std::time::Duration;
 
@@ -19,6 +19,14 @@ pub(super) fn connections_max() -> usize {
     let limit = if raised.is_ok() { hard } else { soft };
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     (limit.saturating_sub(OTHERS) / 2).clamp(1, CONNECTIONS_MAX)
+}
+
+/// What of it lies in memory; 0 where the system does not tell.
+pub(super) fn memory_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    kib.unwrap_or(0) << 10
 }
 
 /// How long the processor has worked for this process so far.

@@ -59,6 +59,24 @@ pub(super) struct Target {
     run: String,
 }
 
+/// A replica of the server that is measured.
+pub(super) struct Beside {
+    server: Server,
+}
+
+impl Beside {
+    /// A stub on a connection of its own, for this run's user of that number.
+    pub(super) async fn stub(&self, target: &Target, user: usize) -> anyhow::Result<Stub> {
+        let bearer = Bearer::new(&target.token_of(&format!("{}-{user}", target.run))?)?;
+        let channel = connect(&format!("http://{}", self.server.address())).await?;
+        Ok(SyncServiceClient::new(InterceptedService::new(channel, bearer)))
+    }
+
+    pub(super) async fn stop(self) {
+        self.server.shutdown().await;
+    }
+}
+
 enum Tokens {
     Dev(Minter),
     Remote(Signer),
@@ -143,6 +161,30 @@ impl Target {
             Tokens::Dev(minter) => minter.mint(&user, ttl, now, DEV_ISSUER, DEV_AUDIENCE)?,
             Tokens::Remote(signer) => signer.mint(&user, ttl, now)?,
         })
+    }
+
+    /// A second server on the private one's database, as a replica, with other settings.
+    pub(super) async fn beside(
+        &self,
+        change: impl FnOnce(&mut ServerConfig),
+    ) -> anyhow::Result<Beside> {
+        let Tokens::Dev(_) = &self.tokens else {
+            anyhow::bail!("this needs a server of the bench's own")
+        };
+        let settings = Settings { read_connections: 8, allow_unsafe: false };
+        let store = Store::connect(self.database()?, settings).await?;
+        let key = KeyConfig::Secret(self.run.repeat(2).into_bytes());
+        let verifier = Verifier::new(&key, DEV_ISSUER, DEV_AUDIENCE)?;
+        let mut config = dev_config()?;
+        change(&mut config);
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let server = Server::start(listener, store, verifier, Clock::system(), &config).await?;
+        Ok(Beside { server })
+    }
+
+    /// What tells this run from others.
+    pub(super) fn run(&self) -> &str {
+        &self.run
     }
 
     /// The server's address.

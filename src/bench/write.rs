@@ -9,20 +9,26 @@ use super::target::{Stub, connect, put};
 use crate::rpc::proto::sync_service_client::SyncServiceClient;
 use crate::rpc::proto::{MutateRequest, MutationOutcome};
 
-const CLIENTS: usize = 64;
+pub(super) const CLIENTS: usize = 64;
 
-/// A client that writes new records, one by one.
+/// A client that writes records, one by one: new ones, or some again and again.
 pub(super) struct Writer {
     stub: Stub,
     name: String,
     number: u64,
+    again: Option<u64>,
 }
 
 impl Writer {
     pub(super) fn new(stub: Stub, name: usize) -> Self {
         // Every round writes records of its own.
         let name = format!("{name}-{}", uuid::Uuid::new_v4().simple());
-        Self { stub, name, number: 0 }
+        Self { stub, name, number: 0, again: None }
+    }
+
+    /// The same of so many records.
+    pub(super) fn again(self, records: u64) -> Self {
+        Self { again: Some(records), ..self }
     }
 
     /// Clients with a space each, or all of one user.
@@ -43,7 +49,8 @@ impl Writer {
 impl Work for Writer {
     async fn work(&mut self) -> anyhow::Result<u64> {
         self.number += 1;
-        let mutation = put(format!("{}-{}", self.name, self.number), self.number);
+        let record = self.again.map_or(self.number, |records| self.number % records);
+        let mutation = put(format!("{}-{record}", self.name), self.number);
         let request = MutateRequest { mutation: Some(mutation), ..Default::default() };
         let answer = self.stub.mutate(request).await?.into_inner().result.unwrap_or_default();
         anyhow::ensure!(answer.outcome() == MutationOutcome::Applied, "not applied: {answer:?}");

@@ -104,6 +104,9 @@ pub struct ServerConfig {
     /// How long requests may take to end once the server is asked to stop.
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
     pub shutdown_deadline: Duration,
+    /// No digests are kept. There is no flag for it: the bench tells with it what they cost.
+    #[arg(skip)]
+    pub without_digests: bool,
     /// Whether the server describes its services to tools such as grpcurl.
     #[arg(long, value_name = "BOOL", default_value = "true", action = ArgAction::Set)]
     pub reflection: bool,
@@ -274,6 +277,8 @@ pub enum BenchKind {
     Fanout,
     /// Writes that are merged with others.
     Conflict,
+    /// Whole states: replaced, loaded, caught up with; what compaction and digests cost.
+    Whole,
     /// One after the other.
     All,
     /// The server whose memory `fanout` measures, in a process of its own.
@@ -303,6 +308,9 @@ pub struct BenchPlan {
     /// descriptors allow.
     #[arg(long, value_name = "N", value_parser = count::<usize>(10_000))]
     pub connections: Option<usize>,
+    /// Records that `whole` loads.
+    #[arg(long, value_name = "N", default_value = "500000", value_parser = count::<u64>(1_000_000))]
+    pub records: u64,
     /// Print the figures as JSON.
     #[arg(long)]
     pub json: bool,

@@ -144,7 +144,8 @@ fn sample(key: &str) -> &'static str {
         | "seconds"
         | "rounds"
         | "subscribers"
-        | "connections" => "7",
+        | "connections"
+        | "records" => "7",
         "ring-bytes" => "1GiB",
         "shutdown-deadline"
         | "ttl"

@@ -31,6 +31,8 @@ pub struct Rules {
     pub policies: Arc<PolicySet>,
     /// How far a client's clock may be ahead of ours.
     pub skew_micros: i64,
+    /// Digests are not kept: to tell what they cost.
+    pub without_digests: bool,
 }
 
 /// What the requests to come need of a space: every record that they name and
@@ -214,7 +216,8 @@ impl SpaceState {
         for slot in self.records.values() {
             let Some(current) = &slot.current else { continue };
             let before = slot.stored.as_ref();
-            if before.map(|it| it.revision) != Some(current.revision) {
+            let changed = before.map(|it| it.revision) != Some(current.revision);
+            if changed && !self.rules.without_digests {
                 let tally = tallies.entry(&current.key.collection).or_default();
                 before.inspect(|it| tally.remove(&it.key, it.document.as_ref()));
                 tally.add(&current.key, current.document.as_ref());

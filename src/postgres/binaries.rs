@@ -35,6 +35,11 @@ pub(super) fn find(prefer: Option<u32>) -> Result<Binaries, Error> {
     }
 }
 
+/// Another program of the installation that is used.
+pub fn program(name: &str) -> Result<PathBuf, Error> {
+    Ok(find(None)?.dir.join(name))
+}
+
 fn holds_both(dir: &Path) -> bool {
     dir.join("postgres").is_file() && dir.join("initdb").is_file()
 }

@@ -199,7 +199,9 @@ async fn write(
     let plain = decided.iter().all(|it| !it.stores_answers() && !it.checks_answers());
     let new = decided.iter().all(|it| it.writes.updates.is_empty());
     let peaceful = decided.iter().all(|it| !it.moves_conflicts());
+    let tallied = decided.iter().any(|it| !it.writes.tallies.is_empty());
     let sql = match (plain, peaceful, new) {
+        (true, true, _) if !tallied => sql::WRITE_UNTALLIED,
         (true, true, true) => sql::WRITE_NEW,
         (true, true, false) => sql::WRITE_CHANGES,
         (true, false, _) => sql::WRITE_CONFLICTS,

@@ -54,12 +54,6 @@ macro_rules! write_changes {
                  select space_id, collection, id, revision, open_conflicts, bytes is null,
                      coalesce(bytes, 0)
                  from w where state = 1
-             ), tallied as (
-                 insert into digests (space_id, collection, records, digest)
-                 select * from unnest($29::uuid[], $30::text[], $31::bigint[], $32::text[]::numeric[])
-                 on conflict (space_id, collection) do update
-                 set records = digests.records + excluded.records,
-                     digest = mod(digests.digest + excluded.digest, ", modulus!(), ")
              )",
             $($more,)*
             " select case when count(*) = cardinality($14) ", $condition, "
@@ -69,9 +63,27 @@ macro_rules! write_changes {
     };
 }
 
+/// What a group has in addition that moves digests, as almost all do.
+macro_rules! tallied {
+    () => {
+        concat!(
+            ", tallied as (
+                 insert into digests (space_id, collection, records, digest)
+                 select * from unnest($29::uuid[], $30::text[], $31::bigint[],
+                     $32::text[]::numeric[])
+                 on conflict (space_id, collection) do update
+                 set records = digests.records + excluded.records,
+                     digest = mod(digests.digest + excluded.digest, ",
+            modulus!(),
+            ")
+             )"
+        )
+    };
+}
+
 /// New records only: what most groups are. Each further part costs a group
 /// time, also when it has nothing to do.
-pub(super) const WRITE_NEW: &str = write_changes!("");
+pub(super) const WRITE_NEW: &str = write_changes!("", tallied!());
 
 /// What a group with known records has in addition.
 macro_rules! updated {
@@ -89,7 +101,10 @@ macro_rules! updated {
 }
 
 /// New and known records.
-pub(super) const WRITE_CHANGES: &str = write_changes!("", updated!());
+pub(super) const WRITE_CHANGES: &str = write_changes!("", updated!(), tallied!());
+
+/// The same where each document is what it was.
+pub(super) const WRITE_UNTALLIED: &str = write_changes!("", updated!());
 
 /// What a group with conflicts has in addition.
 macro_rules! conflicts {
@@ -111,7 +126,7 @@ macro_rules! conflicts {
 }
 
 /// The same with conflicts.
-pub(super) const WRITE_CONFLICTS: &str = write_changes!("", updated!(), conflicts!());
+pub(super) const WRITE_CONFLICTS: &str = write_changes!("", updated!(), conflicts!(), tallied!());
 
 /// The same with answers that no change stands for, and with sequences; only
 /// if none of the mutations has such an answer already.
@@ -122,6 +137,7 @@ pub(super) const WRITE_ALL: &str = write_changes!(
      )",
     updated!(),
     conflicts!(),
+    tallied!(),
     ", answered as (
          insert into answers (space_id, mutation_id, fingerprint, outcome, record_revision,
              rejection, answered_at)

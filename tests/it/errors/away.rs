@@ -24,6 +24,7 @@ async fn start(postgres: &PrivatePostgres) -> Server {
         database_connections: 2,
         max_connections: 10,
         cors_origins: Origins::default(),
+        without_digests: false,
         clock_skew: Duration::from_secs(60),
         retention: RetentionConfig {
             log_retention: Duration::from_hours(24),

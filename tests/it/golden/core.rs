@@ -33,7 +33,7 @@ impl World {
         let mut policies = PolicySet::default();
         let set = SetPolicy { collection: collection.clone(), policy, version: 1 };
         policies.set(Arc::new(set));
-        let rules = Rules { policies: Arc::new(policies), skew_micros: 0 };
+        let rules = Rules { policies: Arc::new(policies), ..Rules::default() };
         let state = SpaceState::new(Known { records: Vec::new(), ..Known::default() }, rules);
         Self { state, key: RecordKey { collection, id: RecordId::parse("1").unwrap() } }
     }

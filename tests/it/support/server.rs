@@ -80,6 +80,7 @@ impl TestServer {
             policies: Policies::default(),
             ring_bytes: 16 << 20,
             shutdown_deadline: Duration::from_secs(5),
+            without_digests: false,
             reflection: true,
         };
         change(&mut config);

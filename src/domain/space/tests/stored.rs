@@ -22,7 +22,10 @@ impl Stored {
         let mut policies = PolicySet::default();
         let collection = CollectionName::parse(OTHERS).unwrap();
         policies.set(Arc::new(SetPolicy { collection, policy, version: 1 }));
-        Self { rules: Rules { policies: Arc::new(policies), skew_micros: 0 }, ..Self::default() }
+        Self {
+            rules: Rules { policies: Arc::new(policies), ..Rules::default() },
+            ..Self::default()
+        }
     }
 
     /// Loads what a group of requests needs, and no more.
