@@ -14,6 +14,7 @@ mod following;
 mod group;
 mod heads;
 mod policies;
+mod queue;
 mod reading;
 mod replacing;
 mod shared;
@@ -24,7 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::{fmt, io};
 
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use uuid::Uuid;
 
 use crate::clock::Clock;
@@ -33,6 +34,7 @@ use crate::domain::{
     limits,
 };
 use crate::hub::Hub;
+use crate::metrics::Metrics;
 use crate::store::{self, Store};
 use crate::tasks::Tasks;
 use acks::Acks;
@@ -47,18 +49,19 @@ use shared::Shared;
 use wakeup::Wakeup;
 
 pub use crate::store::{
-    Condition, ConflictPlace, ConflictQuery, NewPolicy, Replaced, SnapshotPlace, SpaceHead,
-    StoredPolicy, Tallies,
+    Condition, ConflictPlace, ConflictQuery, NewPolicy, NewQueued, QueueCounts, QueueQuery,
+    Replaced, SnapshotPlace, SpaceHead, StoredPolicy, Tallies,
 };
 pub use compaction::{Forgotten, compact_once};
 pub use error::Error;
 pub use following::{ConflictsAhead, Following, SharedPage, SharedSnapshot};
+pub use queue::ParseMutation;
 pub use reading::Reading;
 pub use replacing::{Begun, Replacement, Replacing};
 pub use snapshot::{PageSize, Snapshot};
 
 /// How to run the service.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// Spaces are spread over this many committers, each with a connection.
     pub committers: usize,
@@ -71,6 +74,9 @@ pub struct Settings {
     /// Digests are not kept: to tell what they cost.
     pub without_digests: bool,
     pub retention: Retention,
+    /// Understands what is in the queue.
+    pub parse: ParseMutation,
+    pub metrics: Arc<Metrics>,
     /// Between two rounds of compaction.
     pub compaction_interval: Duration,
 }
@@ -90,6 +96,9 @@ pub struct App {
     acks: Arc<Acks>,
     closed: Arc<Closed>,
     replacements: Arc<Semaphore>,
+    /// Rung when something may wait in the queue.
+    queue_bell: Notify,
+    metrics: Arc<Metrics>,
     shared: SharedReads,
     clock: Clock,
     tasks: Tasks,
@@ -166,7 +175,7 @@ impl App {
             conflicts: Shared::new(limits::SHARED_PAGES_BYTES_MAX / 4, tasks.clone()),
             snapshots: Shared::new(limits::SHARED_PAGES_BYTES_MAX, tasks.clone()),
         };
-        Ok(Arc::new(Self {
+        let app = Arc::new(Self {
             store,
             hub,
             committers,
@@ -178,10 +187,14 @@ impl App {
             acks,
             closed: Arc::default(),
             replacements: Arc::new(Semaphore::new(limits::REPLACEMENTS_MAX)),
+            queue_bell: Notify::new(),
+            metrics: settings.metrics,
             shared,
             clock,
             tasks,
-        }))
+        });
+        app.start_queue(settings.parse);
+        Ok(app)
     }
 
     /// The space that a caller means by a name, if they may do this there; empty =

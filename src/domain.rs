@@ -27,6 +27,7 @@ mod pattern;
 mod pointer;
 mod policy;
 mod preview;
+mod queued;
 mod resolve;
 mod revision;
 mod schema;
@@ -62,6 +63,7 @@ pub use policy::{
     Retention, SetPolicy, Strategy,
 };
 pub use preview::{Preview, PreviewedConflict, PreviewedWrite};
+pub use queued::{QueueFault, QueueOutcome, QueueStanding, QueueState, Queued};
 pub use resolve::{Concurrency, Resolution, Resolved, Step, accept, resolve, resolve_logged};
 pub use revision::{Revision, Sequence};
 pub use schema::Schema;

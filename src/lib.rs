@@ -29,4 +29,5 @@ mod failpoint;
 pub mod bell;
 pub mod chain;
 pub mod clock;
+pub mod metrics;
 pub mod tasks;

@@ -19,6 +19,7 @@ mod outer;
 mod page;
 mod policy_service;
 pub mod proto;
+mod queue_service;
 mod replace;
 mod server;
 mod service;
@@ -31,4 +32,5 @@ mod to_proto;
 mod token;
 mod web;
 
+pub use queue_service::parse_mutation;
 pub use server::{Parts, serve};

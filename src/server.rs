@@ -9,13 +9,14 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use crate::app::{App, Settings};
 use crate::auth::Verifier;
 use crate::chain::Chain;
 use crate::clock::Clock;
 use crate::config::ServerConfig;
+use crate::metrics::Metrics;
 use crate::rpc;
 use crate::store::Store;
 use crate::tasks::Tasks;
@@ -46,12 +47,21 @@ impl Server {
     ) -> io::Result<Self> {
         let address = listener.local_addr()?;
         let tasks = Tasks::new();
+        let metrics = Arc::new(Metrics::default());
+        if let Some(address) = config.metrics_listen {
+            let listener = TcpListener::bind(address).await?;
+            info!(metrics = %listener.local_addr()?, "showing metrics");
+            let showing = Arc::clone(&metrics).serve(listener, tasks.clone(), tasks.token());
+            drop(tasks.spawn("metrics", showing));
+        }
         let settings = Settings {
             committers: config.committers,
             ring_bytes_max: config.ring_bytes,
             queue_bytes_max: QUEUE_BYTES_MAX,
             clock_skew: config.clock_skew,
             without_digests: config.without_digests,
+            parse: rpc::parse_mutation,
+            metrics: Arc::clone(&metrics),
             retention: config.retention.spans(),
             compaction_interval: config.compaction_interval,
         };

@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use crate::domain::{CursorFault, Epoch, RecordKey, Refusal, Revision, Right, Violation};
+use crate::domain::{
+    CursorFault, Epoch, QueueState, RecordKey, Refusal, Revision, Right, Violation,
+};
 use crate::store;
 
 /// A failure that the caller is told of.
@@ -21,6 +23,16 @@ pub enum Error {
     /// There is no such conflict, or it is no longer kept.
     #[error("the conflict does not exist")]
     ConflictNotFound,
+    /// There is no such entry in the queue, or no longer.
+    #[error("the queue has no such entry")]
+    QueuedNotFound,
+    /// An entry of the queue is not in a state that allows this; `answered` if its id has
+    /// got its answer.
+    #[error("the queued mutation is {state:?}")]
+    QueuedState { state: QueueState, answered: bool },
+    /// The queue of the space has as many entries as it may.
+    #[error("the queue is full")]
+    QueueFull,
     /// No policy is set for the collection, or there never was such a version.
     #[error("the policy does not exist")]
     PolicyNotFound,

@@ -64,6 +64,10 @@ pub struct ServerConfig {
     /// Address to listen on; port 0 takes a free one.
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:50051", value_parser = address)]
     pub listen: SocketAddr,
+    /// Address on which `GET /metrics` shows what is counted, for Prometheus, to anybody who can
+    /// reach it; by default none.
+    #[arg(long, value_name = "IP:PORT", value_parser = address)]
+    pub metrics_listen: Option<SocketAddr>,
     /// How it logs.
     #[command(flatten)]
     pub log: LogConfig,

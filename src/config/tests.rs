@@ -135,7 +135,7 @@ fn sample(key: &str) -> &'static str {
     match key {
         "data-dir" | "jwt-secret" | "jwt-secret-file" | "jwt-public-key" | "jwt-private-key"
         | "jwt-issuer" | "jwt-audience" | "sub" => "x",
-        "listen" => "[::1]:1",
+        "listen" | "metrics-listen" => "[::1]:1",
         "log" => "debug",
         "log-format" => "json",
         "committers"

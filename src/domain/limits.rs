@@ -106,6 +106,8 @@ pub const REPLACE_BYTES_MAX: usize = 2 << 30;
 pub const REPLACEMENTS_MAX: usize = 2;
 /// The id of a replacement: those of its changes have a number behind it.
 pub const REPLACEMENT_ID_BYTES_MAX: usize = 96;
+/// Entries of a space's queue that are not dealt with.
+pub const QUEUE_ENTRIES_MAX: usize = 10_000;
 /// Violations that one rejection names, and their texts: with these a batch in
 /// which everything is wrong still has an answer that fits into a message.
 pub const REJECTION_VIOLATIONS_MAX: usize = 4;

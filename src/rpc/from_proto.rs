@@ -5,6 +5,7 @@ mod conflict;
 mod document;
 mod mutation;
 mod policy;
+mod queue;
 mod replace;
 mod subscription;
 
@@ -23,6 +24,7 @@ use conflict::strategy;
 pub(super) use conflict::{conflict_cursor, conflict_filter, conflict_id, resolution};
 pub(super) use mutation::{mutations, single};
 pub(super) use policy::{policy_to_delete, policy_to_set, policy_version, preview};
+pub(super) use queue::{queue_query, queued_id, queued_ids, replacement_of, to_enqueue};
 pub(super) use replace::{new_records, replacement};
 pub(super) use subscription::{
     SnapshotToken, Start, Wanted, echo, event, resume_token, scope, subscription, token_name,

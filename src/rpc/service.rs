@@ -250,6 +250,7 @@ impl SyncService for Service {
             Some(scope) => Some(self.app.tallies(space.clone(), scope).await?),
             None => None,
         };
+        let queue = self.app.queue_counts(space.clone(), device.clone()).await?;
         let device = device.map(|device| (principal.caller.user, device));
         let (at, device) = self.app.status(space, device).await?;
         Ok(Response::new(proto::GetStatusResponse {
@@ -261,6 +262,8 @@ impl SyncService for Service {
             limits: Some(to_proto::limits()),
             open_conflicts,
             acknowledged_revision: device.acknowledged.get(),
+            queued: queue.pending,
+            failed_queued: queue.failed,
             lag: (at.head.get() - device.acknowledged.get()).max(0),
             last_sync_time: device.last_sync.map(to_proto::timestamp),
             digest: digest.as_ref().map(to_proto::digest),

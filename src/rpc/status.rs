@@ -12,7 +12,9 @@ use uuid::Uuid;
 use crate::app::Error;
 use crate::auth::Grant;
 use crate::chain::Chain;
-use crate::domain::{CursorFault, Epoch, RecordKey, Refusal, Revision, Right, Violation, limits};
+use crate::domain::{
+    CursorFault, Epoch, QueueState, RecordKey, Refusal, Revision, Right, Violation, limits,
+};
 use crate::store;
 
 /// Stands in every ErrorInfo of this service.
@@ -113,6 +115,19 @@ impl From<Error> for Status {
             Error::ConflictNotFound => {
                 not_found("CONFLICT_NOT_FOUND", "the conflict does not exist, or is no longer kept")
             }
+            Error::QueuedNotFound => {
+                not_found("QUEUED_NOT_FOUND", "the queue has no such entry, or no longer")
+            }
+            Error::QueuedState { state, answered } => queued_state(state, answered),
+            Error::QueueFull => status(
+                Code::ResourceExhausted,
+                "QUEUE_FULL",
+                format!(
+                    "the queue has {} entries that are not dealt with; look at those that failed",
+                    limits::QUEUE_ENTRIES_MAX
+                ),
+                [],
+            ),
             Error::PolicyNotFound => {
                 not_found("POLICY_NOT_FOUND", "the collection has no such policy; see ListPolicies")
             }
@@ -133,12 +148,7 @@ impl From<Error> for Status {
                 let field = format!("records[{collection}/{id}]");
                 invalid(vec![Violation::new(field, "was sent twice")])
             }
-            Error::SpaceChanged { head } => status(
-                Code::FailedPrecondition,
-                "SPACE_CHANGED",
-                format!("the space is at revision {head}; see what has changed, and decide anew"),
-                [("head", head.to_string())],
-            ),
+            Error::SpaceChanged { head } => space_changed(head),
             Error::Replacing => retryable(
                 Code::Unavailable,
                 "SYNC_FAILED",
@@ -156,6 +166,30 @@ impl From<Error> for Status {
             Error::Panicked(panic) => internal(panic.as_ref()),
         }
     }
+}
+
+fn space_changed(head: Revision) -> Status {
+    let message = format!("the space is at revision {head}; see what has changed, and decide anew");
+    status(Code::FailedPrecondition, "SPACE_CHANGED", message, [("head", head.to_string())])
+}
+
+fn queued_state(state: QueueState, answered: bool) -> Status {
+    let state = match state {
+        QueueState::Pending => "pending",
+        QueueState::Applied => "applied",
+        QueueState::Conflicted => "conflicted",
+        QueueState::Failed => "failed",
+        QueueState::Synced => "marked as synced",
+    };
+    let message = if answered {
+        format!(
+            "the entry is {state}, and its id has got its answer: give a replacement with an \
+             id of its own"
+        )
+    } else {
+        format!("the entry is {state}; only what has failed or conflicted can be tried again")
+    };
+    status(Code::FailedPrecondition, "QUEUED_STATE", message, [("state", state.to_owned())])
 }
 
 fn right_not_granted(right: Right) -> Status {

@@ -2,6 +2,7 @@
 
 mod conflict;
 mod policy;
+mod queue;
 mod result;
 
 use std::time::Duration;
@@ -23,6 +24,7 @@ use conflict::strategy;
 
 pub(super) use conflict::{conflict, conflict_cursor, conflict_entry};
 pub(super) use policy::{policy, preview};
+pub(super) use queue::{queued, queued_entry};
 pub(super) use result::results;
 
 fn document(document: &Document, form: DocumentForm) -> proto::Document {
@@ -241,6 +243,7 @@ pub(super) fn limits() -> proto::Limits {
         filter_keys: wire(limits::FILTER_RECORDS_MAX),
         stream_filter_keys: wire(limits::STREAM_FILTER_RECORDS_MAX),
         filter_collections: wire(limits::FILTER_COLLECTIONS_MAX),
+        queue_entries: wire(limits::QUEUE_ENTRIES_MAX),
         wait: Some(duration(Duration::from_secs(limits::WAIT_SECONDS_MAX))),
     }
 }

@@ -36,6 +36,8 @@ mod policies;
 #[cfg(test)]
 mod postgres;
 #[cfg(test)]
+mod queue;
+#[cfg(test)]
 mod resume;
 #[cfg(test)]
 mod rpc;

@@ -19,11 +19,11 @@ const EDGES: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("store", &["domain", "chain"]),
     ("hub", &["bell", "domain"]),
-    ("app", &["domain", "store", "hub", "clock", "tasks", "chain", "failpoint"]),
+    ("app", &["domain", "store", "hub", "clock", "tasks", "chain", "failpoint", "metrics"]),
     ("auth", &["domain"]),
     ("rpc", &["app", "auth", "bell", "domain", "clock", "tasks", "chain"]),
     ("postgres", &[]),
-    ("server", &["app", "auth", "rpc", "store", "config", "clock", "tasks", "chain"]),
+    ("server", &["app", "auth", "rpc", "store", "config", "clock", "tasks", "chain", "metrics"]),
     ("config", &["auth", "domain", "exit", "logging"]),
     ("exit", &[]),
     ("logging", &[]),
@@ -31,6 +31,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("chain", &[]),
     ("clock", &[]),
     ("failpoint", &[]),
+    ("metrics", &["chain", "tasks"]),
     ("tasks", &[]),
     (
         "bench",
@@ -69,6 +70,8 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("jsonwebtoken", &["auth"]),
     ("aws_lc_rs", &["auth"]),
     ("nix", &["postgres", "bench"]),
+    ("hyper", &["metrics"]),
+    ("prometheus_client", &["metrics"]),
     ("clap", &["config", "logging"]),
     ("toml", &["config"]),
     ("tracing_subscriber", &["logging"]),
@@ -99,6 +102,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0004_conflict_lists.sql", "09554b24a3ad3744e0059aabf2bafadfee71eae991d79dd07b040fe14758aae1"),
     ("0005_streams.sql", "645b9076d6212eb7f337c078d9cd1f0db0f2aae42102f1ad1033ae1aba5001c8"),
     ("0006_whole_state.sql", "0806223ac0964b3582d392ab8c22eed45d210c1a6d3ed42bc70551bc142e29eb"),
+    ("0007_queue.sql", "240c042423fe8cbde4b88947fc5b0f69d1c3747deb27fac744abb6b1947f043f"),
 ];
 
 const LINES_MAX: usize = 400;

@@ -25,6 +25,7 @@ async fn start(postgres: &PrivatePostgres) -> Server {
         max_connections: 10,
         cors_origins: Origins::default(),
         without_digests: false,
+        metrics_listen: None,
         clock_skew: Duration::from_secs(60),
         retention: RetentionConfig {
             log_retention: Duration::from_hours(24),

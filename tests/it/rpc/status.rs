@@ -33,6 +33,7 @@ async fn the_limits_are_told_and_kept() {
     let alice = house.alice().await;
     let limits = status(&alice, "").await.limits.unwrap();
     let expected = Limits {
+        queue_entries: 10_000,
         message_bytes: 3 << 20,
         document_bytes: 256 << 10,
         document_depth: 32,

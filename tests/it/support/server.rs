@@ -81,6 +81,7 @@ impl TestServer {
             ring_bytes: 16 << 20,
             shutdown_deadline: Duration::from_secs(5),
             without_digests: false,
+            metrics_listen: None,
             reflection: true,
         };
         change(&mut config);

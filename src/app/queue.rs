@@ -1,0 +1,159 @@
+//! Mutations that the server holds for a client and applies by itself: what callers ask
+//! for. `worker` applies them.
+
+mod worker;
+
+use std::sync::Arc;
+
+use super::{App, Error};
+use crate::domain::{
+    DeviceId, Mutation, MutationId, QueueOutcome, QueueState, Queued, Refusal, Space, UserId,
+    Violation,
+};
+use crate::failpoint;
+use crate::store::{Enqueued, NewQueued, QueueCounts, QueueQuery};
+
+pub(super) use worker::work;
+
+/// Understands a mutation as it was sent.
+pub type ParseMutation = fn(&[u8], &DeviceId) -> Result<Mutation, Vec<Violation>>;
+
+impl App {
+    /// Takes mutations into the queue, all or none; they are on disk then. Cancel safe.
+    pub async fn enqueue(
+        &self,
+        space: Space,
+        (author, device): (UserId, DeviceId),
+        new: Vec<NewQueued>,
+    ) -> Result<Vec<Queued>, Error> {
+        let (store, now, ids) = (self.store.clone(), self.clock.now_to_store(), new.clone());
+        let enqueued = self.detached(async move {
+            // It has to be there for the worker.
+            store.create_spaces(&[&space]).await?;
+            let enqueued = store.enqueue(space.id, (&author, &device), &new, now).await?;
+            failpoint::reach("queue.enqueued");
+            Ok(enqueued)
+        });
+        match enqueued.await? {
+            Enqueued::Entries(entries) => {
+                self.queue_bell.notify_one();
+                Ok(entries)
+            }
+            Enqueued::Reused(index) => {
+                let id = ids.into_iter().nth(index).map(|it| it.mutation_id);
+                let id = id.unwrap_or_else(|| MutationId::from_stored(""));
+                Err(Error::Refused(Refusal::MutationIdReused { index, id }))
+            }
+            Enqueued::Full => Err(Error::QueueFull),
+        }
+    }
+
+    /// A page of the queue, and whether there is more.
+    pub async fn queue(
+        &self,
+        space: Space,
+        query: QueueQuery,
+    ) -> Result<(Vec<Queued>, bool), Error> {
+        let store = self.store.clone();
+        self.detached(async move { store.list_queued(space.id, &query).await }).await
+    }
+
+    /// How many entries wait and have failed.
+    pub async fn queue_counts(
+        &self,
+        space: Space,
+        device: Option<DeviceId>,
+    ) -> Result<QueueCounts, Error> {
+        let store = self.store.clone();
+        self.detached(async move { store.queue_counts(space.id, device.as_ref()).await }).await
+    }
+
+    /// An entry of the queue.
+    pub async fn queued(&self, space: Space, id: MutationId) -> Result<Queued, Error> {
+        let store = self.store.clone();
+        let found = self.detached(async move { store.queued(space.id, &id).await });
+        found.await?.ok_or(Error::QueuedNotFound)
+    }
+
+    /// Lets an entry be tried again, behind what its device has enqueued since. Without
+    /// a replacement only what never got an answer can be.
+    pub async fn retry_queued(
+        &self,
+        space: Space,
+        entry: Queued,
+        replacement: Option<NewQueued>,
+    ) -> Result<Queued, Error> {
+        let state = entry.standing.state;
+        if !matches!(state, QueueState::Conflicted | QueueState::Failed) {
+            return Err(Error::QueuedState { state, answered: false });
+        }
+        let answered =
+            matches!(entry.standing.outcome, Some(QueueOutcome::Rejected | QueueOutcome::Conflict));
+        let new = match replacement {
+            // The first answer of an id is its answer for ever.
+            Some(new) if answered && new.mutation_id == entry.mutation_id => {
+                return Err(Error::QueuedState { state, answered });
+            }
+            None if answered => return Err(Error::QueuedState { state, answered }),
+            Some(new) => new,
+            None => NewQueued {
+                mutation_id: entry.mutation_id.clone(),
+                fingerprint: entry.fingerprint,
+                payload: entry.payload.clone(),
+            },
+        };
+        let (store, now) = (self.store.clone(), self.clock.now_to_store());
+        let taken = space.clone();
+        let other = new.mutation_id != entry.mutation_id;
+        let retried = self.detached(async move {
+            if other && store.queued(taken.id, &new.mutation_id).await?.is_some() {
+                return Ok(Err(new.mutation_id));
+            }
+            Ok(Ok(store.retry_queued(taken.id, &entry, &new, now).await?))
+        });
+        match retried.await? {
+            Ok(Some(entry)) => {
+                self.queue_bell.notify_one();
+                Ok(entry)
+            }
+            Ok(None) => Err(Error::QueuedNotFound),
+            Err(id) => Err(Error::Refused(Refusal::MutationIdReused { index: 0, id })),
+        }
+    }
+
+    /// Takes an entry out.
+    pub async fn discard_queued(&self, space: Space, id: MutationId) -> Result<(), Error> {
+        let store = self.store.clone();
+        let found = self.detached(async move { store.discard_queued(space.id, &id).await });
+        if found.await? { Ok(()) } else { Err(Error::QueuedNotFound) }
+    }
+
+    /// Marks entries as needing no more attention; how many.
+    pub async fn mark_synced(&self, space: Space, ids: Vec<MutationId>) -> Result<i64, Error> {
+        let (store, now) = (self.store.clone(), self.clock.now_to_store());
+        self.detached(async move { store.mark_synced(space.id, &ids, now).await }).await
+    }
+
+    /// Takes out what is applied or was marked; how many entries.
+    pub async fn clear_synced(&self, space: Space) -> Result<i64, Error> {
+        let store = self.store.clone();
+        self.detached(async move {
+            let mut cleared = 0;
+            loop {
+                match store.clear_synced(space.id).await? {
+                    0 => return Ok(cleared),
+                    count => cleared += count,
+                }
+            }
+        })
+        .await
+    }
+}
+
+impl App {
+    /// Begins to apply what is enqueued.
+    pub(super) fn start_queue(self: &Arc<Self>, parse: ParseMutation) {
+        let (app, stop) = (Arc::clone(self), self.tasks.token());
+        drop(self.tasks.spawn("queue", work(app, parse, stop)));
+    }
+}

@@ -1,0 +1,342 @@
+//! The queue of mutations that the server applies by itself. A lane is what one device
+//! has enqueued in one space, in its order; a worker holds a lane for a while.
+
+mod lanes;
+
+use sqlx::postgres::PgRow;
+use sqlx::{Connection, Row};
+use time::OffsetDateTime;
+
+use super::{Error, Store};
+use crate::domain::{
+    DeviceId, Fingerprint, MutationId, QueueFault, QueueOutcome, QueueStanding, QueueState, Queued,
+    Revision, SpaceId, UserId, limits,
+};
+
+pub use lanes::Lane;
+
+/// A mutation to enqueue.
+#[derive(Clone, Debug)]
+pub struct NewQueued {
+    pub mutation_id: MutationId,
+    pub fingerprint: Fingerprint,
+    pub payload: Vec<u8>,
+}
+
+/// What became of enqueueing.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Enqueued {
+    /// The entries in the order of the mutations, those that were there before as well.
+    Entries(Vec<Queued>),
+    /// This one is in the queue with other content.
+    Reused(usize),
+    /// The queue has as many entries as it may.
+    Full,
+}
+
+/// Which entries to list.
+#[derive(Clone, Debug)]
+pub struct QueueQuery {
+    pub state: Option<QueueState>,
+    pub device: Option<DeviceId>,
+    /// Exclusive.
+    pub after: i64,
+    pub entries_max: usize,
+}
+
+/// How many entries of a space, or of a device in it, wait or have failed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueCounts {
+    pub pending: i64,
+    pub failed: i64,
+}
+
+macro_rules! columns {
+    ($alias:literal) => {
+        concat!(
+            $alias,
+            ".mutation_id, ",
+            $alias,
+            ".number, ",
+            $alias,
+            ".device, ",
+            $alias,
+            ".author, ",
+            $alias,
+            ".payload, ",
+            $alias,
+            ".fingerprint, ",
+            $alias,
+            ".state, ",
+            $alias,
+            ".attempts, ",
+            $alias,
+            ".outcome, ",
+            $alias,
+            ".revision, ",
+            $alias,
+            ".reason, ",
+            $alias,
+            ".message, ",
+            $alias,
+            ".enqueued_at, ",
+            $alias,
+            ".updated_at"
+        )
+    };
+}
+use columns;
+
+const COUNT: &str = "select count(*) from (
+         select 1 from queue q where q.space_id = $1 and q.state in (1, 3, 4)
+         order by q.number limit $2
+     ) q";
+
+const INSERT: &str = "with inserted as (
+         insert into queue (space_id, mutation_id, number, device, author, payload, fingerprint,
+             state, attempts, enqueued_at, updated_at)
+         select $1, n.mutation_id, nextval('queue_numbers'), $2, $3, n.payload, n.fingerprint, 1,
+             0, $4, $4
+         from unnest($5::text[], $6::bytea[], $7::bytea[]) n (mutation_id, payload, fingerprint)
+         on conflict (space_id, mutation_id) do nothing
+         returning 1
+     )
+     insert into lanes (space_id, device, due_at, enqueued)
+     select $1, $2, $4, 1 where exists (select from inserted)
+     on conflict (space_id, device) do update
+     set due_at = coalesce(lanes.due_at, excluded.due_at), enqueued = lanes.enqueued + 1";
+
+const BY_IDS: &str = concat!(
+    "select ",
+    columns!("q"),
+    " from unnest($2::text[]) with ordinality w (mutation_id, place)
+      join queue q on q.space_id = $1 and q.mutation_id = w.mutation_id
+      order by w.place"
+);
+
+const LIST: &str = concat!(
+    "select ",
+    columns!("q"),
+    " from queue q
+      where q.space_id = $1 and q.number > $2 and ($3::smallint is null or q.state = $3)
+          and ($4::text is null or q.device = $4)
+      order by q.number limit $5"
+);
+
+impl Store {
+    /// Puts mutations of a device into its lane, all or none. Not cancel safe.
+    pub async fn enqueue(
+        &self,
+        space: SpaceId,
+        (author, device): (&UserId, &DeviceId),
+        new: &[NewQueued],
+        now: OffsetDateTime,
+    ) -> Result<Enqueued, Error> {
+        let ids: Vec<_> = new.iter().map(|it| it.mutation_id.as_str()).collect();
+        let payloads: Vec<_> = new.iter().map(|it| it.payload.as_slice()).collect();
+        let fingerprints: Vec<_> = new.iter().map(|it| it.fingerprint.0.as_slice()).collect();
+        let mut connection = self.reads.acquire().await?;
+        let mut transaction = connection.begin().await?;
+        let insert = sqlx::query(INSERT)
+            .bind(space.0)
+            .bind(device.as_str())
+            .bind(author.as_str())
+            .bind(now)
+            .bind(&ids)
+            .bind(&payloads)
+            .bind(&fingerprints);
+        insert.execute(&mut *transaction).await?;
+        let rows = sqlx::query(BY_IDS).bind(space.0).bind(&ids).fetch_all(&mut *transaction);
+        let entries = rows.await?.iter().map(queued).collect::<Result<Vec<_>, _>>()?;
+        let other = |(entry, new): (&Queued, &NewQueued)| entry.fingerprint != new.fingerprint;
+        if let Some(index) = entries.iter().zip(new).position(other) {
+            transaction.rollback().await?;
+            return Ok(Enqueued::Reused(index));
+        }
+        let max = i64::try_from(limits::QUEUE_ENTRIES_MAX).unwrap_or(i64::MAX);
+        let count = sqlx::query(COUNT).bind(space.0).bind(max.saturating_add(1));
+        if count.fetch_one(&mut *transaction).await?.try_get::<i64, _>(0)? > max {
+            transaction.rollback().await?;
+            return Ok(Enqueued::Full);
+        }
+        transaction.commit().await?;
+        Ok(Enqueued::Entries(entries))
+    }
+
+    /// One entry.
+    pub async fn queued(&self, space: SpaceId, id: &MutationId) -> Result<Option<Queued>, Error> {
+        let query = sqlx::query(BY_IDS).bind(space.0).bind(vec![id.as_str()]);
+        self.read(query).await?.first().map(queued).transpose()
+    }
+
+    /// A page of entries, and whether there are more.
+    pub async fn list_queued(
+        &self,
+        space: SpaceId,
+        query: &QueueQuery,
+    ) -> Result<(Vec<Queued>, bool), Error> {
+        let max = i64::try_from(query.entries_max).unwrap_or(i64::MAX);
+        let sql = sqlx::query(LIST)
+            .bind(space.0)
+            .bind(query.after)
+            .bind(query.state.map(state_to_sql))
+            .bind(query.device.as_ref().map(DeviceId::as_str))
+            .bind(max);
+        let entries = self.read(sql).await?.iter().map(queued).collect::<Result<Vec<_>, _>>()?;
+        let has_more = entries.len() >= query.entries_max;
+        Ok((entries, has_more))
+    }
+
+    /// How many wait, and how many have failed.
+    pub async fn queue_counts(
+        &self,
+        space: SpaceId,
+        device: Option<&DeviceId>,
+    ) -> Result<QueueCounts, Error> {
+        const SELECT: &str = "select count(*) filter (where q.state = 1),
+                 count(*) filter (where q.state = 4)
+             from queue q where q.space_id = $1 and q.state in (1, 3, 4)
+                 and ($2::text is null or q.device = $2)";
+        let query = sqlx::query(SELECT).bind(space.0).bind(device.map(DeviceId::as_str));
+        let counts = |row: &PgRow| {
+            Ok::<_, Error>(QueueCounts { pending: row.try_get(0)?, failed: row.try_get(1)? })
+        };
+        Ok(self.read(query).await?.first().map(counts).transpose()?.unwrap_or_default())
+    }
+
+    /// Lets an entry that is as it was seen be tried again, at the end of its lane,
+    /// perhaps with another mutation; None if it is no longer so. Not cancel safe.
+    pub async fn retry_queued(
+        &self,
+        space: SpaceId,
+        seen: &Queued,
+        new: &NewQueued,
+        now: OffsetDateTime,
+    ) -> Result<Option<Queued>, Error> {
+        const UPDATE: &str = concat!(
+            "with retried as (
+                 update queue q set mutation_id = $4, payload = $5, fingerprint = $6, state = 1,
+                     attempts = 0, outcome = null, revision = null, reason = null,
+                     message = null, number = nextval('queue_numbers'), updated_at = $7
+                 where q.space_id = $1 and q.mutation_id = $2 and q.number = $3
+                     and q.state in (3, 4)
+                 returning q.*
+             ), laned as (
+                 insert into lanes (space_id, device, due_at, enqueued)
+                 select r.space_id, r.device, $7, 1 from retried r
+                 on conflict (space_id, device) do update
+                 set due_at = coalesce(lanes.due_at, excluded.due_at),
+                     enqueued = lanes.enqueued + 1
+             )
+             select ",
+            columns!("r"),
+            " from retried r"
+        );
+        let query = sqlx::query(UPDATE)
+            .bind(space.0)
+            .bind(seen.mutation_id.as_str())
+            .bind(seen.number)
+            .bind(new.mutation_id.as_str())
+            .bind(&new.payload)
+            .bind(new.fingerprint.0)
+            .bind(now);
+        self.read(query).await?.first().map(queued).transpose()
+    }
+
+    /// Takes an entry out; whether it was there.
+    pub async fn discard_queued(&self, space: SpaceId, id: &MutationId) -> Result<bool, Error> {
+        let sql = "delete from queue where space_id = $1 and mutation_id = $2 returning 1";
+        let query = sqlx::query(sql).bind(space.0).bind(id.as_str());
+        Ok(!self.read(query).await?.is_empty())
+    }
+
+    /// Marks entries that are not applied; how many.
+    pub async fn mark_synced(
+        &self,
+        space: SpaceId,
+        ids: &[MutationId],
+        now: OffsetDateTime,
+    ) -> Result<i64, Error> {
+        const UPDATE: &str = "update queue set state = 5, updated_at = $3
+             where space_id = $1 and mutation_id = any($2) and state in (1, 3, 4) returning 1";
+        let ids: Vec<_> = ids.iter().map(MutationId::as_str).collect();
+        let marked = self.read(sqlx::query(UPDATE).bind(space.0).bind(ids).bind(now)).await?;
+        Ok(i64::try_from(marked.len()).unwrap_or(i64::MAX))
+    }
+
+    /// Takes out some of what is applied or was marked; how many.
+    pub async fn clear_synced(&self, space: SpaceId) -> Result<i64, Error> {
+        const DELETE: &str = "with gone as (
+                 select q.mutation_id from queue q where q.space_id = $1 and q.state in (2, 5)
+                 limit 5000
+             ), deleted as (
+                 delete from queue q using gone
+                 where q.space_id = $1 and q.mutation_id = gone.mutation_id
+                     and q.state in (2, 5)
+                 returning 1
+             )
+             select count(*) from deleted";
+        let rows = self.read(sqlx::query(DELETE).bind(space.0)).await?;
+        Ok(rows.first().map(|row| row.try_get(0)).transpose()?.unwrap_or(0))
+    }
+}
+
+fn queued(row: &PgRow) -> Result<Queued, Error> {
+    let fingerprint = row.try_get::<&[u8], _>(5)?.try_into().map(Fingerprint);
+    let fault = row.try_get::<Option<String>, _>(10)?.zip(row.try_get(11)?);
+    let outcome: Option<i16> = row.try_get(8)?;
+    Ok(Queued {
+        mutation_id: MutationId::from_stored(row.try_get(0)?),
+        number: row.try_get(1)?,
+        device: DeviceId::from_stored(row.try_get(2)?),
+        author: UserId::from_stored(row.try_get(3)?),
+        payload: row.try_get(4)?,
+        fingerprint: fingerprint.map_err(|_short| Error::Corrupt("fingerprint".into()))?,
+        standing: QueueStanding {
+            state: state_from_sql(row.try_get(6)?)?,
+            attempts: row.try_get(7)?,
+            outcome: outcome.map(outcome_from_sql).transpose()?,
+            revision: row.try_get::<Option<i64>, _>(9)?.and_then(Revision::new),
+            fault: fault.map(|(reason, message)| QueueFault { reason, message }),
+        },
+        enqueued_at: row.try_get(12)?,
+        updated_at: row.try_get(13)?,
+    })
+}
+
+const STATES: [(QueueState, i16); 5] = [
+    (QueueState::Pending, 1),
+    (QueueState::Applied, 2),
+    (QueueState::Conflicted, 3),
+    (QueueState::Failed, 4),
+    (QueueState::Synced, 5),
+];
+
+const OUTCOMES: [(QueueOutcome, i16); 5] = [
+    (QueueOutcome::Applied, 1),
+    (QueueOutcome::Conflict, 2),
+    (QueueOutcome::Rejected, 3),
+    (QueueOutcome::Superseded, 4),
+    (QueueOutcome::Merged, 5),
+];
+
+fn to_sql<T: PartialEq>(table: &[(T, i16)], value: &T) -> i16 {
+    table.iter().find(|(it, _)| it == value).map_or(0, |(_, number)| *number)
+}
+
+fn from_sql<T: Copy>(table: &[(T, i16)], number: i16, what: &str) -> Result<T, Error> {
+    let found = table.iter().find(|(_, it)| *it == number).map(|(value, _)| *value);
+    found.ok_or_else(|| Error::Corrupt(format!("{what} {number}")))
+}
+
+fn state_to_sql(state: QueueState) -> i16 {
+    to_sql(&STATES, &state)
+}
+
+fn state_from_sql(number: i16) -> Result<QueueState, Error> {
+    from_sql(&STATES, number, "queue state")
+}
+
+fn outcome_from_sql(number: i16) -> Result<QueueOutcome, Error> {
+    from_sql(&OUTCOMES, number, "queue outcome")
+}

@@ -1,0 +1,227 @@
+//! QueueService: what is enqueued is applied in its order, once, whatever happens.
+
+mod kill;
+mod order;
+
+use syncline::rpc::proto::{
+    ClearSyncedRequest, DiscardQueuedRequest, EnqueueRequest, GetStatusRequest, ListQueuedRequest,
+    MarkSyncedRequest, Mutation, MutationOutcome, QueueState, QueuedMutation, RetryQueuedRequest,
+};
+use tonic::Status;
+
+use crate::support::{Client, Database, TestServer, error_reason, mutation, put, wait_for};
+
+async fn enqueue(
+    client: &Client,
+    device: &str,
+    mutations: Vec<Mutation>,
+) -> Result<Vec<QueuedMutation>, Status> {
+    let request = EnqueueRequest { device: device.into(), mutations, ..Default::default() };
+    Ok(client.queue.clone().enqueue(request).await?.into_inner().entries)
+}
+
+/// All entries, by small pages.
+async fn list(client: &Client, state: QueueState) -> Vec<QueuedMutation> {
+    let (mut entries, mut page_token) = (Vec::new(), String::new());
+    loop {
+        let (state, page_size) = (state.into(), 3);
+        let request = ListQueuedRequest { state, page_size, page_token, ..Default::default() };
+        let page = client.queue.clone().list_queued(request).await.unwrap().into_inner();
+        entries.extend(page.entries);
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            return entries;
+        }
+    }
+}
+
+/// Waits until nothing is pending.
+async fn drained(client: &Client) {
+    wait_for("the queue to be drained", async || {
+        list(client, QueueState::Pending).await.is_empty().then_some(())
+    })
+    .await;
+}
+
+async fn retry(
+    client: &Client,
+    id: &str,
+    replacement: Option<Mutation>,
+) -> Result<QueuedMutation, Status> {
+    let request = RetryQueuedRequest { mutation_id: id.into(), replacement, ..Default::default() };
+    Ok(client.queue.clone().retry_queued(request).await?.into_inner().entry.unwrap())
+}
+
+fn states(entries: &[QueuedMutation]) -> Vec<(&str, QueueState)> {
+    entries.iter().map(|it| (it.mutation_id.as_str(), it.state())).collect()
+}
+
+fn stale(id: &str, task: &str) -> Mutation {
+    Mutation { base: Some(0), ..put(id, task, "{\"mine\":1}") }
+}
+
+fn delete(id: &str, task: &str) -> Mutation {
+    use syncline::rpc::proto::{DeleteOperation, mutation::Operation};
+    mutation(id, task, Operation::Delete(DeleteOperation {}))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_entry_comes_to_its_end() {
+    use QueueState::{Applied, Conflicted, Failed};
+    let database = Database::create().await;
+    let server = TestServer::start(&database).await;
+    let alice = server.client("alice").await;
+    alice.mutate(put("there", "1", "{}")).await.unwrap();
+    let all =
+        vec![put("a", "2", "{\"n\":1}"), stale("c", "1"), delete("f", "9"), put("b", "2", "{}")];
+    let entries = enqueue(&alice, "phone", all.clone()).await.unwrap();
+    let ids: Vec<_> = entries.iter().map(|it| it.mutation_id.as_str()).collect();
+    assert_eq!(ids, ["a", "c", "f", "b"]);
+    assert!(entries.iter().all(|it| it.device == "phone" && it.author == "alice"));
+    drained(&alice).await;
+    let entries = list(&alice, QueueState::Unspecified).await;
+    assert_eq!(
+        states(&entries),
+        [("a", Applied), ("c", Conflicted), ("f", Failed), ("b", Applied)]
+    );
+    assert_eq!(entries.iter().map(|it| it.mutation.clone().unwrap()).collect::<Vec<_>>(), all);
+    assert_eq!((entries[0].outcome(), entries[0].revision), (MutationOutcome::Applied, 2));
+    assert_eq!((entries[1].outcome(), entries[1].revision), (MutationOutcome::Conflict, 1));
+    let fault = entries[2].fault.clone().unwrap();
+    assert_eq!(fault.reason, "REJECTED");
+    assert!(fault.message.contains("does not exist"), "{}", fault.message);
+    assert_eq!(alice.task("2").await.unwrap(), "{}");
+    // Sent again it is what is there, and has no second effect.
+    let again = enqueue(&alice, "phone", all).await.unwrap();
+    assert_eq!(states(&again), states(&entries));
+    assert_eq!(alice.head().await, 3);
+    let other = enqueue(&alice, "phone", vec![put("n", "3", "{}"), put("a", "7", "{}")]).await;
+    assert_eq!(error_reason(&other.unwrap_err()), "MUTATION_ID_REUSED");
+    assert_eq!(list(&alice, QueueState::Unspecified).await.len(), 4, "none of them");
+    let status = async |device: &str| {
+        let request = GetStatusRequest { device: device.into(), ..Default::default() };
+        let status = alice.stub.clone().get_status(request).await.unwrap().into_inner();
+        (status.queued, status.failed_queued)
+    };
+    assert_eq!((status("").await, status("desk").await), ((0, 1), (0, 0)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_failed_can_be_tried_again_marked_or_discarded() {
+    let database = Database::create().await;
+    let server = TestServer::start(&database).await;
+    let alice = server.client("alice").await;
+    let all = vec![put("a", "1", "{}"), delete("f1", "8"), delete("f2", "9"), delete("f3", "9")];
+    enqueue(&alice, "phone", all).await.unwrap();
+    drained(&alice).await;
+    // Its id has got its answer for ever.
+    let refused = retry(&alice, "f1", None).await.unwrap_err();
+    assert_eq!(error_reason(&refused), "QUEUED_STATE");
+    assert!(refused.message().contains("an id of its own"), "{}", refused.message());
+    let same = retry(&alice, "f1", Some(put("f1", "8", "{}"))).await.unwrap_err();
+    assert_eq!(error_reason(&same), "QUEUED_STATE");
+    let taken = retry(&alice, "f1", Some(put("f2", "8", "{}"))).await.unwrap_err();
+    assert_eq!(error_reason(&taken), "MUTATION_ID_REUSED");
+    for (id, reason) in
+        [("a", "QUEUED_STATE"), ("none", "QUEUED_NOT_FOUND"), ("", "VALIDATION_ERROR")]
+    {
+        let refused = retry(&alice, id, None).await.unwrap_err();
+        assert_eq!(error_reason(&refused), reason, "{id}");
+    }
+    let entry = retry(&alice, "f1", Some(put("f1b", "8", "{\"n\":8}"))).await.unwrap();
+    assert_eq!((entry.mutation_id.as_str(), entry.state()), ("f1b", QueueState::Pending));
+    drained(&alice).await;
+    assert_eq!(alice.task("8").await.unwrap(), "{\"n\":8}");
+
+    let discard = async |id: &str| {
+        let request = DiscardQueuedRequest { mutation_id: id.into(), ..Default::default() };
+        alice.queue.clone().discard_queued(request).await.map(drop)
+    };
+    discard("f2").await.unwrap();
+    assert_eq!(error_reason(&discard("f2").await.unwrap_err()), "QUEUED_NOT_FOUND");
+    let mark = async |ids: &[&str]| {
+        let mutation_ids = ids.iter().map(ToString::to_string).collect();
+        let request = MarkSyncedRequest { mutation_ids, ..Default::default() };
+        alice.queue.clone().mark_synced(request).await.map(|it| it.into_inner().marked)
+    };
+    assert_eq!(mark(&["f3", "a", "none"]).await.unwrap(), 1);
+    assert_eq!(error_reason(&mark(&[""]).await.unwrap_err()), "VALIDATION_ERROR");
+    let entries = list(&alice, QueueState::Synced).await;
+    assert_eq!(states(&entries), [("f3", QueueState::Synced)]);
+    let request = ClearSyncedRequest::default();
+    let cleared = alice.queue.clone().clear_synced(request).await.unwrap().into_inner().cleared;
+    assert_eq!(cleared, 3);
+    assert_eq!(list(&alice, QueueState::Unspecified).await, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_enqueued_is_told() {
+    let database = Database::create().await;
+    let server = TestServer::start(&database).await;
+    let (alice, bob) = (server.client("alice").await, server.client("bob").await);
+    let refused = async |device: &str, mutations| {
+        error_reason(&enqueue(&alice, device, mutations).await.unwrap_err())
+    };
+    assert_eq!(refused("", vec![put("m", "1", "{}")]).await, "VALIDATION_ERROR");
+    assert_eq!(refused("phone", vec![]).await, "VALIDATION_ERROR");
+    let invalid = vec![put("m", "1", "{}"), put("n", "1", "[]")];
+    assert_eq!(refused("phone", invalid).await, "VALIDATION_ERROR");
+    let foreign = EnqueueRequest {
+        space: "users/alice".into(),
+        device: "phone".into(),
+        mutations: vec![put("m", "1", "{}")],
+    };
+    let refused_bob = bob.queue.clone().enqueue(foreign).await.unwrap_err();
+    assert_eq!(error_reason(&refused_bob), "SPACE_NOT_FOUND");
+    let request = ListQueuedRequest { state: 77, ..Default::default() };
+    let status = alice.queue.clone().list_queued(request).await.unwrap_err();
+    assert_eq!(error_reason(&status), "VALIDATION_ERROR");
+    let request = ListQueuedRequest { page_token: "x".into(), ..Default::default() };
+    let status = alice.queue.clone().list_queued(request).await.unwrap_err();
+    assert_eq!(error_reason(&status), "VALIDATION_ERROR");
+
+    // As many as there may be, none of which is dealt with.
+    enqueue(&alice, "phone", vec![delete("f", "1")]).await.unwrap();
+    drained(&alice).await;
+    let sql = "insert into queue select space_id, 'x' || n, nextval('queue_numbers'), device,
+         author, payload, fingerprint, 4, 0, null, null, null, null, enqueued_at, updated_at
+         from queue, generate_series(1, 9999) n";
+    sqlx::query(sql).execute(&mut database.connect().await).await.unwrap();
+    assert_eq!(refused("phone", vec![put("m", "1", "{}")]).await, "QUEUE_FULL");
+    sqlx::query("delete from queue where mutation_id = 'x1'")
+        .execute(&mut database.connect().await)
+        .await
+        .unwrap();
+    enqueue(&alice, "phone", vec![put("m", "1", "{}")]).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_fails_is_counted() {
+    let database = Database::create().await;
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let clock = syncline::clock::Clock::system();
+    let server = TestServer::start_with(&database, clock, |config| {
+        config.metrics_listen = Some(free);
+    })
+    .await;
+    let alice = server.client("alice").await;
+    enqueue(&alice, "phone", vec![put("a", "1", "{}"), delete("f", "9")]).await.unwrap();
+    drained(&alice).await;
+    let page = get(free, "/metrics").await;
+    assert!(page.starts_with("HTTP/1.1 200 OK"), "{page}");
+    for line in ["syncline_queue_failed_total 1", "syncline_queue_applied_total 1"] {
+        assert!(page.lines().any(|it| it == line), "{line} is not in {page}");
+    }
+    assert!(get(free, "/").await.starts_with("HTTP/1.1 404"));
+}
+
+/// A page, with its head, by plain HTTP.
+async fn get(address: std::net::SocketAddr, path: &str) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut page = String::new();
+    stream.read_to_string(&mut page).await.unwrap();
+    page
+}
