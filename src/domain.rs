@@ -26,6 +26,7 @@ mod pattern;
 mod pointer;
 mod policy;
 mod preview;
+mod record_step;
 mod resolve;
 mod revision;
 mod schema;
@@ -50,7 +51,7 @@ pub use history::{History, HistoryEntry, Seen};
 pub use id::{CollectionName, DeviceId, MutationId, RecordId, RecordKey, Space, SpaceId, UserId};
 pub use mutation::{
     Choice, Content, Mutation, MutationResult, Operation, Outcome, Patch, Rejection,
-    RejectionReason, Request, Resolve, Violation,
+    RejectionReason, Request, Resolve, Undelete, Violation,
 };
 pub use past::{PastLog, View, Way};
 pub use pattern::Pattern;
@@ -60,6 +61,7 @@ pub use policy::{
     SetPolicy, Strategy,
 };
 pub use preview::{Preview, PreviewedConflict, PreviewedWrite};
+pub use record_step::RecordStep;
 pub use resolve::{Concurrency, Resolution, Resolved, Step, accept, resolve, resolve_logged};
 pub use revision::{Revision, Sequence};
 pub use schema::Schema;
