@@ -11,6 +11,7 @@ mod feeder;
 mod following;
 mod group;
 mod heads;
+mod history;
 mod policies;
 mod reading;
 mod retention;
@@ -41,10 +42,12 @@ use shared::Shared;
 use wakeup::Wakeup;
 
 pub use crate::store::{
-    Condition, ConflictPlace, ConflictQuery, NewPolicy, SnapshotPlace, SpaceHead, StoredPolicy,
+    Condition, ConflictPlace, ConflictQuery, NewPolicy, SnapshotPlace, SpaceHead, StepsQuery,
+    StoredPolicy,
 };
 pub use error::Error;
 pub use following::{ConflictsAhead, Following, SharedPage, SharedSnapshot};
+pub use history::Undeletable;
 pub use reading::Reading;
 
 /// How to run the service.

@@ -21,6 +21,7 @@ pub mod proto;
 mod server;
 mod service;
 mod session;
+mod space_service;
 mod status;
 mod subscription;
 mod subscriptions;

@@ -21,6 +21,7 @@ mod preview;
 mod row;
 mod scope;
 mod snapshot;
+mod steps;
 mod write;
 
 use sqlx::PgPool;
@@ -37,6 +38,7 @@ pub use pages::{ChangesPage, ChangesQuery, RecordsPage};
 pub use past::{FoundPast, WantedPast};
 pub use policies::{Condition, NewPolicy, SetOutcome, StoredPolicies, StoredPolicy};
 pub use snapshot::{SnapshotPage, SnapshotPlace, SnapshotQuery};
+pub use steps::{StepsPage, StepsQuery};
 pub use write::{Decided, Locked, Source, Writer};
 
 /// The database. Cheap to clone.

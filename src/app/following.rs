@@ -10,8 +10,8 @@ use super::reading::{self, check};
 use super::shared::Sized;
 use super::{App, Error, Reading};
 use crate::domain::{
-    Conflict, Cursor, CursorFault, DeviceId, Epoch, Event, Filter, Revision, Scope, Sight, Space,
-    SpaceId, UserId, limits,
+    Conflict, Cursor, DeviceId, Epoch, Event, Filter, Revision, Scope, Sight, Space, SpaceId,
+    UserId, limits,
 };
 use crate::hub::{Ahead, Entry, Hint, Waker, Watch};
 use crate::store::{
@@ -204,18 +204,7 @@ impl App {
                     entries_max,
                     bytes_max: limits::FRAME_DOCUMENT_BYTES_MAX,
                 };
-                let page = loop {
-                    if let Some(page) = store.snapshot(query).await? {
-                        break page;
-                    }
-                    store.status(&space, None).await?;
-                };
-                // A snapshot at 0 needs no more of the log than a cursor there.
-                check(Cursor { epoch: Some(epoch), revision: at }, page.space)?;
-                if page.too_far {
-                    let SpaceHead { epoch, head, floor, .. } = page.space;
-                    return Err(Error::Cursor { fault: CursorFault::Expired, epoch, head, floor });
-                }
+                let page = reading::snapshot(&store, &space, Some(epoch), query).await?;
                 Ok(Arc::new(page))
             }
         };

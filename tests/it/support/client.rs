@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use syncline::rpc::proto::conflict_service_client::ConflictServiceClient;
 use syncline::rpc::proto::policy_service_client::PolicyServiceClient;
+use syncline::rpc::proto::space_service_client::SpaceServiceClient;
 use syncline::rpc::proto::sync_service_client::SyncServiceClient;
 use syncline::rpc::proto::{
     self, Document, Mutation, MutationResult, PutOperation, RecordKey, document,
@@ -32,6 +33,7 @@ pub struct Client {
     pub stub: SyncServiceClient<InterceptedService<Channel, Bearer>>,
     pub conflicts: ConflictServiceClient<InterceptedService<Channel, Bearer>>,
     pub policies: PolicyServiceClient<InterceptedService<Channel, Bearer>>,
+    pub spaces: SpaceServiceClient<InterceptedService<Channel, Bearer>>,
 }
 
 impl Client {
@@ -59,12 +61,14 @@ impl Client {
     pub fn on(channel: Channel, token: &str) -> Self {
         let bearer = Bearer(format!("Bearer {token}").parse().unwrap());
         let (conflicts, policies) = (channel.clone(), channel.clone());
+        let spaces = SpaceServiceClient::with_interceptor(channel.clone(), bearer.clone());
         let stub = SyncServiceClient::with_interceptor(channel, bearer.clone());
         let conflicts = ConflictServiceClient::with_interceptor(conflicts, bearer.clone());
         Self {
             stub: stub.max_decoding_message_size(4 << 20),
             conflicts: conflicts.max_decoding_message_size(4 << 20),
             policies: PolicyServiceClient::with_interceptor(policies, bearer),
+            spaces: spaces.max_decoding_message_size(4 << 20),
         }
     }
 
