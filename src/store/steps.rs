@@ -70,13 +70,11 @@ const STEPS: &str = concat!(
      ) c on true
      left join lateral (
          select array_agg(m.mutation_id order by m.found) as settled from (
-             select k.mutation_id, k.found, k.collection, k.id, k.result_revision, k.closing
-             from conflicts k
+             select k.mutation_id, k.found, k.result_revision, k.closing from conflicts k
              where k.space_id = s.id and k.moved_at = c.revision
              order by k.number limit $7
          ) m
-         where m.collection = c.collection and m.id = c.id
-             and (m.result_revision = c.revision or m.closing is not null)
+         where m.result_revision = c.revision or m.closing is not null
      ) k on p.shown
      where s.id = $1"
 );

@@ -82,6 +82,12 @@ async fn a_write_that_settles_many_names_all() {
     assert_eq!(settled(alice, "1").await, [(1, String::new())]);
     let looked = based(put("looked", "1", r#"{"n":9}"#), 1);
     assert_eq!(outcome(alice, "phone", looked).await, MutationOutcome::Applied);
-    assert_eq!(settled(alice, "1").await, [(2, "p1 p2 p3 p4 p5".into()), (1, String::new())]);
+    let expected = [(2, "p1 p2 p3 p4 p5".into()), (1, String::new())];
+    assert_eq!(settled(alice, "1").await, expected);
+    // However many writes meet it afterwards, at the same revision.
+    let stale = |number| based(put(&format!("late-{number}"), "1", r#"{"n":7}"#), 1);
+    let met = alice.batch((0..250).map(stale).collect(), false).await.unwrap();
+    assert!(met.iter().all(|it| it.outcome() == MutationOutcome::Conflict));
+    assert_eq!(settled(alice, "1").await, expected);
     house.server.stop().await;
 }

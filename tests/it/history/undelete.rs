@@ -120,6 +120,29 @@ async fn sent_again_it_gets_its_first_answer_whatever_has_become_of_the_record()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn its_first_answer_needs_nothing_that_is_no_longer_kept() {
+    let house = deleted().await;
+    let alice = &house.alice;
+    let applied = undelete(alice, "u1", "1", 1).await.unwrap();
+    assert_eq!(show(&applied), "applied 4");
+    let refused = undelete(alice, "u2", "1", 0).await.unwrap();
+    assert_eq!(show(&refused), "rejected ALREADY_EXISTS");
+    alice.mutate(delete("m5", "1")).await.unwrap();
+    let mut compaction = Compaction::prepare(&house.database).await;
+    compaction.raise(1).await;
+    assert_eq!(compaction.floor, 4);
+    let status = undelete(alice, "u3", "1", 1).await.unwrap_err();
+    assert_eq!(error_reason(&status), "CURSOR_EXPIRED");
+    assert_eq!(first(undelete(alice, "u1", "1", 1).await.unwrap()), applied);
+    compaction.raise(0).await;
+    let status = undelete(alice, "u3", "1", 0).await.unwrap_err();
+    assert_eq!(error_reason(&status), "DOCUMENT_NOT_KEPT");
+    assert_eq!(first(undelete(alice, "u2", "1", 0).await.unwrap()), refused);
+    assert_eq!(alice.head().await, 5);
+    house.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_id_means_one_undeletion() {
     let house = deleted().await;
     let alice = &house.alice;
