@@ -8,7 +8,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let out = PathBuf::from(std::env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
     let mut compiler = protox::Compiler::new(["proto"])?;
     compiler.include_source_info(true).include_imports(true);
-    for service in ["sync", "conflict", "policy", "queue"] {
+    for service in ["sync", "conflict", "policy", "queue", "space"] {
         compiler.open_file(format!("syncline/v1/{service}_service.proto"))?;
     }
     std::fs::write(out.join("descriptor.bin"), compiler.encode_file_descriptor_set())?;
@@ -38,6 +38,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .extern_path(".syncline.v1.ListRecordsResponse", "crate::rpc::encoded::Encoded")
         .extern_path(".syncline.v1.ListQueuedResponse", "crate::rpc::encoded::Encoded")
         .extern_path(".syncline.v1.ListConflictsResponse", "crate::rpc::encoded::Encoded")
+        .extern_path(".syncline.v1.ListRecordHistoryResponse", "crate::rpc::encoded::Encoded")
         .compile_fds(files)?;
     Ok(())
 }

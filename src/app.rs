@@ -13,6 +13,7 @@ mod feeder;
 mod following;
 mod group;
 mod heads;
+mod history;
 mod policies;
 mod queue;
 mod reading;
@@ -50,11 +51,12 @@ use wakeup::Wakeup;
 
 pub use crate::store::{
     Condition, ConflictPlace, ConflictQuery, NewPolicy, NewQueued, QueueCounts, QueueQuery,
-    Replaced, SnapshotPlace, SpaceHead, StoredPolicy, Tallies,
+    Replaced, SnapshotPlace, SpaceHead, StepsQuery, StoredPolicy, Tallies,
 };
 pub use compaction::{Forgotten, compact_once};
 pub use error::Error;
 pub use following::{ConflictsAhead, Following, SharedPage, SharedSnapshot};
+pub use history::Undeletable;
 pub use queue::ParseMutation;
 pub use reading::Reading;
 pub use replacing::{Begun, Replacement, Replacing};

@@ -28,6 +28,7 @@ mod pointer;
 mod policy;
 mod preview;
 mod queued;
+mod record_step;
 mod resolve;
 mod revision;
 mod schema;
@@ -53,7 +54,7 @@ pub use history::{History, HistoryEntry, Seen};
 pub use id::{CollectionName, DeviceId, MutationId, RecordId, RecordKey, Space, SpaceId, UserId};
 pub use mutation::{
     Choice, Content, Mutation, MutationResult, Operation, Outcome, Patch, Rejection,
-    RejectionReason, Request, Resolve, Violation,
+    RejectionReason, Request, Resolve, Undelete, Violation,
 };
 pub use past::{PastLog, View, Way};
 pub use pattern::Pattern;
@@ -64,6 +65,7 @@ pub use policy::{
 };
 pub use preview::{Preview, PreviewedConflict, PreviewedWrite};
 pub use queued::{QueueFault, QueueOutcome, QueueStanding, QueueState, Queued};
+pub use record_step::RecordStep;
 pub use resolve::{Concurrency, Resolution, Resolved, Step, accept, resolve, resolve_logged};
 pub use revision::{Revision, Sequence};
 pub use schema::Schema;

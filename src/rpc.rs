@@ -25,6 +25,7 @@ mod server;
 mod service;
 mod session;
 mod snapshot;
+mod space_service;
 mod status;
 mod subscription;
 mod subscriptions;

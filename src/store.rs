@@ -25,6 +25,7 @@ mod replace;
 mod row;
 mod scope;
 mod snapshot;
+mod steps;
 mod verify;
 mod write;
 
@@ -46,6 +47,7 @@ pub use policies::{Condition, NewPolicy, SetOutcome, StoredPolicies, StoredPolic
 pub use queue::{Enqueued, Lane, NewQueued, QueueCounts, QueueQuery};
 pub use replace::{Difference, Replaced};
 pub use snapshot::{SnapshotPage, SnapshotPlace, SnapshotQuery};
+pub use steps::{StepsPage, StepsQuery};
 pub use verify::{Mismatch, Verified};
 pub use write::{Decided, Locked, Source, Writer};
 

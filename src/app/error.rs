@@ -20,6 +20,12 @@ pub enum Error {
     /// The record never was, or was deleted at a revision.
     #[error("the record does not exist")]
     RecordNotFound { deleted_at: Option<Revision> },
+    /// The record did not live at that revision.
+    #[error("the record did not live at revision {at}")]
+    RecordNotThere { at: Revision },
+    /// The document before a deletion is no longer kept.
+    #[error("the document before revision {deleted_at} is no longer kept")]
+    DocumentNotKept { deleted_at: Revision, floor: Revision },
     /// There is no such conflict, or it is no longer kept.
     #[error("the conflict does not exist")]
     ConflictNotFound,
@@ -60,6 +66,9 @@ pub enum Error {
     /// The cursor cannot be resumed.
     #[error("the cursor cannot be resumed: {fault:?}")]
     Cursor { fault: CursorFault, epoch: Epoch, head: Revision, floor: Revision },
+    /// A revision of the past cannot be read.
+    #[error("the revision cannot be read: {fault:?}")]
+    Revision { fault: CursorFault, epoch: Epoch, head: Revision, floor: Revision },
     /// Too much waits already.
     #[error("too many requests are waiting")]
     Overloaded,

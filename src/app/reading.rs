@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use super::{App, Error};
 use crate::domain::{
-    Answer, CollectionName, Conflict, Cursor, DeviceId, Fingerprint, MutationId, MutationResult,
-    Record, RecordId, RecordKey, Refusal, Scope, Space, UserId,
+    Answer, CollectionName, Conflict, Cursor, CursorFault, DeviceId, Epoch, Fingerprint,
+    MutationId, MutationResult, Record, RecordId, RecordKey, Refusal, Scope, Space, UserId,
 };
 use crate::store::{
     self, ChangesPage, ChangesQuery, ConflictQuery, ConflictsPage, DeviceStanding, RecordsPage,
-    SpaceHead, Store, Tallies,
+    SnapshotPage, SnapshotQuery, SpaceHead, Store, Tallies,
 };
 
 /// Which changes to read.
@@ -48,6 +48,30 @@ pub(super) async fn changes(store: &Store, reading: &Reading) -> Result<ChangesP
         }
         store.status(&reading.space, None).await?;
     }
+}
+
+/// A page of a snapshot, or why there is none at that revision of the epoch; without
+/// one, of whatever history the space has. Not cancel safe.
+pub(super) async fn snapshot(
+    store: &Store,
+    space: &Space,
+    epoch: Option<Epoch>,
+    query: SnapshotQuery<'_>,
+) -> Result<SnapshotPage, Error> {
+    let page = loop {
+        if let Some(page) = store.snapshot(query).await? {
+            break page;
+        }
+        store.status(space, None).await?;
+    };
+    // A snapshot at 0 needs no more of the log than a cursor there.
+    let cursor = Cursor { epoch: epoch.or(Some(page.space.epoch)), revision: query.at };
+    check(cursor, page.space)?;
+    if page.too_far {
+        let SpaceHead { epoch, head, floor, .. } = page.space;
+        return Err(Error::Cursor { fault: CursorFault::Expired, epoch, head, floor });
+    }
+    Ok(page)
 }
 
 impl App {

@@ -1,8 +1,7 @@
 //! Snapshots: a part of a space as it was at one revision, page by page.
 
-use crate::app::reading::check;
-use crate::app::{App, Error};
-use crate::domain::{Cursor, CursorFault, Epoch, Revision, Scope, Space};
+use crate::app::{App, Error, reading};
+use crate::domain::{Epoch, Revision, Scope, Space};
 use crate::store::{SnapshotPage, SnapshotPlace, SnapshotQuery, SpaceHead, Store};
 
 /// Which snapshot.
@@ -33,19 +32,7 @@ impl Snapshot {
         let PageSize { entries_max, bytes_max } = size;
         let (space, at, scope) = (self.space.id, self.at, &self.scope);
         let query = SnapshotQuery { space, at, after, scope, entries_max, bytes_max };
-        let page = loop {
-            if let Some(page) = store.snapshot(query).await? {
-                break page;
-            }
-            store.status(&self.space, None).await?;
-        };
-        // A snapshot at 0 needs no more of the log than a cursor there.
-        check(Cursor { epoch: Some(self.epoch), revision: at }, page.space)?;
-        if page.too_far {
-            let SpaceHead { epoch, head, floor, .. } = page.space;
-            return Err(Error::Cursor { fault: CursorFault::Expired, epoch, head, floor });
-        }
-        Ok(page)
+        reading::snapshot(store, &self.space, Some(self.epoch), query).await
     }
 }
 

@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     Choice, Content, DeviceId, Operation, Resolve, Revision, Seen, Sequence, Transform,
-    TransformKind, UserId,
+    TransformKind, Undelete, UserId,
 };
 
 /// SHA-256 over a mutation's content.
@@ -76,6 +76,18 @@ impl Fingerprint {
         parts.add(author.as_str().as_bytes());
         parts.add(device.map_or("", DeviceId::as_str).as_bytes());
         parts.number(seen.map(Revision::get));
+        parts.finish()
+    }
+
+    /// Of an undeletion: which document it means is known only as long as the record
+    /// is deleted, and it may be sent again when that has been undone.
+    pub fn of_undeletion(undelete: &Undelete, device: Option<&DeviceId>) -> Self {
+        let mut parts = Parts(Sha256::new());
+        parts.add(device.map_or("", DeviceId::as_str).as_bytes());
+        parts.add(b"undelete");
+        parts.add(undelete.key.collection.as_str().as_bytes());
+        parts.add(undelete.key.id.as_str().as_bytes());
+        parts.number(undelete.document_at.map(Revision::get));
         parts.finish()
     }
 
@@ -156,5 +168,32 @@ impl Parts {
 
     fn finish(self) -> Fingerprint {
         Fingerprint(self.0.finalize().into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{CollectionName, RecordId, RecordKey};
+
+    fn undeletion(collection: &str, id: &str, at: Option<i64>, device: &str) -> String {
+        let collection = CollectionName::parse(collection).unwrap();
+        let key = RecordKey { collection, id: RecordId::parse(id).unwrap() };
+        let document_at = at.and_then(Revision::new);
+        let device = DeviceId::parse(device).ok();
+        let of = Fingerprint::of_undeletion(&Undelete { key, document_at }, device.as_ref());
+        of.0.iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    #[test]
+    fn an_undeletion_has_a_form_that_stays_and_every_part_of_it_counts() {
+        let all = [
+            undeletion("task", "1", None, ""),
+            undeletion("task", "1", Some(7), ""),
+            undeletion("task", "1", None, "desk"),
+            undeletion("task", "2", None, ""),
+            undeletion("note", "1", None, ""),
+        ];
+        assert_eq!(all.join(" "), "94a5c7c1 3f73217c 152abd62 7c7c7f9d 70f38f29");
     }
 }

@@ -115,7 +115,8 @@ pub const REJECTION_VIOLATIONS_MAX: usize = 4;
 pub const VIOLATION_FIELD_BYTES_MAX: usize = 120;
 /// The text of a violation.
 pub const VIOLATION_BYTES_MAX: usize = 240;
-/// Paths that a conflict names, of those that overlap and of those that were lost.
+/// Paths that a conflict names, of those that overlap and of those that were lost; and
+/// that a step of a record's history does.
 pub const CONFLICT_PATHS_MAX: usize = 100;
 /// Those paths together.
 pub const CONFLICT_PATHS_BYTES_MAX: usize = 32 << 10;

@@ -74,6 +74,15 @@ pub enum Choice {
     Strategy(Strategy),
 }
 
+/// Brings a deleted record back, by creating it anew.
+#[derive(Clone, Debug)]
+pub struct Undelete {
+    pub key: RecordKey,
+    /// With the document that it had at this revision of the space; None = before
+    /// its last deletion.
+    pub document_at: Option<Revision>,
+}
+
 /// Parts of a document to change.
 #[derive(Clone, Debug)]
 pub struct Patch {

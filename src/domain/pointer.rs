@@ -1,5 +1,6 @@
 //! Field paths inside a document: JSON Pointers (RFC 6901).
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -40,6 +41,27 @@ impl Pointer {
     /// The keys from the top down; never empty.
     pub fn keys(&self) -> &[String] {
         &self.0
+    }
+
+    /// Paths for people and logs: each once, and not too many.
+    pub(super) fn few(paths: impl Iterator<Item = Vec<String>>) -> Vec<Self> {
+        let paths: BTreeSet<_> = paths.filter_map(Self::short).collect();
+        let mut bytes = 0;
+        let fits = |path: &Self| {
+            bytes += path.to_string().len();
+            bytes <= limits::CONFLICT_PATHS_BYTES_MAX
+        };
+        paths.into_iter().take(limits::CONFLICT_PATHS_MAX).take_while(fits).collect()
+    }
+
+    /// The path, or the innermost one around it that is not too long.
+    fn short(mut keys: Vec<String>) -> Option<Self> {
+        while keys.iter().map(|key| escape(key).len() + 1).sum::<usize>()
+            > limits::CONFLICT_PATH_BYTES_MAX
+        {
+            keys.pop();
+        }
+        Self::from_keys(keys)
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod conflict;
 mod document;
+mod history;
 mod mutation;
 mod policy;
 mod queue;
@@ -22,6 +23,7 @@ use crate::domain::{
 use conflict::strategy;
 
 pub(super) use conflict::{conflict_cursor, conflict_filter, conflict_id, resolution};
+pub(super) use history::{HistoryToken, undeletion};
 pub(super) use mutation::{mutations, single};
 pub(super) use policy::{policy_to_delete, policy_to_set, policy_version, preview};
 pub(super) use queue::{queue_query, queued_id, queued_ids, replacement_of, to_enqueue};
@@ -130,6 +132,15 @@ pub(super) fn cursor(cursor: Option<&proto::Cursor>) -> Result<Cursor, Violation
     };
     let epoch = note(&mut violations, "cursor.epoch", epoch);
     done(revision.zip(epoch).map(|(revision, epoch)| Cursor { epoch, revision }), violations)
+}
+
+/// A revision to look at; 0 = none.
+pub(super) fn revision(revision: i64) -> Result<Option<Revision>, Violations> {
+    match Revision::new(revision) {
+        Some(Revision::ZERO) => Ok(None),
+        Some(revision) => Ok(Some(revision)),
+        None => Err(one("revision", "must not be negative")),
+    }
 }
 
 /// How long a call may wait; absent = not at all.

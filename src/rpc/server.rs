@@ -21,6 +21,7 @@ use super::proto::DESCRIPTOR_SET;
 use super::proto::server::conflict_service_server::ConflictServiceServer;
 use super::proto::server::policy_service_server::PolicyServiceServer;
 use super::proto::server::queue_service_server::QueueServiceServer;
+use super::proto::server::space_service_server::SpaceServiceServer;
 use super::proto::server::sync_service_server::SyncServiceServer;
 use super::service::Service;
 use super::web::{GateLayer, cors};
@@ -78,6 +79,7 @@ pub async fn serve(
     health.set_serving::<ConflictServiceServer<Service>>().await;
     health.set_serving::<PolicyServiceServer<Service>>().await;
     health.set_serving::<QueueServiceServer<Service>>().await;
+    health.set_serving::<SpaceServiceServer<Service>>().await;
     // Outside of gRPC-Web nothing is translated, and outside of CORS no page can read.
     let layers = ServiceBuilder::new()
         .option_layer(cors(&parts.cors_origins))
@@ -103,6 +105,7 @@ pub async fn serve(
     health.set_not_serving::<ConflictServiceServer<Service>>().await;
     health.set_not_serving::<PolicyServiceServer<Service>>().await;
     health.set_not_serving::<QueueServiceServer<Service>>().await;
+    health.set_not_serving::<SpaceServiceServer<Service>>().await;
     stopping.cancel();
     end(serving, &streams, deadline).await
 }
@@ -125,11 +128,14 @@ fn routes(parts: Parts, streams: &Tasks, others: Routes) -> Routes {
     let queue = QueueServiceServer::new(service.clone())
         .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
         .max_encoding_message_size(limits::MESSAGE_BYTES_MAX);
+    let spaces = SpaceServiceServer::new(service.clone())
+        .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(limits::MESSAGE_BYTES_MAX);
     let sync = SyncServiceServer::new(service)
         .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
         .max_encoding_message_size(limits::MESSAGE_BYTES_MAX);
     let routes = others.add_service(sync).add_service(conflicts).add_service(policies);
-    let routes = routes.add_service(queue);
+    let routes = routes.add_service(queue).add_service(spaces);
     if parts.reflection { with_reflection(routes) } else { routes }
 }
 

@@ -114,7 +114,10 @@ impl SyncService for Service {
         let wire = request.into_inner();
         let form = from_proto::document_form(wire.document_form).map_err(status::invalid)?;
         let key = from_proto::key(wire.key.as_ref(), "key").map_err(status::invalid)?;
-        let record = self.app.record(space, key).await?;
+        let record = match from_proto::revision(wire.revision).map_err(status::invalid)? {
+            None => self.app.record(space, key).await?,
+            Some(at) => self.app.record_at(space, key, at).await?,
+        };
         let record = Some(to_proto::record(&record, form));
         Ok(Response::new(proto::GetRecordResponse { record }))
     }

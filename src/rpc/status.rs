@@ -103,15 +103,10 @@ impl From<Error> for Status {
                 "the space does not exist; leave `space` empty for your own",
             ),
             Error::NotGranted(right) => right_not_granted(right),
-            Error::RecordNotFound { deleted_at: None } => {
-                not_found("RECORD_NOT_FOUND", "the record does not exist")
-            }
-            Error::RecordNotFound { deleted_at: Some(revision) } => status(
-                Code::NotFound,
-                "RECORD_NOT_FOUND",
-                format!("the record was deleted at revision {revision}"),
-                [("deleted_at", revision.to_string())],
-            ),
+            Error::RecordNotFound { deleted_at } => record_not_found(deleted_at),
+            Error::RecordNotThere { at } => record_not_there(at),
+            Error::DocumentNotKept { deleted_at, floor } => document_not_kept(deleted_at, floor),
+            Error::Revision { fault, epoch, head, floor } => revision(fault, epoch, head, floor),
             Error::ConflictNotFound => {
                 not_found("CONFLICT_NOT_FOUND", "the conflict does not exist, or is no longer kept")
             }
@@ -247,6 +242,46 @@ fn cursor(fault: CursorFault, epoch: Epoch, head: Revision, floor: Revision) -> 
         [("epoch", epoch.to_string()), ("head", head.to_string()), ("floor", floor.to_string())];
     let message = format!("{message}; begin again from revision 0");
     status(Code::FailedPrecondition, reason, message, places)
+}
+
+/// A revision of the past that cannot be read, and where the space is.
+fn revision(fault: CursorFault, epoch: Epoch, head: Revision, floor: Revision) -> Status {
+    let (reason, message) = cursor_fault(fault);
+    let message = match fault {
+        CursorFault::Expired => format!(
+            "that revision is no longer kept, or lies too far back; the space's floor is {floor}"
+        ),
+        CursorFault::Ahead => format!("the revision is ahead of the space's head {head}"),
+        CursorFault::EpochChanged => message.to_owned(),
+    };
+    let places =
+        [("epoch", epoch.to_string()), ("head", head.to_string()), ("floor", floor.to_string())];
+    status(Code::FailedPrecondition, reason, message, places)
+}
+
+fn record_not_found(deleted_at: Option<Revision>) -> Status {
+    match deleted_at {
+        None => not_found("RECORD_NOT_FOUND", "the record does not exist"),
+        Some(revision) => {
+            let message = format!("the record was deleted at revision {revision}");
+            let deleted_at = [("deleted_at", revision.to_string())];
+            status(Code::NotFound, "RECORD_NOT_FOUND", message, deleted_at)
+        }
+    }
+}
+
+fn record_not_there(at: Revision) -> Status {
+    let message = format!("the record did not live at revision {at}; see ListRecordHistory");
+    status(Code::NotFound, "RECORD_NOT_FOUND", message, [("revision", at.to_string())])
+}
+
+fn document_not_kept(deleted_at: Revision, floor: Revision) -> Status {
+    let message = format!(
+        "the document before the deletion at revision {deleted_at} is no longer kept; \
+         create the record anew, with a document of your own"
+    );
+    let places = [("deleted_at", deleted_at.to_string()), ("floor", floor.to_string())];
+    status(Code::FailedPrecondition, "DOCUMENT_NOT_KEPT", message, places)
 }
 
 fn not_found(reason: &'static str, message: &str) -> Status {

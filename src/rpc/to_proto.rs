@@ -17,7 +17,7 @@ use super::proto;
 use crate::app::Tallies;
 use crate::domain::{
     Change, ChangeAction, CollectionTally, CursorFault, Delta, DeviceId, Document, DocumentForm,
-    Epoch, Event, HistoryEntry, Record, RecordKey, Revision, Tally, Violation, limits,
+    Epoch, Event, HistoryEntry, Record, RecordKey, RecordStep, Revision, Tally, Violation, limits,
 };
 
 use conflict::strategy;
@@ -179,6 +179,16 @@ pub(super) fn duration(duration: Duration) -> prost_types::Duration {
     let seconds = i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
     let nanos = i32::try_from(duration.subsec_nanos()).unwrap_or(0);
     prost_types::Duration { seconds, nanos }
+}
+
+/// A step as an entry of `steps`, which is field 1 where it stands.
+pub(super) fn step_entry(it: &RecordStep, form: DocumentForm, documents: bool) -> Bytes {
+    entry(&proto::RecordStep {
+        change: Some(if documents { change(&it.change, form) } else { bare(&it.change) }),
+        changed_paths: it.changed_paths().iter().map(ToString::to_string).collect(),
+        before_known: it.is_before_known(),
+        conflict_ids: it.conflicts.iter().map(|id| id.as_str().to_owned()).collect(),
+    })
 }
 
 /// A record as an entry of `records`, which is field 1 where it stands.

@@ -55,7 +55,9 @@ const SCOPED_REVISIONS_MAX: i64 = 50_000;
 /// A page: the changes at the revisions that `$rows` gives in the order of an
 /// index, together with their bytes, cut where these reach $5; always at least
 /// one. The cut is made on narrow rows, before any document is read. The page
-/// itself is put in order afterwards: here sorting would cost more.
+/// itself is put in order afterwards: here sorting would cost more. Each change is
+/// looked up by itself (`limit`): joined, a plan that was made while the table was
+/// small may read the whole space for each of them.
 macro_rules! page {
     ($more:literal, $order:literal, $rows:expr) => {
         concat!(
@@ -73,7 +75,10 @@ macro_rules! page {
             "         ) w
                   ) w where w.before is null or w.before < $5
               ) p on true
-              left join changes c on c.space_id = s.id and c.revision = p.revision
+              left join lateral (
+                  select * from changes c where c.space_id = s.id and c.revision = p.revision
+                  limit 1
+              ) c on true
               where s.id = $1"
         )
     };

@@ -74,7 +74,10 @@ macro_rules! snapshot {
                              values (l.revision, 0)
                              union all
                              select c.previous_revision, way.steps + 1 from way
-                             join changes c on c.space_id = s.id and c.revision = way.revision
+                             cross join lateral (
+                                 select * from changes c
+                                 where c.space_id = s.id and c.revision = way.revision limit 1
+                             ) c
                              where way.revision > $2 and way.steps < $9
                          )
                          select revision from way where revision <= $2 or steps = $9

@@ -3,6 +3,7 @@
 //! inside the server.
 
 mod away;
+mod past;
 mod rows;
 
 use std::fmt::Write as _;

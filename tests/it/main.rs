@@ -26,6 +26,8 @@ mod granted;
 #[cfg(test)]
 mod health;
 #[cfg(test)]
+mod history;
+#[cfg(test)]
 mod kill;
 #[cfg(test)]
 mod migration;

@@ -41,7 +41,8 @@ def generate(folder):
     command += [f"--python_out={folder}", f"--grpc_python_out={folder}"]
     assert protoc.main(command + files) == 0, "protoc refuses the contract"
     sys.path.insert(0, folder)
-    names = ["document", "limits", "mutation", "record", "subscribe", "sync_service"]
+    names = ["document", "limits", "mutation", "record", "subscribe"]
+    names += ["sync_service", "space_service"]
     module = __import__("syncline.v1", fromlist=["v1"])
     api = type(sys)("api")
     for name in names:
@@ -49,19 +50,23 @@ def generate(folder):
         vars(api).update({key: value for key, value in vars(loaded).items() if key[0] != "_"})
     service = __import__("syncline.v1.sync_service_pb2_grpc", fromlist=["*"])
     api.Stub = service.SyncServiceStub
+    service = __import__("syncline.v1.space_service_pb2_grpc", fromlist=["*"])
+    api.SpaceStub = service.SpaceServiceStub
     return api
 
 
 class Calls:
-    """The stub, with the token on each call."""
+    """The stubs, with the token on each call."""
 
     def __init__(self, api, channel, token):
         self.api = api
         self.stub = api.Stub(channel)
+        self.spaces = api.SpaceStub(channel)
         self.metadata = [("authorization", f"Bearer {token}")]
 
     def __getattr__(self, name):
-        method = getattr(self.stub, name)
+        stub = self.stub if hasattr(self.stub, name) else self.spaces
+        method = getattr(stub, name)
         return lambda request: method(request, metadata=self.metadata, timeout=TIMEOUT_S)
 
     def put(self, collection, id, fields, **mutation):
@@ -331,6 +336,37 @@ def a_cursor_of_another_history_is_told_to_resync(calls, collection):
     )
 
 
+def a_deleted_record_is_looked_back_at_and_comes_back(calls, collection):
+    api = calls.api
+    key = api.RecordKey(collection=collection, id="1")
+    first = calls.mutate(calls.put(collection, "1", {"n": 1, "m": 1})).revision
+    calls.mutate(calls.put(collection, "1", {"n": 2, "m": 1}))
+    calls.mutate(api.Mutation(id=str(uuid.uuid4()), key=key, delete=api.DeleteOperation()))
+    undelete = api.UndeleteRecordRequest(mutation_id=str(uuid.uuid4()), key=key)
+    result = calls.UndeleteRecord(undelete).result
+    assert (result.outcome, result.replayed) == (api.MUTATION_OUTCOME_APPLIED, False), result
+    again = calls.UndeleteRecord(undelete).result
+    assert (again.replayed, again.revision) == (True, result.revision), again
+
+    def fields(revision):
+        request = api.GetRecordRequest(key=key, revision=revision)
+        return json_format.MessageToDict(calls.GetRecord(request).record.document.fields)
+
+    assert fields(0) == {"n": 2, "m": 1} and fields(first) == {"n": 1, "m": 1}
+    request = api.ListRecordHistoryRequest(key=key, page_size=3, without_documents=True)
+    steps, pages = [], 0
+    while not pages or request.page_token:
+        page = calls.ListRecordHistory(request)
+        assert not page.truncated, page
+        steps += page.steps
+        request.page_token, pages = page.next_page_token, pages + 1
+    told = [(step.change.action, list(step.changed_paths)) for step in steps]
+    created, updated = api.CHANGE_ACTION_CREATED, api.CHANGE_ACTION_UPDATED
+    deleted = api.CHANGE_ACTION_DELETED
+    assert told == [(created, []), (deleted, []), (updated, ["/n"]), (created, [])], told
+    assert pages == 2 and all(step.before_known for step in steps), steps
+
+
 def errors_say_what_and_where(calls, collection):
     api = calls.api
     details = fails(
@@ -360,7 +396,7 @@ def errors_say_what_and_where(calls, collection):
 
 def health_and_reflection_answer_without_a_token(channel):
     health = health_pb2_grpc.HealthStub(channel)
-    for service in ("", "syncline.v1.SyncService"):
+    for service in ("", "syncline.v1.SyncService", "syncline.v1.SpaceService"):
         request = health_pb2.HealthCheckRequest(service=service)
         answer = health.Check(request, timeout=TIMEOUT_S)
         assert answer.status == health_pb2.HealthCheckResponse.SERVING, (service, answer)
@@ -384,6 +420,7 @@ CHECKS = [
     watch_follows_from_a_cursor,
     a_long_poll_answers_with_the_first_change,
     a_cursor_of_another_history_is_told_to_resync,
+    a_deleted_record_is_looked_back_at_and_comes_back,
     errors_say_what_and_where,
 ]
 

@@ -1,21 +1,18 @@
 //! What the log is told of a resolution.
 
-use std::collections::BTreeSet;
-
 use serde_json::Value;
 
 use super::sides::Sides;
 use super::{Resolution, Resolved};
 use crate::domain::fields::value_at;
-use crate::domain::merge::{Merged, Path, To, about};
-use crate::domain::pointer::escape;
-use crate::domain::{Base, Document, Pointer, Relation, limits};
+use crate::domain::merge::{Merged, To, about};
+use crate::domain::{Base, Document, Pointer, Relation};
 
 impl Sides<'_> {
     pub(super) fn told(&self, result: Resolved, merged: &Merged) -> Resolution {
         Resolution {
             relation: self.relation(merged),
-            paths: logged(merged.overlaps.iter().cloned()),
+            paths: Pointer::few(merged.overlaps.iter().cloned()),
             lost: self.lost(&result, merged),
             client: self.client_document.clone(),
             result,
@@ -61,27 +58,6 @@ impl Sides<'_> {
             now != there && !goes_on
         });
         let claimed = claimed.map(|(claimed, _)| about(claimed));
-        logged(edited.chain(claimed).filter(|path| !joined(path)).map(<[String]>::to_vec))
+        Pointer::few(edited.chain(claimed).filter(|path| !joined(path)).map(<[String]>::to_vec))
     }
-}
-
-/// Paths for the log: each once, and not too many.
-fn logged(paths: impl Iterator<Item = Path>) -> Vec<Pointer> {
-    let paths: BTreeSet<_> = paths.filter_map(short).collect();
-    let mut bytes = 0;
-    let fits = |path: &Pointer| {
-        bytes += path.to_string().len();
-        bytes <= limits::CONFLICT_PATHS_BYTES_MAX
-    };
-    paths.into_iter().take(limits::CONFLICT_PATHS_MAX).take_while(fits).collect()
-}
-
-/// The path, or the innermost one around it that is not too long.
-fn short(mut keys: Path) -> Option<Pointer> {
-    while keys.iter().map(|key| escape(key).len() + 1).sum::<usize>()
-        > limits::CONFLICT_PATH_BYTES_MAX
-    {
-        keys.pop();
-    }
-    Pointer::from_keys(keys)
 }

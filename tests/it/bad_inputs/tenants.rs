@@ -4,8 +4,9 @@ use syncline::rpc::proto::resolve_conflict_request::Resolution;
 use syncline::rpc::proto::subscribe_response::Frame;
 use syncline::rpc::proto::{
     BatchMutateRequest, ChangesSinceRequest, Cursor, GetConflictRequest, GetRecordRequest,
-    GetStatusRequest, KeepClient, ListConflictsRequest, ListRecordsRequest, MutateRequest,
-    Mutation, Policy, PreviewPolicyRequest, ResolveConflictRequest, SubscribeFrame,
+    GetStatusRequest, KeepClient, ListConflictsRequest, ListRecordHistoryRequest,
+    ListRecordsRequest, MutateRequest, Mutation, Policy, PreviewPolicyRequest,
+    ResolveConflictRequest, SubscribeFrame, UndeleteRecordRequest,
 };
 use tonic::Status;
 
@@ -49,13 +50,27 @@ async fn statuses(client: &Client, space: &str) -> Vec<(&'static str, Status)> {
         ..Default::default()
     };
     let policy = Some(Policy { collection: "task".into(), ..Default::default() });
-    let preview = PreviewPolicyRequest { space, policy, ..Default::default() };
+    let preview = PreviewPolicyRequest { space: space.clone(), policy, ..Default::default() };
     let (mut log, mut policies) = (client.conflicts.clone(), client.policies.clone());
+    let history = ListRecordHistoryRequest {
+        space: space.clone(),
+        key: Some(key("1")),
+        ..Default::default()
+    };
+    let undelete = UndeleteRecordRequest {
+        space,
+        mutation_id: "u".into(),
+        key: Some(key("1")),
+        ..Default::default()
+    };
+    let mut spaces = client.spaces.clone();
     vec![
         ("ListConflicts", log.list_conflicts(conflicts).await.unwrap_err()),
         ("GetConflict", log.get_conflict(conflict).await.unwrap_err()),
         ("ResolveConflict", log.resolve_conflict(resolve).await.unwrap_err()),
         ("PreviewPolicy", policies.preview_policy(preview).await.unwrap_err()),
+        ("ListRecordHistory", spaces.list_record_history(history).await.unwrap_err()),
+        ("UndeleteRecord", spaces.undelete_record(undelete).await.unwrap_err()),
         ("GetRecord", stub.get_record(get).await.unwrap_err()),
         ("Mutate", stub.mutate(mutate).await.unwrap_err()),
         ("BatchMutate", stub.batch_mutate(batch).await.unwrap_err()),

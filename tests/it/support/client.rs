@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use syncline::rpc::proto::conflict_service_client::ConflictServiceClient;
 use syncline::rpc::proto::policy_service_client::PolicyServiceClient;
 use syncline::rpc::proto::queue_service_client::QueueServiceClient;
+use syncline::rpc::proto::space_service_client::SpaceServiceClient;
 use syncline::rpc::proto::sync_service_client::SyncServiceClient;
 use syncline::rpc::proto::{
     self, Document, Mutation, MutationResult, PutOperation, RecordKey, document,
@@ -34,6 +35,7 @@ pub struct Client {
     pub conflicts: ConflictServiceClient<InterceptedService<Channel, Bearer>>,
     pub policies: PolicyServiceClient<InterceptedService<Channel, Bearer>>,
     pub queue: QueueServiceClient<InterceptedService<Channel, Bearer>>,
+    pub spaces: SpaceServiceClient<InterceptedService<Channel, Bearer>>,
 }
 
 impl Client {
@@ -62,6 +64,7 @@ impl Client {
         let bearer = Bearer(format!("Bearer {token}").parse().unwrap());
         let (conflicts, policies) = (channel.clone(), channel.clone());
         let queue = channel.clone();
+        let spaces = SpaceServiceClient::with_interceptor(channel.clone(), bearer.clone());
         let stub = SyncServiceClient::with_interceptor(channel, bearer.clone());
         let conflicts = ConflictServiceClient::with_interceptor(conflicts, bearer.clone());
         Self {
@@ -69,6 +72,7 @@ impl Client {
             conflicts: conflicts.max_decoding_message_size(4 << 20),
             policies: PolicyServiceClient::with_interceptor(policies, bearer.clone()),
             queue: QueueServiceClient::with_interceptor(queue, bearer),
+            spaces: spaces.max_decoding_message_size(4 << 20),
         }
     }
 

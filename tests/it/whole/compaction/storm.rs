@@ -44,14 +44,15 @@ async fn clients_notice_nothing_but_expired_cursors() {
             }
         });
     }
+    let (end, ended) = watch::channel(false);
     let mut readers = JoinSet::new();
     for server in servers.iter().cycle().take(4) {
         let (client, mut random) = (server.client("alice").await, Random(random.next()));
-        let stopped = stopped.clone();
+        let ended = ended.clone();
         readers.spawn(async move {
             let (mut copy, mut began) = (Copy::default(), 0);
             loop {
-                let ending = *stopped.borrow();
+                let ending = *ended.borrow();
                 let request = ExchangeRequest {
                     cursor: copy.cursor.clone(),
                     page_size: 1 + i32::try_from(random.below(40)).unwrap(),
@@ -83,6 +84,7 @@ async fn clients_notice_nothing_but_expired_cursors() {
         .await;
     stop.send(true).unwrap();
     writing.join_all().await;
+    end.send(true).unwrap();
     let status = proven(&alice).await;
     for (copy, began) in readers.join_all().await {
         assert!(began > 0, "nobody began anew");
