@@ -47,36 +47,9 @@ async fn clients_notice_nothing_but_expired_cursors() {
     let (end, ended) = watch::channel(false);
     let mut readers = JoinSet::new();
     for server in servers.iter().cycle().take(4) {
-        let (client, mut random) = (server.client("alice").await, Random(random.next()));
+        let (client, random) = (server.client("alice").await, Random(random.next()));
         let ended = ended.clone();
-        readers.spawn(async move {
-            let (mut copy, mut began) = (Copy::default(), 0);
-            loop {
-                let ending = *ended.borrow();
-                let request = ExchangeRequest {
-                    cursor: copy.cursor.clone(),
-                    page_size: 1 + i32::try_from(random.below(40)).unwrap(),
-                    ..Default::default()
-                };
-                match exchange(&client, request).await {
-                    Ok(answer) => {
-                        let done = !answer.has_more;
-                        copy.apply(&answer.changes, answer.cursor);
-                        if ending && done {
-                            return (copy, began);
-                        }
-                    }
-                    Err(status) => assert_eq!(error_reason(&status), "CURSOR_EXPIRED"),
-                }
-                // Now and then it begins anew, from whatever revision is the last.
-                if random.below(20) == 0 {
-                    match snapshot(&client, &[]).await {
-                        Ok((fresh, _)) => (copy, began) = (fresh, began + 1),
-                        Err(status) => assert_eq!(error_reason(&status), "CURSOR_EXPIRED"),
-                    }
-                }
-            }
-        });
+        readers.spawn(follow(client, random, ended));
     }
     let alice = servers[0].client("alice").await;
     let wanted = 500 * i64::try_from(scale()).unwrap();
@@ -92,6 +65,37 @@ async fn clients_notice_nothing_but_expired_cursors() {
         copy.check_records(&alice).await;
     }
     verified(&store).await;
+}
+
+/// Follows by exchanges, beginning anew now and then, until the writers have ended; how
+/// often it began anew.
+async fn follow(client: Client, mut random: Random, ended: watch::Receiver<bool>) -> (Copy, i32) {
+    let (mut copy, mut began) = (Copy::default(), 0);
+    loop {
+        let ending = *ended.borrow();
+        let request = ExchangeRequest {
+            cursor: copy.cursor.clone(),
+            page_size: 1 + i32::try_from(random.below(40)).unwrap(),
+            ..Default::default()
+        };
+        match exchange(&client, request).await {
+            Ok(answer) => {
+                let done = !answer.has_more;
+                copy.apply(&answer.changes, answer.cursor);
+                if ending && done {
+                    return (copy, began);
+                }
+            }
+            Err(status) => assert_eq!(error_reason(&status), "CURSOR_EXPIRED"),
+        }
+        // Now and then it begins anew, from whatever revision is the last.
+        if random.below(20) == 0 {
+            match snapshot(&client, &[]).await {
+                Ok((fresh, _)) => (copy, began) = (fresh, began + 1),
+                Err(status) => assert_eq!(error_reason(&status), "CURSOR_EXPIRED"),
+            }
+        }
+    }
 }
 
 /// A server that dies in the middle of a compaction leaves nothing half done.
