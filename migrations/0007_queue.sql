@@ -27,8 +27,8 @@ create table queue (
 );
 create unique index queue_by_number on queue (space_id, number);
 create index queue_pending on queue (space_id, device, number) where state = 1;
-create index queue_unsettled on queue (space_id, number) where state in (1, 3, 4);
-create index queue_settled on queue (space_id) where state in (2, 5);
+create index queue_by_state on queue (space_id, state, number);
+create index queue_by_device on queue (space_id, device, number);
 
 -- For each device that has enqueued something when it is its turn, and which worker has
 -- it until when.

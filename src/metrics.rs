@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
@@ -24,6 +25,7 @@ use crate::tasks::Tasks;
 
 /// Whoever watches asks now and then: more connections at once are none of theirs.
 const CONNECTIONS_MAX: usize = 16;
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// All that is counted.
@@ -91,7 +93,8 @@ impl Metrics {
                 Ok((stream, _peer)) => stream,
                 Err(failure) => {
                     warn!(error = %Chain(&failure), "a connection for metrics was not accepted");
-                    tokio::task::yield_now().await;
+                    // It would fail again at once: out of file descriptors, most likely.
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
             };

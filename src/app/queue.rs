@@ -84,6 +84,10 @@ impl App {
         replacement: Option<NewQueued>,
     ) -> Result<Queued, Error> {
         let state = entry.standing.state;
+        // Perhaps the answer to an earlier call was lost.
+        if state == QueueState::Pending && replacement.is_none() {
+            return Ok(entry);
+        }
         if !matches!(state, QueueState::Conflicted | QueueState::Failed) {
             return Err(Error::QueuedState { state, answered: false });
         }
@@ -123,15 +127,22 @@ impl App {
 
     /// Takes an entry out.
     pub async fn discard_queued(&self, space: Space, id: MutationId) -> Result<(), Error> {
-        let store = self.store.clone();
-        let found = self.detached(async move { store.discard_queued(space.id, &id).await });
-        if found.await? { Ok(()) } else { Err(Error::QueuedNotFound) }
+        let (store, now) = (self.store.clone(), self.clock.now_to_store());
+        let found = self.detached(async move { store.discard_queued(space.id, &id, now).await });
+        if !found.await? {
+            return Err(Error::QueuedNotFound);
+        }
+        self.queue_bell.notify_one();
+        Ok(())
     }
 
     /// Marks entries as needing no more attention; how many.
     pub async fn mark_synced(&self, space: Space, ids: Vec<MutationId>) -> Result<i64, Error> {
         let (store, now) = (self.store.clone(), self.clock.now_to_store());
-        self.detached(async move { store.mark_synced(space.id, &ids, now).await }).await
+        let marked = self.detached(async move { store.mark_synced(space.id, &ids, now).await });
+        let marked = marked.await?;
+        self.queue_bell.notify_one();
+        Ok(marked)
     }
 
     /// Takes out what is applied or was marked; how many entries.

@@ -108,6 +108,8 @@ pub const REPLACEMENTS_MAX: usize = 2;
 pub const REPLACEMENT_ID_BYTES_MAX: usize = 96;
 /// Entries of a space's queue that are not dealt with.
 pub const QUEUE_ENTRIES_MAX: usize = 10_000;
+/// A mutation in the queue, as it is sent: a page has room for one.
+pub const QUEUE_MUTATION_BYTES_MAX: usize = 1 << 20;
 /// Violations that one rejection names, and their texts: with these a batch in
 /// which everything is wrong still has an answer that fits into a message.
 pub const REJECTION_VIOLATIONS_MAX: usize = 4;

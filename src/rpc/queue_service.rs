@@ -8,7 +8,8 @@ use super::page::PageBuilder;
 use super::proto::server::queue_service_server::QueueService;
 use super::service::Service;
 use super::{from_proto, proto, status, to_proto, token};
-use crate::domain::{DeviceId, Mutation, Right, Violation};
+use crate::app::Error;
+use crate::domain::{DeviceId, Mutation, Right, Space, Violation};
 
 #[tonic::async_trait]
 impl QueueService for Service {
@@ -61,7 +62,10 @@ impl QueueService for Service {
         let (_principal, space) = self.space(&request, &request.get_ref().space, Right::Write)?;
         let wire = request.into_inner();
         let id = from_proto::queued_id(&wire.mutation_id).map_err(status::invalid)?;
-        let entry = self.app.queued(space.clone(), id).await?;
+        let entry = match self.app.queued(space.clone(), id).await {
+            Err(Error::QueuedNotFound) => return self.retried_before(space, &wire).await,
+            found => found?,
+        };
         let replacement = wire.replacement.as_ref();
         let replacement = replacement.map(|wire| from_proto::replacement_of(wire, &entry.device));
         let replacement = replacement.transpose().map_err(status::invalid)?;
@@ -97,6 +101,27 @@ impl QueueService for Service {
         let (_principal, space) = self.space(&request, &request.get_ref().space, Right::Write)?;
         let cleared = self.app.clear_synced(space).await?;
         Ok(Response::new(proto::ClearSyncedResponse { cleared }))
+    }
+}
+
+impl Service {
+    /// The entry by which this very call has replaced another one already.
+    async fn retried_before(
+        &self,
+        space: Space,
+        wire: &proto::RetryQueuedRequest,
+    ) -> Result<Response<proto::RetryQueuedResponse>, Status> {
+        let Some(replacement) = &wire.replacement else {
+            return Err(Error::QueuedNotFound.into());
+        };
+        let id = from_proto::queued_id(&replacement.id).map_err(status::invalid)?;
+        let entry = self.app.queued(space, id).await?;
+        let same = from_proto::replacement_of(replacement, &entry.device);
+        if same.map_err(status::invalid)?.fingerprint != entry.fingerprint {
+            return Err(Error::QueuedNotFound.into());
+        }
+        let entry = Some(to_proto::queued(&entry));
+        Ok(Response::new(proto::RetryQueuedResponse { entry }))
     }
 }
 

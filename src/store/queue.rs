@@ -2,6 +2,7 @@
 //! has enqueued in one space, in its order; a worker holds a lane for a while.
 
 mod lanes;
+mod rows;
 
 use sqlx::postgres::PgRow;
 use sqlx::{Connection, Row};
@@ -9,11 +10,11 @@ use time::OffsetDateTime;
 
 use super::{Error, Store};
 use crate::domain::{
-    DeviceId, Fingerprint, MutationId, QueueFault, QueueOutcome, QueueStanding, QueueState, Queued,
-    Revision, SpaceId, UserId, limits,
+    DeviceId, Fingerprint, MutationId, QueueState, Queued, SpaceId, UserId, limits,
 };
 
 pub use lanes::Lane;
+use rows::{queued, state_to_sql};
 
 /// A mutation to enqueue.
 #[derive(Clone, Debug)]
@@ -87,10 +88,11 @@ macro_rules! columns {
 }
 use columns;
 
-const COUNT: &str = "select count(*) from (
-         select 1 from queue q where q.space_id = $1 and q.state in (1, 3, 4)
-         order by q.number limit $2
-     ) q";
+/// Those who enqueue in one space at once count one after the other.
+const LOCK: &str = "select pg_advisory_xact_lock(hashtextextended($1::text, 7))";
+
+const COUNT: &str = "select count(*) from queue q
+     where q.space_id = $1 and q.state = any(array[1, 3, 4]::smallint[])";
 
 const INSERT: &str = "with inserted as (
          insert into queue (space_id, mutation_id, number, device, author, payload, fingerprint,
@@ -114,13 +116,45 @@ const BY_IDS: &str = concat!(
       order by w.place"
 );
 
-const LIST: &str = concat!(
-    "select ",
-    columns!("q"),
-    " from queue q
-      where q.space_id = $1 and q.number > $2 and ($3::smallint is null or q.state = $3)
-          and ($4::text is null or q.device = $4)
-      order by q.number limit $5"
+/// The first of some entries, in their order, cut where their mutations reach so many
+/// bytes; always at least one.
+macro_rules! first {
+    ($where:literal, $entries_max:literal, $bytes_max:literal) => {
+        concat!(
+            "select ",
+            columns!("q"),
+            " from (
+                  select w.*, sum(octet_length(w.payload)) over (
+                      order by w.number rows between unbounded preceding and 1 preceding
+                  ) as before
+                  from (select * from queue q where ",
+            $where,
+            "     order by q.number limit ",
+            $entries_max,
+            "     ) w
+              ) q
+              where coalesce(q.before, 0) < ",
+            $bytes_max,
+            " order by q.number"
+        )
+    };
+}
+use first;
+
+const LIST: &str = first!(
+    "q.space_id = $1 and q.number > $2 and $3::smallint is null and $4::text is null",
+    "$5",
+    "$6"
+);
+const LIST_STATE: &str = first!(
+    "q.space_id = $1 and q.state = $3 and q.number > $2 and ($4::text is null or q.device = $4)",
+    "$5",
+    "$6"
+);
+const LIST_DEVICE: &str = first!(
+    "q.space_id = $1 and q.device = $4 and q.number > $2 and $3::smallint is null",
+    "$5",
+    "$6"
 );
 
 impl Store {
@@ -137,6 +171,10 @@ impl Store {
         let fingerprints: Vec<_> = new.iter().map(|it| it.fingerprint.0.as_slice()).collect();
         let mut connection = self.reads.acquire().await?;
         let mut transaction = connection.begin().await?;
+        let max = i64::try_from(limits::QUEUE_ENTRIES_MAX).unwrap_or(i64::MAX);
+        sqlx::query(LOCK).bind(space.0).execute(&mut *transaction).await?;
+        let count = sqlx::query(COUNT).bind(space.0);
+        let before: i64 = count.fetch_one(&mut *transaction).await?.try_get(0)?;
         let insert = sqlx::query(INSERT)
             .bind(space.0)
             .bind(device.as_str())
@@ -153,9 +191,7 @@ impl Store {
             transaction.rollback().await?;
             return Ok(Enqueued::Reused(index));
         }
-        let max = i64::try_from(limits::QUEUE_ENTRIES_MAX).unwrap_or(i64::MAX);
-        let count = sqlx::query(COUNT).bind(space.0).bind(max.saturating_add(1));
-        if count.fetch_one(&mut *transaction).await?.try_get::<i64, _>(0)? > max {
+        if before + i64::try_from(new.len()).unwrap_or(0) > max && added(&entries, now) {
             transaction.rollback().await?;
             return Ok(Enqueued::Full);
         }
@@ -176,14 +212,22 @@ impl Store {
         query: &QueueQuery,
     ) -> Result<(Vec<Queued>, bool), Error> {
         let max = i64::try_from(query.entries_max).unwrap_or(i64::MAX);
-        let sql = sqlx::query(LIST)
+        let sql = match (query.state, &query.device) {
+            (Some(_), _) => LIST_STATE,
+            (None, Some(_)) => LIST_DEVICE,
+            (None, None) => LIST,
+        };
+        let sql = sqlx::query(sql)
             .bind(space.0)
             .bind(query.after)
             .bind(query.state.map(state_to_sql))
             .bind(query.device.as_ref().map(DeviceId::as_str))
-            .bind(max);
+            .bind(max)
+            .bind(i64::try_from(limits::PAGE_DOCUMENT_BYTES_MAX).unwrap_or(i64::MAX));
         let entries = self.read(sql).await?.iter().map(queued).collect::<Result<Vec<_>, _>>()?;
-        let has_more = entries.len() >= query.entries_max;
+        let bytes: usize = entries.iter().map(|entry| entry.payload.len()).sum();
+        let has_more =
+            entries.len() >= query.entries_max || bytes >= limits::PAGE_DOCUMENT_BYTES_MAX;
         Ok((entries, has_more))
     }
 
@@ -244,9 +288,20 @@ impl Store {
     }
 
     /// Takes an entry out; whether it was there.
-    pub async fn discard_queued(&self, space: SpaceId, id: &MutationId) -> Result<bool, Error> {
-        let sql = "delete from queue where space_id = $1 and mutation_id = $2 returning 1";
-        let query = sqlx::query(sql).bind(space.0).bind(id.as_str());
+    pub async fn discard_queued(
+        &self,
+        space: SpaceId,
+        id: &MutationId,
+        now: OffsetDateTime,
+    ) -> Result<bool, Error> {
+        const DELETE: &str = "with gone as (
+                 delete from queue where space_id = $1 and mutation_id = $2 returning device
+             ), moved as (
+                 update lanes l set due_at = $3 from gone
+                 where l.space_id = $1 and l.device = gone.device and l.due_at is not null
+             )
+             select 1 from gone";
+        let query = sqlx::query(DELETE).bind(space.0).bind(id.as_str()).bind(now);
         Ok(!self.read(query).await?.is_empty())
     }
 
@@ -257,8 +312,16 @@ impl Store {
         ids: &[MutationId],
         now: OffsetDateTime,
     ) -> Result<i64, Error> {
-        const UPDATE: &str = "update queue set state = 5, updated_at = $3
-             where space_id = $1 and mutation_id = any($2) and state in (1, 3, 4) returning 1";
+        const UPDATE: &str = "with marked as (
+                 update queue set state = 5, updated_at = $3
+                 where space_id = $1 and mutation_id = any($2) and state in (1, 3, 4)
+                 returning device
+             ), moved as (
+                 update lanes l set due_at = $3
+                 where l.space_id = $1 and l.device = any(array(select device from marked))
+                     and l.due_at is not null
+             )
+             select 1 from marked";
         let ids: Vec<_> = ids.iter().map(MutationId::as_str).collect();
         let marked = self.read(sqlx::query(UPDATE).bind(space.0).bind(ids).bind(now)).await?;
         Ok(i64::try_from(marked.len()).unwrap_or(i64::MAX))
@@ -281,62 +344,7 @@ impl Store {
     }
 }
 
-fn queued(row: &PgRow) -> Result<Queued, Error> {
-    let fingerprint = row.try_get::<&[u8], _>(5)?.try_into().map(Fingerprint);
-    let fault = row.try_get::<Option<String>, _>(10)?.zip(row.try_get(11)?);
-    let outcome: Option<i16> = row.try_get(8)?;
-    Ok(Queued {
-        mutation_id: MutationId::from_stored(row.try_get(0)?),
-        number: row.try_get(1)?,
-        device: DeviceId::from_stored(row.try_get(2)?),
-        author: UserId::from_stored(row.try_get(3)?),
-        payload: row.try_get(4)?,
-        fingerprint: fingerprint.map_err(|_short| Error::Corrupt("fingerprint".into()))?,
-        standing: QueueStanding {
-            state: state_from_sql(row.try_get(6)?)?,
-            attempts: row.try_get(7)?,
-            outcome: outcome.map(outcome_from_sql).transpose()?,
-            revision: row.try_get::<Option<i64>, _>(9)?.and_then(Revision::new),
-            fault: fault.map(|(reason, message)| QueueFault { reason, message }),
-        },
-        enqueued_at: row.try_get(12)?,
-        updated_at: row.try_get(13)?,
-    })
-}
-
-const STATES: [(QueueState, i16); 5] = [
-    (QueueState::Pending, 1),
-    (QueueState::Applied, 2),
-    (QueueState::Conflicted, 3),
-    (QueueState::Failed, 4),
-    (QueueState::Synced, 5),
-];
-
-const OUTCOMES: [(QueueOutcome, i16); 5] = [
-    (QueueOutcome::Applied, 1),
-    (QueueOutcome::Conflict, 2),
-    (QueueOutcome::Rejected, 3),
-    (QueueOutcome::Superseded, 4),
-    (QueueOutcome::Merged, 5),
-];
-
-fn to_sql<T: PartialEq>(table: &[(T, i16)], value: &T) -> i16 {
-    table.iter().find(|(it, _)| it == value).map_or(0, |(_, number)| *number)
-}
-
-fn from_sql<T: Copy>(table: &[(T, i16)], number: i16, what: &str) -> Result<T, Error> {
-    let found = table.iter().find(|(_, it)| *it == number).map(|(value, _)| *value);
-    found.ok_or_else(|| Error::Corrupt(format!("{what} {number}")))
-}
-
-fn state_to_sql(state: QueueState) -> i16 {
-    to_sql(&STATES, &state)
-}
-
-fn state_from_sql(number: i16) -> Result<QueueState, Error> {
-    from_sql(&STATES, number, "queue state")
-}
-
-fn outcome_from_sql(number: i16) -> Result<QueueOutcome, Error> {
-    from_sql(&OUTCOMES, number, "queue outcome")
+/// Whether one of them is new.
+fn added(entries: &[Queued], now: OffsetDateTime) -> bool {
+    entries.iter().any(|entry| entry.enqueued_at == now)
 }

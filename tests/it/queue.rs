@@ -132,6 +132,11 @@ async fn what_has_failed_can_be_tried_again_marked_or_discarded() {
     assert_eq!((entry.mutation_id.as_str(), entry.state()), ("f1b", QueueState::Pending));
     drained(&alice).await;
     assert_eq!(alice.task("8").await.unwrap(), "{\"n\":8}");
+    // Sent again, it is done already.
+    let again = retry(&alice, "f1", Some(put("f1b", "8", "{\"n\":8}"))).await.unwrap();
+    assert_eq!((again.mutation_id.as_str(), again.state()), ("f1b", QueueState::Applied));
+    let other = retry(&alice, "f1", Some(put("f1b", "8", "{}"))).await.unwrap_err();
+    assert_eq!(error_reason(&other), "QUEUED_NOT_FOUND");
 
     let discard = async |id: &str| {
         let request = DiscardQueuedRequest { mutation_id: id.into(), ..Default::default() };

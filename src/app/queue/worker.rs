@@ -15,8 +15,8 @@ use super::ParseMutation;
 use crate::app::{App, Error};
 use crate::chain::Chain;
 use crate::domain::{
-    MutationResult, Outcome, QueueFault, QueueOutcome, QueueStanding, QueueState, Queued, Refusal,
-    Rejection, Request,
+    Outcome, QueueFault, QueueOutcome, QueueStanding, QueueState, Queued, Refusal, Rejection,
+    Request,
 };
 use crate::failpoint;
 use crate::store::{self, Lane};
@@ -31,10 +31,11 @@ const RENEW_AFTER: Duration = Duration::from_secs(10);
 const LANES_MAX: usize = 8;
 /// Entries that are read at once; a lane that has more has its next turn behind others.
 const ENTRIES_MAX: i64 = 100;
+const BYTES_MAX: i64 = 1 << 20;
 
 /// Applies until `stop`.
 pub(in crate::app) async fn work(app: Arc<App>, parse: ParseMutation, stop: CancellationToken) {
-    let worker = Worker { id: Uuid::new_v4(), app, parse, stop };
+    let worker = Worker { id: Uuid::nil(), app, parse, stop };
     let room = Arc::new(Semaphore::new(LANES_MAX));
     loop {
         let worker = worker.clone();
@@ -53,6 +54,7 @@ pub(in crate::app) async fn work(app: Arc<App>, parse: ParseMutation, stop: Canc
 /// One replica's.
 #[derive(Clone)]
 struct Worker {
+    /// Of the lanes that it has taken.
     id: Uuid,
     app: Arc<App>,
     parse: ParseMutation,
@@ -76,15 +78,16 @@ impl Worker {
             if free == 0 || self.stop.is_cancelled() {
                 return Ok(());
             }
-            let now = self.app.clock.now_to_store();
-            let lanes = self.app.store.take_lanes(self.id, now, now + LEASE, free).await?;
+            // Each taking has a name of its own: who comes late gives back nothing.
+            let (id, now) = (Uuid::new_v4(), self.app.clock.now_to_store());
+            let lanes = self.app.store.take_lanes(id, now, now + LEASE, free).await?;
             if lanes.is_empty() {
                 return Ok(());
             }
             failpoint::reach("queue.claimed");
             for lane in lanes {
                 let Ok(place) = Arc::clone(room).acquire_owned().await else { return Ok(()) };
-                let worker = self.clone();
+                let worker = Self { id, ..self.clone() };
                 drop(self.app.tasks.spawn("lane", async move {
                     if let Err(failure) = worker.go_through(&lane).await {
                         warn!(error = %Chain(&failure), "a lane of the queue was left; later");
@@ -101,9 +104,9 @@ impl Worker {
     async fn go_through(&self, lane: &Lane) -> Result<(), store::Error> {
         let store = &self.app.store;
         let mut renewed = Instant::now();
-        let entries = store.pending(lane, ENTRIES_MAX).await?;
-        let more = i64::try_from(entries.len()).is_ok_and(|count| count >= ENTRIES_MAX);
-        let mut due_at = more.then(|| self.app.clock.now_to_store());
+        let entries = store.pending(lane, ENTRIES_MAX, BYTES_MAX).await?;
+        // Perhaps there are more: only a look that finds none ends it.
+        let mut due_at = (!entries.is_empty()).then(|| self.app.clock.now_to_store());
         for entry in &entries {
             if renewed.elapsed() > RENEW_AFTER {
                 let until = self.app.clock.now_to_store() + LEASE;
@@ -143,11 +146,7 @@ impl Worker {
                 let bytes = entry.payload.len();
                 self.app.mutate(lane.space.clone(), request, bytes).await
             }
-            Err(violations) => Ok(vec![MutationResult {
-                mutation_id: entry.mutation_id.clone(),
-                outcome: Outcome::Rejected(Rejection::invalid(violations)),
-                replayed: false,
-            }]),
+            Err(violations) => Err(Error::Invalid(violations)),
         };
         failpoint::reach("queue.decided");
         let (standing, next) = match decided {
@@ -159,6 +158,14 @@ impl Worker {
             Err(Error::Refused(Refusal::MutationIdReused { .. })) => {
                 let message = "the id was used before, by a mutation with other content";
                 (refused(&entry.standing, "MUTATION_ID_REUSED", message), Next::Entry)
+            }
+            Err(Error::Refused(Refusal::TooLarge { .. })) => {
+                let message = "what becomes of the document is too large";
+                (refused(&entry.standing, "REQUEST_TOO_LARGE", message), Next::Entry)
+            }
+            Err(Error::Invalid(_)) => {
+                let message = "it cannot be understood any more; give a replacement";
+                (refused(&entry.standing, "VALIDATION_ERROR", message), Next::Entry)
             }
             Err(failure) => {
                 let (standing, wait) = entry.standing.failed(fault(&failure));
@@ -236,9 +243,6 @@ fn fault(failure: &Error) -> QueueFault {
             "SEQUENCE_GAP",
             format!("device sequence {got} leaves a gap; the next one is {expected}"),
         ),
-        Error::Refused(Refusal::TooLarge { bytes }) => {
-            ("REQUEST_TOO_LARGE", format!("what becomes of it would take {bytes} bytes"))
-        }
         Error::Overloaded => ("OVERLOADED", "too many requests are waiting".to_owned()),
         _ => ("SYNC_FAILED", "the database did not do it".to_owned()),
     };

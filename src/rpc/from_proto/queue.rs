@@ -13,6 +13,9 @@ pub(in crate::rpc) fn to_enqueue(
 ) -> Result<(DeviceId, Vec<NewQueued>), Violations> {
     let device = device(&wire.device)?.ok_or_else(|| one("device", "must be given"))?;
     let parsed = mutations(&wire.mutations, Some(&device), true)?;
+    for (index, mutation) in wire.mutations.iter().enumerate() {
+        fits(mutation, &format!("mutations[{index}]"))?;
+    }
     Ok((device, parsed.into_iter().zip(&wire.mutations).map(new).collect()))
 }
 
@@ -21,11 +24,20 @@ fn new((mutation, wire): (Mutation, &proto::Mutation)) -> NewQueued {
     NewQueued { mutation_id, fingerprint, payload: wire.encode_to_vec() }
 }
 
+fn fits(wire: &proto::Mutation, field: &str) -> Result<(), Violations> {
+    let (bytes, max) = (wire.encoded_len(), limits::QUEUE_MUTATION_BYTES_MAX);
+    if bytes > max {
+        return Err(one(field, format!("has {bytes} bytes; at most {max} in the queue")));
+    }
+    Ok(())
+}
+
 /// What is to be applied in the place of an entry of a device.
 pub(in crate::rpc) fn replacement_of(
     wire: &proto::Mutation,
     device: &DeviceId,
 ) -> Result<NewQueued, Violations> {
+    fits(wire, "replacement")?;
     Ok(new((single(Some(wire), Some(device))?, wire)))
 }
 

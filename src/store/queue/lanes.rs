@@ -5,7 +5,8 @@ use sqlx::postgres::PgRow;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{OUTCOMES, columns, queued, state_to_sql, to_sql};
+use super::rows::{OUTCOMES, queued, state_to_sql, to_sql};
+use super::{columns, first};
 use crate::domain::{DeviceId, QueueStanding, Queued, Space, SpaceId};
 use crate::store::{Error, Store};
 
@@ -28,12 +29,7 @@ const TAKE: &str = "update lanes l set leased_until = $2, worker = $3
      where l.space_id = d.space_id and l.device = d.device and s.id = l.space_id
      returning s.name, l.device, l.enqueued";
 
-const PENDING: &str = concat!(
-    "select ",
-    columns!("q"),
-    " from queue q where q.space_id = $1 and q.device = $2 and q.state = 1
-      order by q.number limit $3"
-);
+const PENDING: &str = first!("q.space_id = $1 and q.device = $2 and q.state = 1", "$3", "$4");
 
 /// Unless it was discarded, marked or settled meanwhile.
 const SETTLE: &str = "update queue q set state = $4, attempts = $5, outcome = $6, revision = $7,
@@ -68,10 +64,16 @@ impl Store {
         self.read(query).await?.iter().map(lane).collect()
     }
 
-    /// The first entries of a lane that wait. Not cancel safe.
-    pub async fn pending(&self, lane: &Lane, entries_max: i64) -> Result<Vec<Queued>, Error> {
+    /// The first entries of a lane that wait, at most so many, and not much more than so
+    /// many bytes of mutations. Not cancel safe.
+    pub async fn pending(
+        &self,
+        lane: &Lane,
+        entries_max: i64,
+        bytes_max: i64,
+    ) -> Result<Vec<Queued>, Error> {
         let query = sqlx::query(PENDING).bind(lane.space.id.0).bind(lane.device.as_str());
-        self.read(query.bind(entries_max)).await?.iter().map(queued).collect()
+        self.read(query.bind(entries_max).bind(bytes_max)).await?.iter().map(queued).collect()
     }
 
     /// Holds a lane for longer; whether it is still held. Not cancel safe.
