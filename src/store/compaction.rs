@@ -137,8 +137,16 @@ const TOMBSTONES: &str = "select l.revision, l.collection, c.committed_at
 /// or of which an answer speaks, stays. What somebody is deciding meanwhile, on a tombstone
 /// that they know, is decided again: it shows in `answered`.
 const BURY: &str = "with gone as (
-         delete from latest l using unnest($2::bigint[]) w (revision)
-         where l.space_id = $1 and l.revision = w.revision and l.deleted
+         delete from latest l using (
+             select t.collection, t.id, t.revision from unnest($2::bigint[]) w (revision)
+             cross join lateral (
+                 select * from latest t where t.space_id = $1 and t.revision >= w.revision
+                 order by t.revision limit 1
+             ) t
+             where t.revision = w.revision
+         ) w
+         where l.space_id = $1 and l.collection = w.collection and l.id = w.id
+             and l.revision = w.revision and l.deleted
              and l.open_conflicts = 0 and not exists (
                  select from answers a
                  where a.space_id = l.space_id and a.record_revision = l.revision

@@ -49,14 +49,16 @@ const STAGE: &str = "insert into staged (collection, id, document)
      on conflict (collection, id) do nothing
      returning collection, id";
 
+/// Looked up as in `load`, so that only the index by key can serve it.
 const WRITES: &str = "insert into differing (collection, id, deletes)
      select d.collection, d.id, false
      from staged d
      left join lateral (
-         select c.document from latest l
-         join changes c on c.space_id = l.space_id and c.revision = l.revision
-         where l.space_id = $1 and l.collection = d.collection and l.id = d.id
-     ) c on true
+         select * from latest l
+         where l.space_id = $1 and (l.collection, l.id) >= (d.collection, d.id)
+         order by l.collection, l.id limit 1
+     ) l on l.collection = d.collection and l.id = d.id
+     left join changes c on c.space_id = l.space_id and c.revision = l.revision
      where c.document is distinct from d.document
      order by d.collection, d.id";
 

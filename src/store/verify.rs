@@ -65,8 +65,11 @@ const RECORDS: &str = "select l.collection, l.id, l.revision, l.deleted, l.bytes
 const CHANGES: &str = "select c.revision, c.collection, c.id, c.previous_revision, l.revision,
          p.collection, p.id
      from changes c
-     left join latest l
-         on l.space_id = c.space_id and l.collection = c.collection and l.id = c.id
+     left join lateral (
+         select * from latest l
+         where l.space_id = c.space_id and (l.collection, l.id) >= (c.collection, c.id)
+         order by l.collection, l.id limit 1
+     ) l on l.collection = c.collection and l.id = c.id
      left join changes p on p.space_id = c.space_id and p.revision = c.previous_revision
      where c.space_id = $1 and c.revision > $2
      order by c.revision limit $3";
