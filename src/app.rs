@@ -45,7 +45,7 @@ use feeder::Feeder;
 use following::{ConflictKey, PageKey, SharedConflicts, SnapshotKey};
 use heads::Heads;
 use policies::Policies;
-use replacing::Closed;
+use replacing::ClosedSpaces;
 use shared::Shared;
 use wakeup::Wakeup;
 
@@ -96,7 +96,7 @@ pub struct App {
     policies: Arc<Policies>,
     heads: Arc<Heads>,
     acks: Arc<Acks>,
-    closed: Arc<Closed>,
+    closed: Arc<ClosedSpaces>,
     replacements: Arc<Semaphore>,
     /// Rung when something may wait in the queue.
     queue_bell: Notify,

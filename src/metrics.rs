@@ -17,6 +17,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -25,6 +26,8 @@ use crate::tasks::Tasks;
 
 /// Whoever watches asks now and then: more connections at once are none of theirs.
 const CONNECTIONS_MAX: usize = 16;
+/// Whoever is slower does not keep a place from others.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -110,10 +113,10 @@ impl Metrics {
                     .serve_connection(TokioIo::new(stream), answer);
                 // Cancel: whoever is being answered asks again.
                 let ended = tokio::select! {
-                    () = stop.cancelled() => Ok(()),
-                    ended = connection => ended,
+                    () = stop.cancelled() => return,
+                    ended = timeout(CONNECTION_TIMEOUT, connection) => ended,
                 };
-                if let Err(failure) = ended {
+                if let Ok(Err(failure)) = ended {
                     debug!(error = %Chain(&failure), "a connection for metrics broke");
                 }
                 drop(place);

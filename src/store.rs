@@ -33,7 +33,7 @@ use sqlx::PgPool;
 use sqlx::postgres::PgConnectOptions;
 
 pub use acks::Acknowledged;
-pub use compaction::{Compacted, Compactor, FIRST_SPACE, LogSpans, Rise, Tombstone};
+pub use compaction::{Candidate, Compactor, FIRST_SPACE, LogSpans, Rise, Tombstone};
 pub use conflicts::{ConflictPlace, ConflictQuery, ConflictsPage, MovedQuery};
 pub use connect::Settings;
 pub use digests::Tallies;
@@ -44,7 +44,7 @@ pub use notify::{Heard, Listener, Notifier};
 pub use pages::{ChangesPage, ChangesQuery, RecordsPage};
 pub use past::{FoundPast, WantedPast};
 pub use policies::{Condition, NewPolicy, SetOutcome, StoredPolicies, StoredPolicy};
-pub use queue::{Enqueued, Lane, NewQueued, QueueCounts, QueueQuery};
+pub use queue::{Enqueued, Held, Lane, NewQueued, QueueCounts, QueueQuery};
 pub use replace::{Difference, Replaced};
 pub use snapshot::{SnapshotPage, SnapshotPlace, SnapshotQuery};
 pub use steps::{StepsPage, StepsQuery};

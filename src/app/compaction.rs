@@ -18,7 +18,7 @@ use crate::chain::Chain;
 use crate::clock::Clock;
 use crate::domain::{CollectionName, PolicySet, Retention, Revision, SetPolicy};
 use crate::failpoint;
-use crate::store::{self, Compacted, Compactor, FIRST_SPACE, LogSpans, Rise, Store};
+use crate::store::{self, Candidate, Compactor, FIRST_SPACE, LogSpans, Rise, Store};
 
 /// What was forgotten.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -98,10 +98,11 @@ impl Pace {
     /// Rests after a step; whether to stop.
     async fn after(&self, began: Instant) -> bool {
         let rest = (began.elapsed() * self.rests).min(REST_MAX);
-        // Writers have the database for themselves in between. Cancel: both only wait.
+        // Cancel: both only wait.
         tokio::select! {
             biased;
             () = self.stop.cancelled() => {}
+            // Writers have the database for themselves in between.
             () = sleep(rest) => {}
         }
         self.stop.is_cancelled()
@@ -195,7 +196,7 @@ impl Round<'_> {
     }
 
     /// Raises a floor as far as it goes.
-    async fn raise(&mut self, it: Compacted, spans: &LogSpans) -> Result<Revision, store::Error> {
+    async fn raise(&mut self, it: Candidate, spans: &LogSpans) -> Result<Revision, store::Error> {
         let Retention { log, device_wait, .. } = self.retention;
         let rise = Rise {
             old: ago(self.now, log),
@@ -228,7 +229,7 @@ impl Round<'_> {
     }
 
     /// Forgets tombstones up to the floor whose time has come.
-    async fn bury(&mut self, it: Compacted, floor: Revision) -> Result<(), store::Error> {
+    async fn bury(&mut self, it: Candidate, floor: Revision) -> Result<(), store::Error> {
         let mut after = Revision::ZERO;
         loop {
             let began = Instant::now();

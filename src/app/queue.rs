@@ -7,8 +7,7 @@ use std::sync::Arc;
 
 use super::{App, Error};
 use crate::domain::{
-    DeviceId, Mutation, MutationId, QueueOutcome, QueueState, Queued, Refusal, Space, UserId,
-    Violation,
+    DeviceId, Mutation, MutationId, QueueState, Queued, Refusal, Space, UserId, Violation,
 };
 use crate::failpoint;
 use crate::store::{Enqueued, NewQueued, QueueCounts, QueueQuery};
@@ -75,54 +74,65 @@ impl App {
         found.await?.ok_or(Error::QueuedNotFound)
     }
 
-    /// Lets an entry be tried again, behind what its device has enqueued since. Without
-    /// a replacement only what never got an answer can be.
-    pub async fn retry_queued(
+    /// Lets an entry be tried again, behind what its device has enqueued since. What got
+    /// an answer has it for ever: it cannot.
+    pub async fn retry_queued(&self, space: Space, id: MutationId) -> Result<Queued, Error> {
+        let entry = self.queued(space.clone(), id).await?;
+        let (state, outcome) = (entry.standing.state, entry.standing.outcome);
+        match state {
+            // Perhaps the answer to an earlier call was lost.
+            QueueState::Pending => return Ok(entry),
+            QueueState::Conflicted | QueueState::Failed if outcome.is_none() => {}
+            QueueState::Conflicted | QueueState::Failed => {
+                return Err(Error::QueuedState { state, answered: true });
+            }
+            QueueState::Applied | QueueState::Synced => {
+                return Err(Error::QueuedState { state, answered: false });
+            }
+        }
+        let (store, now) = (self.store.clone(), self.clock.now_to_store());
+        let retried = self.detached(async move { store.retry_queued(space.id, &entry, now).await });
+        let retried = retried.await?.ok_or(Error::QueuedNotFound)?;
+        self.queue_bell.notify_one();
+        Ok(retried)
+    }
+
+    /// Has another mutation applied in the place of an entry, as its author, behind what
+    /// the device has enqueued since; the entry itself is dealt with.
+    pub async fn edit_queued(
         &self,
         space: Space,
         entry: Queued,
-        replacement: Option<NewQueued>,
+        (author, edited): (UserId, NewQueued),
     ) -> Result<Queued, Error> {
-        let state = entry.standing.state;
-        // Perhaps the answer to an earlier call was lost.
-        if state == QueueState::Pending && replacement.is_none() {
-            return Ok(entry);
+        let (id, state) = (edited.mutation_id.clone(), entry.standing.state);
+        if id == entry.mutation_id {
+            return Err(Error::QueuedState { state, answered: true });
+        }
+        match self.queued(space.clone(), id.clone()).await {
+            // Perhaps the answer to an earlier call was lost.
+            Ok(there) if there.fingerprint == edited.fingerprint => return Ok(there),
+            Ok(_) => return Err(Error::Refused(Refusal::MutationIdReused { index: 0, id })),
+            Err(Error::QueuedNotFound) => {}
+            Err(error) => return Err(error),
         }
         if !matches!(state, QueueState::Conflicted | QueueState::Failed) {
             return Err(Error::QueuedState { state, answered: false });
         }
-        let answered =
-            matches!(entry.standing.outcome, Some(QueueOutcome::Rejected | QueueOutcome::Conflict));
-        let new = match replacement {
-            // The first answer of an id is its answer for ever.
-            Some(new) if answered && new.mutation_id == entry.mutation_id => {
-                return Err(Error::QueuedState { state, answered });
-            }
-            None if answered => return Err(Error::QueuedState { state, answered }),
-            Some(new) => new,
-            None => NewQueued {
-                mutation_id: entry.mutation_id.clone(),
-                fingerprint: entry.fingerprint,
-                payload: entry.payload.clone(),
-            },
-        };
         let (store, now) = (self.store.clone(), self.clock.now_to_store());
-        let taken = space.clone();
-        let other = new.mutation_id != entry.mutation_id;
-        let retried = self.detached(async move {
-            if other && store.queued(taken.id, &new.mutation_id).await?.is_some() {
-                return Ok(Err(new.mutation_id));
+        let edited = self.detached(async move {
+            // An attempt whose answer was lost may have taken effect: not both shall.
+            let answer = store.answer(space.id, &entry.mutation_id).await?;
+            let mine = answer.filter(|answer| answer.fingerprint == entry.fingerprint);
+            if mine.is_some_and(|answer| answer.outcome.took_effect()) {
+                let state = QueueState::Applied;
+                return Ok(Err(Error::QueuedState { state, answered: false }));
             }
-            Ok(Ok(store.retry_queued(taken.id, &entry, &new, now).await?))
+            Ok(Ok(store.edit_queued(space.id, &entry, (&author, &edited), now).await?))
         });
-        match retried.await? {
-            Ok(Some(entry)) => {
-                self.queue_bell.notify_one();
-                Ok(entry)
-            }
-            Ok(None) => Err(Error::QueuedNotFound),
-            Err(id) => Err(Error::Refused(Refusal::MutationIdReused { index: 0, id })),
-        }
+        let edited = edited.await??.ok_or(Error::QueuedNotFound)?;
+        self.queue_bell.notify_one();
+        Ok(edited)
     }
 
     /// Takes an entry out.
@@ -159,9 +169,7 @@ impl App {
         })
         .await
     }
-}
 
-impl App {
     /// Begins to apply what is enqueued.
     pub(super) fn start_queue(self: &Arc<Self>, parse: ParseMutation) {
         let (app, stop) = (Arc::clone(self), self.tasks.token());

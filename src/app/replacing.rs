@@ -64,25 +64,25 @@ const ROOM_WAIT: Duration = Duration::from_secs(10);
 /// Spaces that are being replaced: what is to be written there meanwhile is refused at
 /// once, so that it does not hold up what is written elsewhere.
 #[derive(Debug, Default)]
-pub(super) struct Closed(Mutex<HashSet<SpaceId>>);
+pub(super) struct ClosedSpaces(Mutex<HashSet<SpaceId>>);
 
-impl Closed {
+impl ClosedSpaces {
     pub(super) fn is_closed(&self, space: SpaceId) -> bool {
         self.0.lock().contains(&space)
     }
 
     /// Closes a space as long as the guard lives; None if it is closed already.
-    fn close(self: &Arc<Self>, space: SpaceId) -> Option<Closing> {
-        self.0.lock().insert(space).then(|| Closing { closed: Arc::clone(self), space })
+    fn close(self: &Arc<Self>, space: SpaceId) -> Option<Guard> {
+        self.0.lock().insert(space).then(|| Guard { closed: Arc::clone(self), space })
     }
 }
 
-struct Closing {
-    closed: Arc<Closed>,
+struct Guard {
+    closed: Arc<ClosedSpaces>,
     space: SpaceId,
 }
 
-impl Drop for Closing {
+impl Drop for Guard {
     fn drop(&mut self) {
         self.closed.0.lock().remove(&self.space);
     }
@@ -163,7 +163,7 @@ fn reused(it: &Replacement) -> Error {
 /// Replaces one space.
 struct Worker {
     store: Store,
-    closed: Arc<Closed>,
+    closed: Arc<ClosedSpaces>,
     rules: Rules,
     now: OffsetDateTime,
     it: Replacement,
@@ -197,7 +197,7 @@ impl Worker {
         failpoint::reach("replace.staged");
         let compared = self.store.status(space, None).await?.0.head;
         let count = writer.compare(space.id).await?;
-        let _closing = self.closed.close(space.id).ok_or(Error::Replacing)?;
+        let _guard = self.closed.close(space.id).ok_or(Error::Replacing)?;
         let mut locked = writer.lock(std::slice::from_ref(space)).await?;
         let standing = self.standing(&mut locked).await?;
         self.guard(standing.at)?;

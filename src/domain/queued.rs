@@ -48,6 +48,8 @@ pub struct QueueStanding {
     pub state: QueueState,
     /// How often it was tried without coming to an end.
     pub attempts: i32,
+    /// When it is tried again; None if nothing has stood in its way.
+    pub due_at: Option<OffsetDateTime>,
     pub outcome: Option<QueueOutcome>,
     pub revision: Option<Revision>,
     pub fault: Option<QueueFault>,
@@ -71,19 +73,21 @@ impl QueueStanding {
     pub const PENDING: Self = Self {
         state: QueueState::Pending,
         attempts: 0,
+        due_at: None,
         outcome: None,
         revision: None,
         fault: None,
     };
 
-    /// After an attempt that came to nothing, and when to try again; None = never.
-    pub fn failed(&self, fault: QueueFault) -> (Self, Option<Duration>) {
+    /// After an attempt that has just come to nothing.
+    pub fn failed(&self, fault: QueueFault, now: OffsetDateTime) -> Self {
         let attempts = self.attempts.saturating_add(1);
         let again = attempts < ATTEMPTS_MAX;
         let state = if again { QueueState::Pending } else { QueueState::Failed };
         let doublings = u32::try_from(attempts - 1).unwrap_or(0).min(63);
         let wait = Duration::from_secs((1_u64 << doublings).min(RETRY_SECONDS_MAX));
-        (Self { state, attempts, fault: Some(fault), ..self.clone() }, again.then_some(wait))
+        let due_at = again.then(|| now + wait);
+        Self { state, attempts, due_at, fault: Some(fault), ..self.clone() }
     }
 }
 
@@ -95,18 +99,16 @@ mod tests {
     fn an_entry_is_tried_five_times_with_longer_and_longer_waits() {
         let fault = || QueueFault { reason: "AWAY".into(), message: String::new() };
         let (mut standing, mut waits) = (QueueStanding::PENDING, Vec::new());
+        let now = OffsetDateTime::UNIX_EPOCH;
         loop {
-            let (next, wait) = standing.failed(fault());
-            standing = next;
-            match wait {
-                Some(wait) => waits.push(wait.as_secs()),
-                None => break,
-            }
+            standing = standing.failed(fault(), now);
+            let Some(due_at) = standing.due_at else { break };
+            waits.push((due_at - now).whole_seconds());
             assert_eq!(standing.state, QueueState::Pending);
         }
         assert_eq!((waits, standing.attempts), (vec![1, 2, 4, 8], 5));
         assert_eq!(standing.state, QueueState::Failed);
-        let (_, wait) = QueueStanding { attempts: -100, ..standing }.failed(fault());
-        assert_eq!(wait, Some(Duration::from_secs(1)), "whatever is stored");
+        let damaged = QueueStanding { attempts: -100, ..standing }.failed(fault(), now);
+        assert_eq!(damaged.due_at, Some(now + Duration::from_secs(1)), "whatever is stored");
     }
 }

@@ -26,7 +26,7 @@ pub(super) use conflict::{conflict_cursor, conflict_filter, conflict_id, resolut
 pub(super) use history::{HistoryToken, undeletion};
 pub(super) use mutation::{mutations, single};
 pub(super) use policy::{policy_to_delete, policy_to_set, policy_version, preview};
-pub(super) use queue::{queue_query, queued_id, queued_ids, replacement_of, to_enqueue};
+pub(super) use queue::{edited, queue_query, queued_id, queued_ids, to_enqueue};
 pub(super) use replace::{new_records, replacement};
 pub(super) use subscription::{
     SnapshotToken, Start, Wanted, echo, event, resume_token, scope, subscription, token_name,

@@ -8,8 +8,7 @@ use super::page::PageBuilder;
 use super::proto::server::queue_service_server::QueueService;
 use super::service::Service;
 use super::{from_proto, proto, status, to_proto, token};
-use crate::app::Error;
-use crate::domain::{DeviceId, Mutation, Right, Space, Violation};
+use crate::domain::{DeviceId, Mutation, Right, Violation};
 
 #[tonic::async_trait]
 impl QueueService for Service {
@@ -59,17 +58,18 @@ impl QueueService for Service {
         &self,
         request: Request<proto::RetryQueuedRequest>,
     ) -> Result<Response<proto::RetryQueuedResponse>, Status> {
-        let (_principal, space) = self.space(&request, &request.get_ref().space, Right::Write)?;
+        let (principal, space) = self.space(&request, &request.get_ref().space, Right::Write)?;
         let wire = request.into_inner();
         let id = from_proto::queued_id(&wire.mutation_id).map_err(status::invalid)?;
-        let entry = match self.app.queued(space.clone(), id).await {
-            Err(Error::QueuedNotFound) => return self.retried_before(space, &wire).await,
-            found => found?,
+        let entry = match &wire.edited {
+            None => self.app.retry_queued(space, id).await?,
+            Some(edited) => {
+                let entry = self.app.queued(space.clone(), id).await?;
+                let edited = from_proto::edited(edited, &entry.device).map_err(status::invalid)?;
+                let author = principal.caller.user;
+                self.app.edit_queued(space, entry, (author, edited)).await?
+            }
         };
-        let replacement = wire.replacement.as_ref();
-        let replacement = replacement.map(|wire| from_proto::replacement_of(wire, &entry.device));
-        let replacement = replacement.transpose().map_err(status::invalid)?;
-        let entry = self.app.retry_queued(space, entry, replacement).await?;
         let entry = Some(to_proto::queued(&entry));
         Ok(Response::new(proto::RetryQueuedResponse { entry }))
     }
@@ -101,27 +101,6 @@ impl QueueService for Service {
         let (_principal, space) = self.space(&request, &request.get_ref().space, Right::Write)?;
         let cleared = self.app.clear_synced(space).await?;
         Ok(Response::new(proto::ClearSyncedResponse { cleared }))
-    }
-}
-
-impl Service {
-    /// The entry by which this very call has replaced another one already.
-    async fn retried_before(
-        &self,
-        space: Space,
-        wire: &proto::RetryQueuedRequest,
-    ) -> Result<Response<proto::RetryQueuedResponse>, Status> {
-        let Some(replacement) = &wire.replacement else {
-            return Err(Error::QueuedNotFound.into());
-        };
-        let id = from_proto::queued_id(&replacement.id).map_err(status::invalid)?;
-        let entry = self.app.queued(space, id).await?;
-        let same = from_proto::replacement_of(replacement, &entry.device);
-        if same.map_err(status::invalid)?.fingerprint != entry.fingerprint {
-            return Err(Error::QueuedNotFound.into());
-        }
-        let entry = Some(to_proto::queued(&entry));
-        Ok(Response::new(proto::RetryQueuedResponse { entry }))
     }
 }
 

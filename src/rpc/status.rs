@@ -178,8 +178,8 @@ fn queued_state(state: QueueState, answered: bool) -> Status {
     };
     let message = if answered {
         format!(
-            "the entry is {state}, and its id has got its answer: give a replacement with an \
-             id of its own"
+            "the entry is {state}, and its id has got its answer: try again with an edited \
+             mutation that has an id of its own"
         )
     } else {
         format!("the entry is {state}; only what has failed or conflicted can be tried again")

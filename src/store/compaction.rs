@@ -21,7 +21,7 @@ pub struct Compactor {
 
 /// A space, as a round of compaction finds it.
 #[derive(Clone, Copy, Debug)]
-pub struct Compacted {
+pub struct Candidate {
     pub space: SpaceId,
     pub floor: Revision,
     /// The first change after the floor is old enough.
@@ -164,25 +164,37 @@ const BURY: &str = "with gone as (
      )
      select count from counted";
 
-const ANSWERS: &str = "with due as (
-         select space_id, mutation_id from answers where answered_at < $1
-         order by answered_at limit $2
-     ), gone as (
-         delete from answers a using due
-         where a.space_id = due.space_id and a.mutation_id = due.mutation_id
-         returning 1
-     )
-     select count(*) from gone";
+/// Some rows that are dealt with since before $1.
+macro_rules! forget {
+    ($table:literal, $id:literal, $time:literal, $when:literal) => {
+        concat!(
+            "with due as (
+                 select space_id, ",
+            $id,
+            " as id from ",
+            $table,
+            " where ",
+            $when,
+            " order by ",
+            $time,
+            " limit $2
+             ), gone as (
+                 delete from ",
+            $table,
+            " t using due where t.space_id = due.space_id and t.",
+            $id,
+            " = due.id
+                 returning 1
+             )
+             select count(*) from gone"
+        )
+    };
+}
 
-const REPLACEMENTS: &str = "with due as (
-         select space_id, id from replacements where replaced_at < $1
-         order by replaced_at limit $2
-     ), gone as (
-         delete from replacements r using due
-         where r.space_id = due.space_id and r.id = due.id
-         returning 1
-     )
-     select count(*) from gone";
+const ANSWERS: &str = forget!("answers", "mutation_id", "answered_at", "answered_at < $1");
+const REPLACEMENTS: &str = forget!("replacements", "id", "replaced_at", "replaced_at < $1");
+const QUEUED: &str =
+    forget!("queue", "mutation_id", "updated_at", "state in (2, 5) and updated_at < $1");
 
 const RETAINED: &str = "with due as (
          select r.space_id, r.revision from retained r
@@ -226,10 +238,10 @@ impl Compactor {
         &mut self,
         after: SpaceId,
         old: OffsetDateTime,
-    ) -> Result<Vec<Compacted>, Error> {
+    ) -> Result<Vec<Candidate>, Error> {
         let query = sqlx::query(SPACES).bind(after.0).bind(old).bind(SPACES_MAX);
         let space = |row: &PgRow| {
-            Ok(Compacted {
+            Ok(Candidate {
                 space: SpaceId(row.try_get(0)?),
                 floor: row::revision(row, 1)?,
                 log: row.try_get(2)?,
@@ -310,11 +322,12 @@ impl Compactor {
         Ok(query.fetch_one(&mut self.connection).await?.try_get(0)?)
     }
 
-    /// Forgets some answers of before a time, of mutations and of replacements; how many.
+    /// Forgets some answers of before a time: of mutations, of replacements, and what became
+    /// of queued ones; how many.
     /// Not cancel safe.
     pub async fn forget_answers(&mut self, before: OffsetDateTime) -> Result<i64, Error> {
         let mut count = 0;
-        for sql in [ANSWERS, REPLACEMENTS] {
+        for sql in [ANSWERS, REPLACEMENTS, QUEUED] {
             let query = sqlx::query(sql).bind(before).bind(ROWS_MAX);
             count += query.fetch_one(&mut self.connection).await?.try_get::<i64, _>(0)?;
         }

@@ -45,7 +45,7 @@ const SESSION: [(&str, &str); 14] = [
 
 /// A read whose answer takes longer has lost its connection without a word: the
 /// database itself would have ended it before, by `statement_timeout`.
-const READ_TIMEOUT: Duration = Duration::from_secs(11);
+pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(11);
 /// What closing takes from a database that answers.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 

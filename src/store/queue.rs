@@ -7,13 +7,16 @@ mod rows;
 use sqlx::postgres::PgRow;
 use sqlx::{Connection, Row};
 use time::OffsetDateTime;
+use tokio::time::timeout;
 
+use super::connect::READ_TIMEOUT;
+use super::pages::sql_count;
 use super::{Error, Store};
 use crate::domain::{
     DeviceId, Fingerprint, MutationId, QueueState, Queued, SpaceId, UserId, limits,
 };
 
-pub use lanes::Lane;
+pub use lanes::{Held, Lane};
 use rows::{queued, state_to_sql};
 
 /// A mutation to enqueue.
@@ -82,7 +85,9 @@ macro_rules! columns {
             $alias,
             ".enqueued_at, ",
             $alias,
-            ".updated_at"
+            ".updated_at, ",
+            $alias,
+            ".due_at"
         )
     };
 }
@@ -103,10 +108,10 @@ const INSERT: &str = "with inserted as (
          on conflict (space_id, mutation_id) do nothing
          returning 1
      )
-     insert into lanes (space_id, device, due_at, enqueued)
+     insert into lanes (space_id, device, due_at, stirred)
      select $1, $2, $4, 1 where exists (select from inserted)
      on conflict (space_id, device) do update
-     set due_at = coalesce(lanes.due_at, excluded.due_at), enqueued = lanes.enqueued + 1";
+     set due_at = excluded.due_at, stirred = lanes.stirred + 1";
 
 const BY_IDS: &str = concat!(
     "select ",
@@ -157,6 +162,22 @@ const LIST_DEVICE: &str = first!(
     "$6"
 );
 
+/// Somebody is to look at the lanes of these rows at once.
+macro_rules! stirred {
+    ($rows:literal, $now:literal) => {
+        concat!(
+            "stirred as (
+                 update lanes l set due_at = ",
+            $now,
+            ",   stirred = l.stirred + 1
+                 where l.space_id = $1 and l.device = any(array(select device from ",
+            $rows,
+            "    ))
+             )"
+        )
+    };
+}
+
 impl Store {
     /// Puts mutations of a device into its lane, all or none. Not cancel safe.
     pub async fn enqueue(
@@ -170,33 +191,38 @@ impl Store {
         let payloads: Vec<_> = new.iter().map(|it| it.payload.as_slice()).collect();
         let fingerprints: Vec<_> = new.iter().map(|it| it.fingerprint.0.as_slice()).collect();
         let mut connection = self.reads.acquire().await?;
-        let mut transaction = connection.begin().await?;
-        let max = i64::try_from(limits::QUEUE_ENTRIES_MAX).unwrap_or(i64::MAX);
-        sqlx::query(LOCK).bind(space.0).execute(&mut *transaction).await?;
-        let count = sqlx::query(COUNT).bind(space.0);
-        let before: i64 = count.fetch_one(&mut *transaction).await?.try_get(0)?;
-        let insert = sqlx::query(INSERT)
-            .bind(space.0)
-            .bind(device.as_str())
-            .bind(author.as_str())
-            .bind(now)
-            .bind(&ids)
-            .bind(&payloads)
-            .bind(&fingerprints);
-        insert.execute(&mut *transaction).await?;
-        let rows = sqlx::query(BY_IDS).bind(space.0).bind(&ids).fetch_all(&mut *transaction);
-        let entries = rows.await?.iter().map(queued).collect::<Result<Vec<_>, _>>()?;
-        let other = |(entry, new): (&Queued, &NewQueued)| entry.fingerprint != new.fingerprint;
-        if let Some(index) = entries.iter().zip(new).position(other) {
-            transaction.rollback().await?;
-            return Ok(Enqueued::Reused(index));
+        let enqueueing = async {
+            let mut transaction = connection.begin().await?;
+            sqlx::query(LOCK).bind(space.0).execute(&mut *transaction).await?;
+            let insert = sqlx::query(INSERT)
+                .bind(space.0)
+                .bind(device.as_str())
+                .bind(author.as_str())
+                .bind(now)
+                .bind(&ids)
+                .bind(&payloads)
+                .bind(&fingerprints);
+            let is_new = insert.execute(&mut *transaction).await?.rows_affected() > 0;
+            let rows = sqlx::query(BY_IDS).bind(space.0).bind(&ids).fetch_all(&mut *transaction);
+            let entries = rows.await?.iter().map(queued).collect::<Result<Vec<_>, _>>()?;
+            let other = |(entry, new): (&Queued, &NewQueued)| entry.fingerprint != new.fingerprint;
+            if let Some(index) = entries.iter().zip(new).position(other) {
+                transaction.rollback().await?;
+                return Ok(Enqueued::Reused(index));
+            }
+            let count = sqlx::query(COUNT).bind(space.0).fetch_one(&mut *transaction).await?;
+            if is_new && count.try_get::<i64, _>(0)? > sql_count(limits::QUEUE_ENTRIES_MAX) {
+                transaction.rollback().await?;
+                return Ok(Enqueued::Full);
+            }
+            transaction.commit().await?;
+            Ok(Enqueued::Entries(entries))
+        };
+        if let Ok(enqueued) = timeout(READ_TIMEOUT, enqueueing).await {
+            return enqueued;
         }
-        if before + i64::try_from(new.len()).unwrap_or(0) > max && added(&entries, now) {
-            transaction.rollback().await?;
-            return Ok(Enqueued::Full);
-        }
-        transaction.commit().await?;
-        Ok(Enqueued::Entries(entries))
+        connection.close_on_drop();
+        Err(Error::TimedOut("enqueueing"))
     }
 
     /// One entry.
@@ -211,7 +237,6 @@ impl Store {
         space: SpaceId,
         query: &QueueQuery,
     ) -> Result<(Vec<Queued>, bool), Error> {
-        let max = i64::try_from(query.entries_max).unwrap_or(i64::MAX);
         let sql = match (query.state, &query.device) {
             (Some(_), _) => LIST_STATE,
             (None, Some(_)) => LIST_DEVICE,
@@ -222,8 +247,8 @@ impl Store {
             .bind(query.after)
             .bind(query.state.map(state_to_sql))
             .bind(query.device.as_ref().map(DeviceId::as_str))
-            .bind(max)
-            .bind(i64::try_from(limits::PAGE_DOCUMENT_BYTES_MAX).unwrap_or(i64::MAX));
+            .bind(sql_count(query.entries_max))
+            .bind(sql_count(limits::PAGE_DOCUMENT_BYTES_MAX));
         let entries = self.read(sql).await?.iter().map(queued).collect::<Result<Vec<_>, _>>()?;
         let bytes: usize = entries.iter().map(|entry| entry.payload.len()).sum();
         let has_more =
@@ -248,42 +273,72 @@ impl Store {
         Ok(self.read(query).await?.first().map(counts).transpose()?.unwrap_or_default())
     }
 
-    /// Lets an entry that is as it was seen be tried again, at the end of its lane,
-    /// perhaps with another mutation; None if it is no longer so. Not cancel safe.
+    /// Lets an entry that is as it was seen be tried again, at the end of its lane; None if
+    /// it is no longer so. Not cancel safe.
     pub async fn retry_queued(
         &self,
         space: SpaceId,
         seen: &Queued,
-        new: &NewQueued,
         now: OffsetDateTime,
     ) -> Result<Option<Queued>, Error> {
         const UPDATE: &str = concat!(
-            "with retried as (
-                 update queue q set mutation_id = $4, payload = $5, fingerprint = $6, state = 1,
-                     attempts = 0, outcome = null, revision = null, reason = null,
-                     message = null, number = nextval('queue_numbers'), updated_at = $7
+            "with new as (
+                 update queue q set state = 1, attempts = 0, outcome = null, revision = null,
+                     reason = null, message = null, due_at = null,
+                     number = nextval('queue_numbers'), updated_at = $4
                  where q.space_id = $1 and q.mutation_id = $2 and q.number = $3
                      and q.state in (3, 4)
                  returning q.*
-             ), laned as (
-                 insert into lanes (space_id, device, due_at, enqueued)
-                 select r.space_id, r.device, $7, 1 from retried r
-                 on conflict (space_id, device) do update
-                 set due_at = coalesce(lanes.due_at, excluded.due_at),
-                     enqueued = lanes.enqueued + 1
-             )
-             select ",
-            columns!("r"),
-            " from retried r"
+             ), ",
+            stirred!("new", "$4"),
+            " select ",
+            columns!("new"),
+            " from new"
         );
         let query = sqlx::query(UPDATE)
             .bind(space.0)
             .bind(seen.mutation_id.as_str())
             .bind(seen.number)
-            .bind(new.mutation_id.as_str())
-            .bind(&new.payload)
-            .bind(new.fingerprint.0)
             .bind(now);
+        self.read(query).await?.first().map(queued).transpose()
+    }
+
+    /// Puts another mutation at the end of the lane of an entry that is as it was seen,
+    /// which is marked; None if it is no longer so. Not cancel safe.
+    pub async fn edit_queued(
+        &self,
+        space: SpaceId,
+        seen: &Queued,
+        (author, edited): (&UserId, &NewQueued),
+        now: OffsetDateTime,
+    ) -> Result<Option<Queued>, Error> {
+        const UPDATE: &str = concat!(
+            "with old as (
+                 update queue q set state = 5, due_at = null, updated_at = $4
+                 where q.space_id = $1 and q.mutation_id = $2 and q.number = $3
+                     and q.state in (3, 4)
+                 returning q.device
+             ), new as (
+                 insert into queue (space_id, mutation_id, number, device, author, payload,
+                     fingerprint, state, attempts, enqueued_at, updated_at)
+                 select $1, $5, nextval('queue_numbers'), old.device, $8, $6, $7, 1, 0, $4, $4
+                 from old
+                 returning *
+             ), ",
+            stirred!("new", "$4"),
+            " select ",
+            columns!("new"),
+            " from new"
+        );
+        let query = sqlx::query(UPDATE)
+            .bind(space.0)
+            .bind(seen.mutation_id.as_str())
+            .bind(seen.number)
+            .bind(now)
+            .bind(edited.mutation_id.as_str())
+            .bind(&edited.payload)
+            .bind(edited.fingerprint.0)
+            .bind(author.as_str());
         self.read(query).await?.first().map(queued).transpose()
     }
 
@@ -294,13 +349,13 @@ impl Store {
         id: &MutationId,
         now: OffsetDateTime,
     ) -> Result<bool, Error> {
-        const DELETE: &str = "with gone as (
+        const DELETE: &str = concat!(
+            "with gone as (
                  delete from queue where space_id = $1 and mutation_id = $2 returning device
-             ), moved as (
-                 update lanes l set due_at = $3 from gone
-                 where l.space_id = $1 and l.device = gone.device and l.due_at is not null
-             )
-             select 1 from gone";
+             ), ",
+            stirred!("gone", "$3"),
+            " select 1 from gone"
+        );
         let query = sqlx::query(DELETE).bind(space.0).bind(id.as_str()).bind(now);
         Ok(!self.read(query).await?.is_empty())
     }
@@ -312,16 +367,15 @@ impl Store {
         ids: &[MutationId],
         now: OffsetDateTime,
     ) -> Result<i64, Error> {
-        const UPDATE: &str = "with marked as (
-                 update queue set state = 5, updated_at = $3
+        const UPDATE: &str = concat!(
+            "with marked as (
+                 update queue set state = 5, due_at = null, updated_at = $3
                  where space_id = $1 and mutation_id = any($2) and state in (1, 3, 4)
                  returning device
-             ), moved as (
-                 update lanes l set due_at = $3
-                 where l.space_id = $1 and l.device = any(array(select device from marked))
-                     and l.due_at is not null
-             )
-             select 1 from marked";
+             ), ",
+            stirred!("marked", "$3"),
+            " select 1 from marked"
+        );
         let ids: Vec<_> = ids.iter().map(MutationId::as_str).collect();
         let marked = self.read(sqlx::query(UPDATE).bind(space.0).bind(ids).bind(now)).await?;
         Ok(i64::try_from(marked.len()).unwrap_or(i64::MAX))
@@ -342,9 +396,4 @@ impl Store {
         let rows = self.read(sqlx::query(DELETE).bind(space.0)).await?;
         Ok(rows.first().map(|row| row.try_get(0)).transpose()?.unwrap_or(0))
     }
-}
-
-/// Whether one of them is new.
-fn added(entries: &[Queued], now: OffsetDateTime) -> bool {
-    entries.iter().any(|entry| entry.enqueued_at == now)
 }

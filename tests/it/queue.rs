@@ -1,6 +1,7 @@
 //! QueueService: what is enqueued is applied in its order, once, whatever happens.
 
 mod kill;
+mod lanes;
 mod order;
 
 use syncline::rpc::proto::{
@@ -46,9 +47,9 @@ async fn drained(client: &Client) {
 async fn retry(
     client: &Client,
     id: &str,
-    replacement: Option<Mutation>,
+    edited: Option<Mutation>,
 ) -> Result<QueuedMutation, Status> {
-    let request = RetryQueuedRequest { mutation_id: id.into(), replacement, ..Default::default() };
+    let request = RetryQueuedRequest { mutation_id: id.into(), edited, ..Default::default() };
     Ok(client.queue.clone().retry_queued(request).await?.into_inner().entry.unwrap())
 }
 
@@ -136,7 +137,13 @@ async fn what_has_failed_can_be_tried_again_marked_or_discarded() {
     let again = retry(&alice, "f1", Some(put("f1b", "8", "{\"n\":8}"))).await.unwrap();
     assert_eq!((again.mutation_id.as_str(), again.state()), ("f1b", QueueState::Applied));
     let other = retry(&alice, "f1", Some(put("f1b", "8", "{}"))).await.unwrap_err();
-    assert_eq!(error_reason(&other), "QUEUED_NOT_FOUND");
+    assert_eq!(error_reason(&other), "MUTATION_ID_REUSED");
+    // And what was edited does not come back, if its client sends it once more.
+    let head = alice.head().await;
+    let again = enqueue(&alice, "phone", vec![delete("f1", "8")]).await.unwrap();
+    assert_eq!(states(&again), [("f1", QueueState::Synced)]);
+    drained(&alice).await;
+    assert_eq!(alice.head().await, head);
 
     let discard = async |id: &str| {
         let request = DiscardQueuedRequest { mutation_id: id.into(), ..Default::default() };
@@ -152,10 +159,10 @@ async fn what_has_failed_can_be_tried_again_marked_or_discarded() {
     assert_eq!(mark(&["f3", "a", "none"]).await.unwrap(), 1);
     assert_eq!(error_reason(&mark(&[""]).await.unwrap_err()), "VALIDATION_ERROR");
     let entries = list(&alice, QueueState::Synced).await;
-    assert_eq!(states(&entries), [("f3", QueueState::Synced)]);
+    assert_eq!(states(&entries), [("f1", QueueState::Synced), ("f3", QueueState::Synced)]);
     let request = ClearSyncedRequest::default();
     let cleared = alice.queue.clone().clear_synced(request).await.unwrap().into_inner().cleared;
-    assert_eq!(cleared, 3);
+    assert_eq!(cleared, 4);
     assert_eq!(list(&alice, QueueState::Unspecified).await, []);
 }
 
@@ -189,7 +196,8 @@ async fn what_cannot_be_enqueued_is_told() {
     enqueue(&alice, "phone", vec![delete("f", "1")]).await.unwrap();
     drained(&alice).await;
     let sql = "insert into queue select space_id, 'x' || n, nextval('queue_numbers'), device,
-         author, payload, fingerprint, 4, 0, null, null, null, null, enqueued_at, updated_at
+         author, payload, fingerprint, 4, 0, null, null, null, null, null, enqueued_at,
+         updated_at
          from queue, generate_series(1, 9999) n";
     sqlx::query(sql).execute(&mut database.connect().await).await.unwrap();
     assert_eq!(refused("phone", vec![put("m", "1", "{}")]).await, "QUEUE_FULL");
@@ -218,6 +226,61 @@ async fn what_fails_is_counted() {
         assert!(page.lines().any(|it| it == line), "{line} is not in {page}");
     }
     assert!(get(free, "/").await.starts_with("HTTP/1.1 404"));
+}
+
+/// What is dealt with is forgotten with the log of its time; what has failed waits.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_dealt_with_is_forgotten_after_a_while() {
+    let database = Database::create().await;
+    let server = TestServer::start(&database).await;
+    let alice = server.client("alice").await;
+    enqueue(&alice, "phone", vec![put("a", "1", "{}"), delete("f", "9")]).await.unwrap();
+    drained(&alice).await;
+    let retention = syncline::domain::Retention {
+        log: std::time::Duration::from_hours(1),
+        tombstones: std::time::Duration::from_hours(1),
+        device_wait: std::time::Duration::ZERO,
+    };
+    let (store, now) = (database.store().await, syncline::clock::Clock::system().now_to_store());
+    let soon = now + time::Duration::minutes(59);
+    let later = now + time::Duration::minutes(61);
+    for (now, expected) in [(soon, vec!["a", "f"]), (later, vec!["f"])] {
+        wait_for("the right to compact", async || {
+            syncline::app::compact_once(&store, retention, now).await.unwrap()
+        })
+        .await;
+        let entries = list(&alice, QueueState::Unspecified).await;
+        let ids: Vec<_> = entries.iter().map(|it| it.mutation_id.as_str()).collect();
+        assert_eq!(ids, expected);
+    }
+}
+
+/// Whoever edits an entry is the author of what is applied then.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_writes_in_the_name_of_another() {
+    let database = Database::create().await;
+    let server = TestServer::start(&database).await;
+    let alice = server.client("alice").await;
+    enqueue(&alice, "phone", vec![delete("f", "1")]).await.unwrap();
+    drained(&alice).await;
+    let clock = syncline::clock::Clock::system();
+    let ttl = std::time::Duration::from_secs(60);
+    let token = crate::support::mint_granted("bob", &["write:users/alice"], ttl, &clock);
+    let bob = Client::connect(server.address(), &token).await;
+    let request = RetryQueuedRequest {
+        space: "users/alice".into(),
+        mutation_id: "f".into(),
+        edited: Some(put("g", "1", "{}")),
+    };
+    let entry = bob.queue.clone().retry_queued(request).await.unwrap().into_inner().entry;
+    assert_eq!(entry.unwrap().author, "bob");
+    drained(&alice).await;
+    let request = syncline::rpc::proto::GetRecordRequest {
+        key: Some(crate::support::key("1")),
+        ..Default::default()
+    };
+    let record = alice.stub.clone().get_record(request).await.unwrap().into_inner().record;
+    assert_eq!(record.unwrap().author, "bob");
 }
 
 /// A page, with its head, by plain HTTP.

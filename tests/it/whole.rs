@@ -5,6 +5,7 @@ mod compaction;
 mod copy;
 mod digests;
 mod exchange;
+mod plans;
 mod replace;
 mod snapshot;
 mod verify;
@@ -13,6 +14,7 @@ use syncline::rpc::proto::{
     DocumentForm, ExchangeRequest, ExchangeResponse, GetStatusRequest, GetStatusResponse, Mutation,
     SnapshotRequest,
 };
+use tokio::sync::watch;
 use tonic::Status;
 
 use crate::support::{Client, Random, put};
@@ -46,6 +48,15 @@ async fn snapshot(client: &Client, collections: &[&str]) -> Result<(Copy, usize)
         }
     }
     panic!("a snapshot ended without its last response");
+}
+
+/// Writes at random, as fast as it goes, until told to stop.
+async fn keep_writing(client: Client, mut random: Random, from: u64, stop: watch::Receiver<bool>) {
+    let mut number = from;
+    while !*stop.borrow() {
+        number += 1;
+        client.mutate(random_write(&mut random, number)).await.unwrap();
+    }
 }
 
 /// A random write of one of a few records in two collections.

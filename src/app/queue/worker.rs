@@ -5,8 +5,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use time::OffsetDateTime;
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 use uuid::Uuid;
@@ -19,14 +20,14 @@ use crate::domain::{
     Request,
 };
 use crate::failpoint;
-use crate::store::{self, Lane};
+use crate::store::{self, Held, Lane};
 
 /// What other replicas have taken in, and what is to be tried again, is looked for so often.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// So long does a lane belong to a worker that says nothing more of it.
 const LEASE: Duration = Duration::from_secs(30);
-/// After so much of it, it is renewed.
-const RENEW_AFTER: Duration = Duration::from_secs(10);
+/// After the store has failed.
+const STORE_RETRY: Duration = Duration::from_secs(1);
 /// Lanes that are gone through at once.
 const LANES_MAX: usize = 8;
 /// Entries that are read at once; a lane that has more has its next turn behind others.
@@ -64,8 +65,8 @@ struct Worker {
 /// What is to happen to a lane after an entry.
 enum Next {
     Entry,
-    /// It is tried again after this.
-    Wait(Duration),
+    /// It is tried again then.
+    Wait(OffsetDateTime),
     /// It belongs to somebody else, or the server stops.
     Leave,
 }
@@ -89,9 +90,7 @@ impl Worker {
                 let Ok(place) = Arc::clone(room).acquire_owned().await else { return Ok(()) };
                 let worker = Self { id, ..self.clone() };
                 drop(self.app.tasks.spawn("lane", async move {
-                    if let Err(failure) = worker.go_through(&lane).await {
-                        warn!(error = %Chain(&failure), "a lane of the queue was left; later");
-                    }
+                    worker.go_through(&lane).await;
                     drop(place);
                     // Perhaps there are more than there was room for.
                     worker.app.queue_bell.notify_one();
@@ -101,39 +100,51 @@ impl Worker {
     }
 
     /// Applies what waits in a lane, and gives it back.
-    async fn go_through(&self, lane: &Lane) -> Result<(), store::Error> {
+    async fn go_through(&self, lane: &Lane) {
         let store = &self.app.store;
-        let mut renewed = Instant::now();
-        let entries = store.pending(lane, ENTRIES_MAX, BYTES_MAX).await?;
-        // Perhaps there are more: only a look that finds none ends it.
-        let mut due_at = (!entries.is_empty()).then(|| self.app.clock.now_to_store());
-        for entry in &entries {
-            if renewed.elapsed() > RENEW_AFTER {
-                let until = self.app.clock.now_to_store() + LEASE;
-                if !store.hold_lane(lane, self.id, until).await? {
-                    return Ok(());
-                }
-                renewed = Instant::now();
+        let applied = self.apply_pending(lane).await;
+        let now = self.app.clock.now_to_store();
+        let given = match applied {
+            Ok(due_at) => store.give_back(lane, self.id, due_at, now).await,
+            Err(failure) => {
+                warn!(error = %Chain(&failure), "a lane of the queue was left; later");
+                // If that fails as well, it is free when its time has passed.
+                store.give_back(lane, self.id, Some(now + STORE_RETRY), now).await
             }
-            match self.apply(lane, entry).await? {
-                Next::Entry => {}
-                Next::Wait(wait) => {
-                    due_at = Some(self.app.clock.now_to_store() + wait);
-                    break;
-                }
-                Next::Leave => {
-                    due_at = Some(self.app.clock.now_to_store());
-                    break;
-                }
-            }
+        };
+        if let Err(failure) = given {
+            warn!(error = %Chain(&failure), "a lane of the queue was not given back");
         }
-        store.give_back(lane, self.id, due_at, self.app.clock.now_to_store()).await
     }
 
-    /// Applies an entry and keeps what has become of it.
+    /// Applies what waits; when to look again, unless there is nothing more.
+    async fn apply_pending(&self, lane: &Lane) -> Result<Option<OffsetDateTime>, store::Error> {
+        let entries = self.app.store.pending(lane, ENTRIES_MAX, BYTES_MAX).await?;
+        for entry in &entries {
+            match self.apply(lane, entry).await? {
+                Next::Entry => {}
+                Next::Wait(due_at) => return Ok(Some(due_at)),
+                Next::Leave => break,
+            }
+        }
+        // Perhaps there are more: only a look that finds none ends it.
+        Ok((!entries.is_empty()).then(|| self.app.clock.now_to_store()))
+    }
+
+    /// Applies an entry and keeps what has become of it. Somebody else may do so at the
+    /// same time, if this takes longer than the lane is held: then it is decided once.
     async fn apply(&self, lane: &Lane, entry: &Queued) -> Result<Next, store::Error> {
+        let now = self.app.clock.now_to_store();
+        if let Some(due_at) = entry.standing.due_at.filter(|due_at| *due_at > now) {
+            return Ok(Next::Wait(due_at));
+        }
         if self.stop.is_cancelled() {
             return Ok(Next::Leave);
+        }
+        match self.app.store.hold_lane(lane, self.id, now + LEASE, entry).await? {
+            Held::Lost => return Ok(Next::Leave),
+            Held::Gone => return Ok(Next::Entry),
+            Held::Waits => {}
         }
         let decided = match (self.parse)(&entry.payload, &entry.device) {
             Ok(mutation) => {
@@ -149,35 +160,35 @@ impl Worker {
             Err(violations) => Err(Error::Invalid(violations)),
         };
         failpoint::reach("queue.decided");
-        let (standing, next) = match decided {
+        let now = self.app.clock.now_to_store();
+        let standing = match decided {
             Ok(mut results) => match results.pop() {
-                Some(result) => (settled(&entry.standing, &result.outcome), Next::Entry),
+                Some(result) => settled(&entry.standing, &result.outcome),
                 None => return Ok(Next::Leave),
             },
-            Err(Error::Stopping) => return Ok(Next::Leave),
+            // Otherwise the answer was lost, perhaps in a panic.
+            Err(Error::Stopping) if self.stop.is_cancelled() => return Ok(Next::Leave),
             Err(Error::Refused(Refusal::MutationIdReused { .. })) => {
                 let message = "the id was used before, by a mutation with other content";
-                (refused(&entry.standing, "MUTATION_ID_REUSED", message), Next::Entry)
+                refused(&entry.standing, "MUTATION_ID_REUSED", message)
             }
             Err(Error::Refused(Refusal::TooLarge { .. })) => {
                 let message = "what becomes of the document is too large";
-                (refused(&entry.standing, "REQUEST_TOO_LARGE", message), Next::Entry)
+                refused(&entry.standing, "REQUEST_TOO_LARGE", message)
             }
             Err(Error::Invalid(_)) => {
-                let message = "it cannot be understood any more; give a replacement";
-                (refused(&entry.standing, "VALIDATION_ERROR", message), Next::Entry)
+                let message = "it cannot be understood any more; try again with an edited one";
+                refused(&entry.standing, "VALIDATION_ERROR", message)
             }
-            Err(failure) => {
-                let (standing, wait) = entry.standing.failed(fault(&failure));
-                (standing, wait.map_or(Next::Entry, Next::Wait))
-            }
+            Err(failure) => entry.standing.failed(fault(&failure), now),
         };
-        let (space, now) = (lane.space.id, self.app.clock.now_to_store());
-        if self.app.store.settle(space, entry, &standing, now).await? {
-            self.count(entry, &standing);
-        }
+        let pending = self.app.store.settle(lane.space.id, entry, &standing, now).await?;
         failpoint::reach("queue.settled");
-        Ok(next)
+        if !pending {
+            return Ok(Next::Entry);
+        }
+        self.count(entry, &standing);
+        Ok(standing.due_at.map_or(Next::Entry, Next::Wait))
     }
 
     fn count(&self, entry: &Queued, standing: &QueueStanding) {
@@ -220,7 +231,8 @@ fn settled(before: &QueueStanding, outcome: &Outcome) -> QueueStanding {
             (QueueState::Failed, QueueOutcome::Rejected, None, Some(fault))
         }
     };
-    QueueStanding { state, outcome: Some(outcome), revision, fault, ..before.clone() }
+    let (outcome, due_at) = (Some(outcome), None);
+    QueueStanding { state, outcome, revision, fault, due_at, ..before.clone() }
 }
 
 /// What a rejection says, with the fields.
@@ -233,7 +245,8 @@ fn said(rejection: &Rejection) -> String {
 /// It can never succeed.
 fn refused(before: &QueueStanding, reason: &str, message: &str) -> QueueStanding {
     let fault = QueueFault { reason: reason.into(), message: message.into() };
-    QueueStanding { state: QueueState::Failed, fault: Some(fault), ..before.clone() }
+    let (state, due_at) = (QueueState::Failed, None);
+    QueueStanding { state, fault: Some(fault), due_at, ..before.clone() }
 }
 
 /// What stands in the way for now.

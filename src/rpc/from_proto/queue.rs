@@ -33,11 +33,11 @@ fn fits(wire: &proto::Mutation, field: &str) -> Result<(), Violations> {
 }
 
 /// What is to be applied in the place of an entry of a device.
-pub(in crate::rpc) fn replacement_of(
+pub(in crate::rpc) fn edited(
     wire: &proto::Mutation,
     device: &DeviceId,
 ) -> Result<NewQueued, Violations> {
-    fits(wire, "replacement")?;
+    fits(wire, "edited")?;
     Ok(new((single(Some(wire), Some(device))?, wire)))
 }
 

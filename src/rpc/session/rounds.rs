@@ -94,8 +94,12 @@ impl Session {
 
     /// True if some may go on at once.
     async fn say_who_caught_up(&mut self) -> bool {
-        let mut freed = false;
+        let (began, mut freed) = (Instant::now(), false);
         for subscription in &mut self.subscriptions.all {
+            // The others have their turn in the next round.
+            if began.elapsed() > READING_TIMEOUT {
+                return true;
+            }
             let bound = self.mutates.bound(subscription.view.space);
             if !subscription.has_caught_up(bound) {
                 continue;

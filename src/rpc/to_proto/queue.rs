@@ -24,6 +24,7 @@ pub(in crate::rpc) fn queued(it: &Queued) -> proto::QueuedMutation {
         fault: standing.fault.as_ref().map(fault),
         outcome: standing.outcome.map_or(proto::MutationOutcome::Unspecified, outcome).into(),
         revision: standing.revision.map_or(0, |revision| revision.get()),
+        next_attempt_time: standing.due_at.map(timestamp),
         enqueue_time: Some(timestamp(it.enqueued_at)),
         update_time: Some(timestamp(it.updated_at)),
     }

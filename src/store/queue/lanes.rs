@@ -15,8 +15,19 @@ use crate::store::{Error, Store};
 pub struct Lane {
     pub space: Space,
     pub device: DeviceId,
-    /// What was enqueued when it was taken.
-    enqueued: i64,
+    /// How often its entries had been touched when it was taken.
+    stirred: i64,
+}
+
+/// What a worker finds when it is about to apply an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// The lane is no longer its own.
+    Lost,
+    /// The entry was discarded, or marked.
+    Gone,
+    /// It waits as it did.
+    Waits,
 }
 
 /// Those that are due, each taken by one worker only.
@@ -27,19 +38,18 @@ const TAKE: &str = "update lanes l set leased_until = $2, worker = $3
          order by d.due_at limit $4 for update skip locked
      ) d, spaces s
      where l.space_id = d.space_id and l.device = d.device and s.id = l.space_id
-     returning s.name, l.device, l.enqueued";
+     returning s.name, l.device, l.stirred";
 
 const PENDING: &str = first!("q.space_id = $1 and q.device = $2 and q.state = 1", "$3", "$4");
 
 /// Unless it was discarded, marked or settled meanwhile.
 const SETTLE: &str = "update queue q set state = $4, attempts = $5, outcome = $6, revision = $7,
-         reason = $8, message = $9, updated_at = $10
+         reason = $8, message = $9, updated_at = $10, due_at = $11
      where q.space_id = $1 and q.mutation_id = $2 and q.number = $3 and q.state = 1
      returning 1";
 
 const GIVE_BACK: &str = "update lanes l set leased_until = null, worker = null, due_at = case
-         when $4::timestamptz is not null then $4
-         when l.enqueued <> $5 then $6
+         when l.stirred <> $5 then $6 else $4::timestamptz
      end
      where l.space_id = $1 and l.device = $2 and l.worker = $3";
 
@@ -58,7 +68,7 @@ impl Store {
             Ok(Lane {
                 space: Space::named(name).map_err(Error::Corrupt)?,
                 device: DeviceId::from_stored(row.try_get(1)?),
-                enqueued: row.try_get(2)?,
+                stirred: row.try_get(2)?,
             })
         };
         self.read(query).await?.iter().map(lane).collect()
@@ -76,17 +86,36 @@ impl Store {
         self.read(query.bind(entries_max).bind(bytes_max)).await?.iter().map(queued).collect()
     }
 
-    /// Holds a lane for longer; whether it is still held. Not cancel safe.
+    /// Holds a lane until a time, for the sake of an entry. Not cancel safe.
     pub async fn hold_lane(
         &self,
         lane: &Lane,
         worker: Uuid,
         until: OffsetDateTime,
-    ) -> Result<bool, Error> {
-        const UPDATE: &str = "update lanes set leased_until = $4
-             where space_id = $1 and device = $2 and worker = $3 returning 1";
-        let query = sqlx::query(UPDATE).bind(lane.space.id.0).bind(lane.device.as_str());
-        Ok(!self.read(query.bind(worker).bind(until)).await?.is_empty())
+        entry: &Queued,
+    ) -> Result<Held, Error> {
+        const HOLD: &str = "with held as (
+                 update lanes set leased_until = $4
+                 where space_id = $1 and device = $2 and worker = $3 returning 1
+             )
+             select exists (select from held), exists (
+                 select from queue q
+                 where q.space_id = $1 and q.mutation_id = $5 and q.number = $6 and q.state = 1
+             )";
+        let query = sqlx::query(HOLD)
+            .bind(lane.space.id.0)
+            .bind(lane.device.as_str())
+            .bind(worker)
+            .bind(until)
+            .bind(entry.mutation_id.as_str())
+            .bind(entry.number);
+        let rows = self.read(query).await?;
+        let Some(row) = rows.first() else { return Ok(Held::Lost) };
+        Ok(match (row.try_get(0)?, row.try_get(1)?) {
+            (false, _) => Held::Lost,
+            (true, false) => Held::Gone,
+            (true, true) => Held::Waits,
+        })
     }
 
     /// Keeps what has become of an entry; whether it was still pending. Not cancel safe.
@@ -108,12 +137,13 @@ impl Store {
             .bind(standing.revision.map(|revision| revision.get()))
             .bind(fault.map(|it| it.reason.as_str()))
             .bind(fault.map(|it| it.message.as_str()))
-            .bind(now);
+            .bind(now)
+            .bind(standing.due_at);
         Ok(!self.read(query).await?.is_empty())
     }
 
-    /// Gives a lane back that is due again then; without, when something is enqueued, or
-    /// was meanwhile. Not cancel safe.
+    /// Gives a lane back that is due again then; at once if its entries were touched
+    /// meanwhile. Not cancel safe.
     pub async fn give_back(
         &self,
         lane: &Lane,
@@ -126,7 +156,7 @@ impl Store {
             .bind(lane.device.as_str())
             .bind(worker)
             .bind(due_at)
-            .bind(lane.enqueued)
+            .bind(lane.stirred)
             .bind(now);
         self.read(query).await.map(drop)
     }

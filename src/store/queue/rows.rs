@@ -23,6 +23,7 @@ pub(super) fn queued(row: &PgRow) -> Result<Queued, Error> {
         standing: QueueStanding {
             state: state_from_sql(row.try_get(6)?)?,
             attempts: row.try_get(7)?,
+            due_at: row.try_get(14)?,
             outcome: outcome.map(outcome_from_sql).transpose()?,
             revision: row.try_get::<Option<i64>, _>(9)?.and_then(Revision::new),
             fault: fault.map(|(reason, message)| QueueFault { reason, message }),

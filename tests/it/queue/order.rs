@@ -70,6 +70,61 @@ async fn what_is_tried_again_holds_up_its_own_device_only() {
     assert_eq!(entries.last().unwrap().mutation_id, "gap");
 }
 
+/// What waits can be taken out of the way, and what is taken out is not applied.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_discarded_or_marked_makes_way() {
+    let database = Database::create().await;
+    let clock = Clock::manual(OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap());
+    let server = TestServer::start_with(&database, clock.clone(), |_config| {}).await;
+    let token = crate::support::mint_granted("alice", &[], Duration::from_secs(3_600), &clock);
+    let alice = crate::support::Client::connect(server.address(), &token).await;
+    let gaps = [sequenced("gap1", "1", 7), sequenced("gap2", "1", 9)];
+    for one in gaps.into_iter().chain(["a", "b", "c"].map(|id| put(id, id, "{}"))) {
+        enqueue(&alice, "phone", vec![one]).await.unwrap();
+    }
+    let waits = async |id: &str| {
+        wait_for(id, async || {
+            let entries = list(&alice, QueueState::Pending).await;
+            let head = entries.first().filter(|it| it.mutation_id == id && it.attempts == 1)?;
+            Some(head.next_attempt_time.unwrap().seconds)
+        })
+        .await
+    };
+    assert_eq!(waits("gap1").await, 1_800_000_001);
+    let request = super::MarkSyncedRequest {
+        mutation_ids: vec!["gap1".into(), "b".into()],
+        ..Default::default()
+    };
+    alice.queue.clone().mark_synced(request).await.unwrap();
+    waits("gap2").await;
+    let request = super::DiscardQueuedRequest { mutation_id: "gap2".into(), ..Default::default() };
+    alice.queue.clone().discard_queued(request).await.unwrap();
+    drained(&alice).await;
+    let entries = list(&alice, QueueState::Unspecified).await;
+    use QueueState::{Applied, Synced};
+    assert_eq!(states(&entries), [("gap1", Synced), ("a", Applied), ("b", Synced), ("c", Applied)]);
+    assert_eq!(alice.head().await, 2);
+}
+
+/// An attempt that took effect, and whose answer was lost, is not followed by another.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_took_effect_is_not_edited() {
+    let database = Database::create().await;
+    let server = TestServer::start(&database).await;
+    let alice = server.client("alice").await;
+    let mutation = put("m", "1", "{}");
+    enqueue(&alice, "phone", vec![mutation]).await.unwrap();
+    drained(&alice).await;
+    let lost = "update queue set state = 4, attempts = 5, outcome = null, revision = null";
+    sqlx::query(lost).execute(&mut database.connect().await).await.unwrap();
+    let refused = super::retry(&alice, "m", Some(put("n", "1", "{\"n\":1}"))).await.unwrap_err();
+    assert_eq!(crate::support::error_reason(&refused), "QUEUED_STATE");
+    super::retry(&alice, "m", None).await.unwrap();
+    drained(&alice).await;
+    assert_eq!(states(&list(&alice, QueueState::Unspecified).await), [("m", QueueState::Applied)]);
+    assert_eq!(alice.head().await, 1);
+}
+
 /// Many devices of several users, several replicas: every id takes effect once, and each
 /// device's in its order.
 #[tokio::test(flavor = "multi_thread")]

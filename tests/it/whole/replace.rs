@@ -17,7 +17,7 @@ use crate::support::{
     put, scale, seed, wait_for,
 };
 
-fn record(id: &str, text: &str) -> NewRecord {
+pub(super) fn record(id: &str, text: &str) -> NewRecord {
     NewRecord { key: Some(key(id)), document: json(text) }
 }
 
@@ -44,7 +44,7 @@ async fn send(
 }
 
 /// Replaces by these, in parts of a hundred.
-async fn replace(
+pub(super) async fn replace(
     client: &Client,
     (id, seen): (&str, Option<i64>),
     all: &[NewRecord],
@@ -55,7 +55,7 @@ async fn replace(
     send(client, parts).await
 }
 
-fn counts(it: &ReplaceAllResponse) -> [i64; 4] {
+pub(super) fn counts(it: &ReplaceAllResponse) -> [i64; 4] {
     [it.created, it.updated, it.deleted, it.unchanged]
 }
 

@@ -6,7 +6,7 @@ use syncline::rpc::proto::{DocumentForm, ExchangeRequest, SnapshotRequest};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::{Copy, exchange, proven, random_write, snapshot};
+use super::{Copy, exchange, keep_writing, proven, random_write, snapshot};
 use crate::support::{Client, Database, Random, TestServer, error_reason, put, scale, seed};
 
 async fn fill(client: &Client, count: usize, bytes: usize) {
@@ -140,14 +140,7 @@ async fn a_snapshot_and_what_follows_is_every_later_state() {
     let mut random = Random(seed());
     let (stop, stopped) = watch::channel(false);
     let mut writing = JoinSet::new();
-    let (writer, mut writes) = (alice.clone(), Random(random.next()));
-    writing.spawn(async move {
-        let mut number = 0;
-        while !*stopped.borrow() {
-            number += 1;
-            writer.mutate(random_write(&mut writes, number)).await.unwrap();
-        }
-    });
+    writing.spawn(keep_writing(alice.clone(), Random(random.next()), 0, stopped));
     let mut copies = Vec::new();
     for _ in 0..10 * scale() {
         let (mut copy, _) = snapshot(&alice, &[]).await.unwrap();

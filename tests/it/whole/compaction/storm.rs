@@ -13,7 +13,7 @@ use crate::support::{
     Client, Database, Random, ServerProcess, TestServer, error_reason, mint, put, scale, seed,
     wait_for,
 };
-use crate::whole::{Copy, exchange, proven, random_write, snapshot};
+use crate::whole::{Copy, exchange, keep_writing, proven, snapshot};
 
 /// Fold equality: snapshots, exchanges and streams while many write and the log is
 /// compacted every 100 ms to almost nothing.
@@ -34,15 +34,8 @@ async fn clients_notice_nothing_but_expired_cursors() {
     let (stop, stopped) = watch::channel(false);
     let mut writing = JoinSet::new();
     for (number, server) in servers.iter().enumerate() {
-        let (client, mut writes) = (server.client("alice").await, Random(random.next()));
-        let stopped = stopped.clone();
-        writing.spawn(async move {
-            let mut at = u64::try_from(number).unwrap() << 32;
-            while !*stopped.borrow() {
-                at += 1;
-                client.mutate(random_write(&mut writes, at)).await.unwrap();
-            }
-        });
+        let (client, from) = (server.client("alice").await, u64::try_from(number).unwrap() << 32);
+        writing.spawn(keep_writing(client, Random(random.next()), from, stopped.clone()));
     }
     let (end, ended) = watch::channel(false);
     let mut readers = JoinSet::new();
