@@ -8,6 +8,7 @@ as long as nobody else writes as the same user.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import queue
@@ -41,8 +42,9 @@ def generate(folder):
     command += [f"--python_out={folder}", f"--grpc_python_out={folder}"]
     assert protoc.main(command + files) == 0, "protoc refuses the contract"
     sys.path.insert(0, folder)
-    names = ["document", "limits", "mutation", "record", "subscribe"]
-    names += ["sync_service", "space_service"]
+    names = ["digest", "document", "exchange", "limits", "mutation", "queue", "record"]
+    names += ["replace", "snapshot", "subscribe", "sync_service", "space_service"]
+    names += ["queue_service"]
     module = __import__("syncline.v1", fromlist=["v1"])
     api = type(sys)("api")
     for name in names:
@@ -52,6 +54,8 @@ def generate(folder):
     api.Stub = service.SyncServiceStub
     service = __import__("syncline.v1.space_service_pb2_grpc", fromlist=["*"])
     api.SpaceStub = service.SpaceServiceStub
+    service = __import__("syncline.v1.queue_service_pb2_grpc", fromlist=["*"])
+    api.QueueStub = service.QueueServiceStub
     return api
 
 
@@ -61,12 +65,11 @@ class Calls:
     def __init__(self, api, channel, token):
         self.api = api
         self.stub = api.Stub(channel)
-        self.spaces = api.SpaceStub(channel)
+        self.stubs = [self.stub, api.SpaceStub(channel), api.QueueStub(channel)]
         self.metadata = [("authorization", f"Bearer {token}")]
 
     def __getattr__(self, name):
-        stub = self.stub if hasattr(self.stub, name) else self.spaces
-        method = getattr(stub, name)
+        method = next(getattr(stub, name) for stub in self.stubs if hasattr(stub, name))
         return lambda request: method(request, metadata=self.metadata, timeout=TIMEOUT_S)
 
     def put(self, collection, id, fields, **mutation):
@@ -367,6 +370,44 @@ def a_deleted_record_is_looked_back_at_and_comes_back(calls, collection):
     assert pages == 2 and all(step.before_known for step in steps), steps
 
 
+def a_snapshot_has_the_digest_that_is_told(calls, collection):
+    api = calls.api
+    own = [calls.put(collection, str(number), {"n": number}) for number in range(5)]
+    cursor = calls.Exchange(api.ExchangeRequest(page_size=1)).cursor
+    answer = calls.Exchange(api.ExchangeRequest(mutations=own, cursor=cursor))
+    assert [it.outcome for it in answer.results] == [api.MUTATION_OUTCOME_APPLIED] * 5
+    assert max(it.revision for it in answer.results) <= answer.head
+    total = 0
+    request = api.SnapshotRequest(collections=[collection])
+    for response in calls.Snapshot(request):
+        for record in response.records:
+            # As the contract says it, with nothing of the service's own.
+            parts = [record.key.collection.encode(), record.key.id.encode(), record.checksum]
+            total += int.from_bytes(hashlib.sha256(b"\0".join(parts)).digest(), "big")
+    assert response.last
+    status = calls.GetStatus(api.GetStatusRequest(digest=True, digest_collections=[collection]))
+    assert status.digest.records == 5
+    assert status.digest.digest == (total % 2**256).to_bytes(32, "big")
+
+
+def what_is_enqueued_is_applied(calls, collection):
+    api = calls.api
+    mutation = calls.put(collection, "1", {"n": 1})
+    request = api.EnqueueRequest(device="python", mutations=[mutation])
+    entries = calls.Enqueue(request).entries
+    assert [it.mutation_id for it in entries] == [mutation.id]
+    until = time.monotonic() + TIMEOUT_S
+    while True:
+        listed = calls.ListQueued(api.ListQueuedRequest(device="python")).entries
+        entry = next(it for it in listed if it.mutation_id == mutation.id)
+        if entry.state != api.QUEUE_STATE_PENDING:
+            break
+        assert time.monotonic() < until, "the entry still waits"
+        time.sleep(0.05)  # between two looks
+    assert (entry.state, entry.mutation) == (api.QUEUE_STATE_APPLIED, mutation), entry
+    assert calls.ClearSynced(api.ClearSyncedRequest()).cleared >= 1
+
+
 def errors_say_what_and_where(calls, collection):
     api = calls.api
     details = fails(
@@ -421,6 +462,8 @@ CHECKS = [
     a_long_poll_answers_with_the_first_change,
     a_cursor_of_another_history_is_told_to_resync,
     a_deleted_record_is_looked_back_at_and_comes_back,
+    a_snapshot_has_the_digest_that_is_told,
+    what_is_enqueued_is_applied,
     errors_say_what_and_where,
 ]
 

@@ -1,5 +1,5 @@
 //! What compaction and digests take from writers: the same load with and without, on the
-//! same database, each twice in each round, in both orders.
+//! same database, several times in each round, in both orders.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ pub(super) async fn of_digests(bench: &mut Bench) -> anyhow::Result<()> {
     let without = bench.target.beside(|config| config.without_digests = true).await?;
     for (one_space, name) in [(true, "one space"), (false, "a space each")] {
         let mut sums: [Option<Measured>; 2] = [None, None];
-        for which in [0, 1, 1, 0] {
+        for which in [0, 1, 1, 0, 1, 0, 0, 1] {
             let server = if which == 0 { &with } else { &without };
             // The two kinds do not share spaces: without, digests would be wrong.
             let first = 2_000_000 + 1_000 * which;
