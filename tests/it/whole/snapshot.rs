@@ -2,7 +2,7 @@
 
 use prost::Message;
 use sqlx::Executor;
-use syncline::rpc::proto::{DocumentForm, ExchangeRequest, SnapshotRequest};
+use syncline::rpc::proto::{ChangesSinceRequest, DocumentForm, ExchangeRequest, SnapshotRequest};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -141,27 +141,48 @@ async fn a_snapshot_and_what_follows_is_every_later_state() {
     let (stop, stopped) = watch::channel(false);
     let mut writing = JoinSet::new();
     writing.spawn(keep_writing(alice.clone(), Random(random.next()), 0, stopped));
-    let mut copies = Vec::new();
+    let (mut copies, mut states) = (Vec::new(), Vec::new());
     for _ in 0..10 * scale() {
-        let (mut copy, _) = snapshot(&alice, &[]).await.unwrap();
-        let cursor = copy.cursor.clone();
-        let answer = exchange(&alice, ExchangeRequest { cursor, ..Default::default() }).await;
-        let answer = answer.unwrap();
-        copy.apply(&answer.changes, answer.cursor);
+        let (copy, _) = snapshot(&alice, &[]).await.unwrap();
+        states.push(copy.clone());
         copies.push(copy);
+        // All of them go on, with pages of any size, to wherever the head is by then.
+        for copy in &mut copies {
+            let page_size = 1 + i32::try_from(random.below(50)).unwrap();
+            while !go_on(&alice, copy, page_size).await {}
+            states.push(copy.clone());
+        }
     }
     stop.send(true).unwrap();
     writing.join_all().await;
+    let mut log = Vec::new();
+    let mut cursor = None;
+    loop {
+        let request = ChangesSinceRequest { cursor, every_step: true, ..Default::default() };
+        let request = ChangesSinceRequest { page_size: 1_000, document_form: 2, ..request };
+        let page = alice.stub.clone().changes_since(request).await.unwrap().into_inner();
+        (cursor, log) = (page.cursor, [log, page.changes].concat());
+        if !page.has_more {
+            break;
+        }
+    }
+    // Each of them is what the steps up to there add up to.
+    for state in states {
+        let upto = log.iter().take_while(|change| change.revision <= state.revision());
+        let steps: Vec<_> = upto.cloned().collect();
+        let mut fold = Copy::default();
+        fold.apply(&steps, state.cursor.clone());
+        assert_eq!(state, fold, "at {}", state.revision());
+    }
     let (last, _) = snapshot(&alice, &[]).await.unwrap();
     last.check(proven(&alice).await.digest.as_ref().unwrap());
-    for mut copy in copies {
-        while copy.revision() < last.revision() {
-            let cursor = copy.cursor.clone();
-            let page_size = 1 + i32::try_from(random.below(50)).unwrap();
-            let request = ExchangeRequest { cursor, page_size, ..Default::default() };
-            let answer = exchange(&alice, request).await.unwrap();
-            copy.apply(&answer.changes, answer.cursor);
-        }
-        assert_eq!(copy, last);
-    }
+}
+
+/// Goes a page on; whether it is at the head.
+async fn go_on(alice: &Client, copy: &mut Copy, page_size: i32) -> bool {
+    let cursor = copy.cursor.clone();
+    let request = ExchangeRequest { cursor, page_size, ..Default::default() };
+    let answer = exchange(alice, request).await.unwrap();
+    copy.apply(&answer.changes, answer.cursor);
+    !answer.has_more
 }
