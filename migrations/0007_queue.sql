@@ -15,8 +15,6 @@ create table queue (
     -- 1 pending, 2 applied, 3 conflicted, 4 failed, 5 marked as synced.
     state       smallint    not null,
     attempts    integer     not null,
-    -- When it is tried again; null if nothing has stood in its way.
-    due_at      timestamptz,
     -- What became of the mutation: 1 applied, 2 conflict, 3 rejected, 4 superseded,
     -- 5 merged; null as long as nothing has.
     outcome     smallint,
@@ -31,11 +29,9 @@ create unique index queue_by_number on queue (space_id, number);
 create index queue_pending on queue (space_id, device, number) where state = 1;
 create index queue_by_state on queue (space_id, state, number);
 create index queue_by_device on queue (space_id, device, number);
--- What is dealt with is forgotten after a while.
-create index queue_settled on queue (updated_at) where state in (2, 5);
 
--- For each device that has enqueued something when somebody is to look at it, and which
--- worker has it until when.
+-- For each device that has enqueued something when it is its turn, and which worker has
+-- it until when.
 create table lanes (
     space_id     uuid        not null,
     device       text        collate "C" not null,
@@ -43,9 +39,9 @@ create table lanes (
     due_at       timestamptz,
     leased_until timestamptz,
     worker       uuid,
-    -- Rises with whatever happens to its entries from outside: a worker that gives it back
-    -- sees whether to look again.
-    stirred      bigint      not null,
+    -- Rises with whatever is enqueued: a worker that has found nothing more sees whether
+    -- something came meanwhile.
+    enqueued     bigint      not null,
     primary key (space_id, device)
 ) with (fillfactor = 50);
 create index lanes_due on lanes (due_at) where due_at is not null;

@@ -7,7 +7,7 @@ use sqlx::{Connection, SqlSafeStr};
 use super::{Error, Store};
 
 /// All migrations, oldest first. A landed one is never edited.
-const MIGRATIONS: [(i64, &str, &str); 7] = [
+const MIGRATIONS: [(i64, &str, &str); 8] = [
     (1, "foundation", include_str!("../../migrations/0001_foundation.sql")),
     (2, "conflicts", include_str!("../../migrations/0002_conflicts.sql")),
     (3, "policies", include_str!("../../migrations/0003_policies.sql")),
@@ -15,6 +15,7 @@ const MIGRATIONS: [(i64, &str, &str); 7] = [
     (5, "streams", include_str!("../../migrations/0005_streams.sql")),
     (6, "whole_state", include_str!("../../migrations/0006_whole_state.sql")),
     (7, "queue", include_str!("../../migrations/0007_queue.sql")),
+    (8, "queue times", include_str!("../../migrations/0008_queue_times.sql")),
 ];
 
 impl Store {

@@ -44,7 +44,7 @@ async fn what_an_older_server_wrote_has_versions_and_a_history() {
         .await
         .unwrap();
     old.execute(WRITTEN).await.unwrap();
-    assert_eq!(database.store().await.migrate().await.unwrap(), 6);
+    assert_eq!(database.store().await.migrate().await.unwrap(), 7);
 
     // What it wrote is old.
     let server = TestServer::start_with(&database, Clock::system(), |config| {

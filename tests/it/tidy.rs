@@ -102,7 +102,8 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0004_conflict_lists.sql", "09554b24a3ad3744e0059aabf2bafadfee71eae991d79dd07b040fe14758aae1"),
     ("0005_streams.sql", "645b9076d6212eb7f337c078d9cd1f0db0f2aae42102f1ad1033ae1aba5001c8"),
     ("0006_whole_state.sql", "0806223ac0964b3582d392ab8c22eed45d210c1a6d3ed42bc70551bc142e29eb"),
-    ("0007_queue.sql", "f4b1cf3a9f4c10b0ff36b7f8d94bba00642171bb24a758cf94be50e1f62ff427"),
+    ("0007_queue.sql", "183a1d7031d117dd3b789dad85c18d178016c772e7d21a318fc6c9dc412bb164"),
+    ("0008_queue_times.sql", "8618c4bdb347ddc9468fdc40f76d26588b14f45961795eb967b0228993b6e5ef"),
 ];
 
 const LINES_MAX: usize = 400;
