@@ -25,7 +25,7 @@ impl App {
         (author, device): (UserId, DeviceId),
         new: Vec<NewQueued>,
     ) -> Result<Vec<Queued>, Error> {
-        let (store, now, ids) = (self.store.clone(), self.clock.now_to_store(), new.clone());
+        let (store, now) = (self.store.clone(), self.clock.now_to_store());
         let enqueued = self.detached(async move {
             // It has to be there for the worker.
             store.create_spaces(&[&space]).await?;
@@ -38,9 +38,7 @@ impl App {
                 self.queue_bell.notify_one();
                 Ok(entries)
             }
-            Enqueued::Reused(index) => {
-                let id = ids.into_iter().nth(index).map(|it| it.mutation_id);
-                let id = id.unwrap_or_else(|| MutationId::from_stored(""));
+            Enqueued::Reused { index, id } => {
                 Err(Error::Refused(Refusal::MutationIdReused { index, id }))
             }
             Enqueued::Full => Err(Error::QueueFull),
@@ -77,24 +75,28 @@ impl App {
     /// Lets an entry be tried again, behind what its device has enqueued since. What got
     /// an answer has it for ever: it cannot.
     pub async fn retry_queued(&self, space: Space, id: MutationId) -> Result<Queued, Error> {
-        let entry = self.queued(space.clone(), id).await?;
-        let (state, outcome) = (entry.standing.state, entry.standing.outcome);
-        match state {
-            // Perhaps the answer to an earlier call was lost.
-            QueueState::Pending => return Ok(entry),
-            QueueState::Conflicted | QueueState::Failed if outcome.is_none() => {}
-            QueueState::Conflicted | QueueState::Failed => {
-                return Err(Error::QueuedState { state, answered: true });
+        loop {
+            let entry = self.queued(space.clone(), id.clone()).await?;
+            let (state, outcome) = (entry.standing.state, entry.standing.outcome);
+            match state {
+                // Perhaps the answer to an earlier call was lost.
+                QueueState::Pending => return Ok(entry),
+                QueueState::Conflicted | QueueState::Failed if outcome.is_none() => {}
+                QueueState::Conflicted | QueueState::Failed => {
+                    return Err(Error::QueuedState { state, answered: true });
+                }
+                QueueState::Applied | QueueState::Synced => {
+                    return Err(Error::QueuedState { state, answered: false });
+                }
             }
-            QueueState::Applied | QueueState::Synced => {
-                return Err(Error::QueuedState { state, answered: false });
+            let (store, id, now) = (self.store.clone(), space.id, self.clock.now_to_store());
+            let retried = self.detached(async move { store.retry_queued(id, &entry, now).await });
+            // Otherwise it has moved since it was read.
+            if let Some(retried) = retried.await? {
+                self.queue_bell.notify_one();
+                return Ok(retried);
             }
         }
-        let (store, now) = (self.store.clone(), self.clock.now_to_store());
-        let retried = self.detached(async move { store.retry_queued(space.id, &entry, now).await });
-        let retried = retried.await?.ok_or(Error::QueuedNotFound)?;
-        self.queue_bell.notify_one();
-        Ok(retried)
     }
 
     /// Has another mutation applied in the place of an entry, as its author, behind what
@@ -102,16 +104,43 @@ impl App {
     pub async fn edit_queued(
         &self,
         space: Space,
-        entry: Queued,
+        mut entry: Queued,
         (author, edited): (UserId, NewQueued),
     ) -> Result<Queued, Error> {
+        loop {
+            if let Some(there) = self.edited_before(&space, &entry, &edited).await? {
+                return Ok(there);
+            }
+            let (id, now) = (entry.mutation_id.clone(), self.clock.now_to_store());
+            let (store, of) = (self.store.clone(), space.id);
+            let (author, edited) = (author.clone(), edited.clone());
+            let edited = self.detached(async move {
+                store.edit_queued(of, &entry, (&author, &edited), now).await
+            });
+            if let Some(edited) = edited.await? {
+                self.queue_bell.notify_one();
+                return Ok(edited);
+            }
+            // It has moved since it was read, or somebody has just edited it.
+            entry = self.queued(space.clone(), id).await?;
+        }
+    }
+
+    /// The other mutation, if it is in the place of the entry already; fails if it may not
+    /// come there.
+    async fn edited_before(
+        &self,
+        space: &Space,
+        entry: &Queued,
+        edited: &NewQueued,
+    ) -> Result<Option<Queued>, Error> {
         let (id, state) = (edited.mutation_id.clone(), entry.standing.state);
         if id == entry.mutation_id {
             return Err(Error::QueuedState { state, answered: true });
         }
         match self.queued(space.clone(), id.clone()).await {
             // Perhaps the answer to an earlier call was lost.
-            Ok(there) if there.fingerprint == edited.fingerprint => return Ok(there),
+            Ok(there) if there.fingerprint == edited.fingerprint => return Ok(Some(there)),
             Ok(_) => return Err(Error::Refused(Refusal::MutationIdReused { index: 0, id })),
             Err(Error::QueuedNotFound) => {}
             Err(error) => return Err(error),
@@ -119,20 +148,15 @@ impl App {
         if !matches!(state, QueueState::Conflicted | QueueState::Failed) {
             return Err(Error::QueuedState { state, answered: false });
         }
-        let (store, now) = (self.store.clone(), self.clock.now_to_store());
-        let edited = self.detached(async move {
-            // An attempt whose answer was lost may have taken effect: not both shall.
-            let answer = store.answer(space.id, &entry.mutation_id).await?;
-            let mine = answer.filter(|answer| answer.fingerprint == entry.fingerprint);
-            if mine.is_some_and(|answer| answer.outcome.took_effect()) {
-                let state = QueueState::Applied;
-                return Ok(Err(Error::QueuedState { state, answered: false }));
-            }
-            Ok(Ok(store.edit_queued(space.id, &entry, (&author, &edited), now).await?))
-        });
-        let edited = edited.await??.ok_or(Error::QueuedNotFound)?;
-        self.queue_bell.notify_one();
-        Ok(edited)
+        // An attempt whose answer was lost may have taken effect: not both shall.
+        let (store, space, id) = (self.store.clone(), space.id, entry.mutation_id.clone());
+        let answer = self.detached(async move { store.answer(space, &id).await }).await?;
+        let mine = answer.filter(|answer| answer.fingerprint == entry.fingerprint);
+        if mine.is_some_and(|answer| answer.outcome.took_effect()) {
+            let state = QueueState::Applied;
+            return Err(Error::QueuedState { state, answered: false });
+        }
+        Ok(None)
     }
 
     /// Takes an entry out.

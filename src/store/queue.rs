@@ -17,7 +17,7 @@ use crate::domain::{
 };
 
 pub use lanes::{Held, Lane};
-use rows::{queued, state_to_sql};
+use rows::{columns, queued, state_to_sql};
 
 /// A mutation to enqueue.
 #[derive(Clone, Debug)]
@@ -33,7 +33,7 @@ pub enum Enqueued {
     /// The entries in the order of the mutations, those that were there before as well.
     Entries(Vec<Queued>),
     /// This one is in the queue with other content.
-    Reused(usize),
+    Reused { index: usize, id: MutationId },
     /// The queue has as many entries as it may.
     Full,
 }
@@ -54,44 +54,6 @@ pub struct QueueCounts {
     pub pending: i64,
     pub failed: i64,
 }
-
-macro_rules! columns {
-    ($alias:literal) => {
-        concat!(
-            $alias,
-            ".mutation_id, ",
-            $alias,
-            ".number, ",
-            $alias,
-            ".device, ",
-            $alias,
-            ".author, ",
-            $alias,
-            ".payload, ",
-            $alias,
-            ".fingerprint, ",
-            $alias,
-            ".state, ",
-            $alias,
-            ".attempts, ",
-            $alias,
-            ".outcome, ",
-            $alias,
-            ".revision, ",
-            $alias,
-            ".reason, ",
-            $alias,
-            ".message, ",
-            $alias,
-            ".enqueued_at, ",
-            $alias,
-            ".updated_at, ",
-            $alias,
-            ".due_at"
-        )
-    };
-}
-use columns;
 
 /// Those who enqueue in one space at once count one after the other.
 const LOCK: &str = "select pg_advisory_xact_lock(hashtextextended($1::text, 7))";
@@ -205,10 +167,11 @@ impl Store {
             let is_new = insert.execute(&mut *transaction).await?.rows_affected() > 0;
             let rows = sqlx::query(BY_IDS).bind(space.0).bind(&ids).fetch_all(&mut *transaction);
             let entries = rows.await?.iter().map(queued).collect::<Result<Vec<_>, _>>()?;
-            let other = |(entry, new): (&Queued, &NewQueued)| entry.fingerprint != new.fingerprint;
-            if let Some(index) = entries.iter().zip(new).position(other) {
+            let mut pairs = entries.iter().zip(new).enumerate();
+            let other = pairs.find(|(_, (entry, new))| entry.fingerprint != new.fingerprint);
+            if let Some((index, (entry, _))) = other {
                 transaction.rollback().await?;
-                return Ok(Enqueued::Reused(index));
+                return Ok(Enqueued::Reused { index, id: entry.mutation_id.clone() });
             }
             let count = sqlx::query(COUNT).bind(space.0).fetch_one(&mut *transaction).await?;
             if is_new && count.try_get::<i64, _>(0)? > sql_count(limits::QUEUE_ENTRIES_MAX) {
@@ -304,7 +267,8 @@ impl Store {
     }
 
     /// Puts another mutation at the end of the lane of an entry that is as it was seen,
-    /// which is marked; None if it is no longer so. Not cancel safe.
+    /// which is marked; None if it is no longer so, or if the queue has the other one
+    /// already. Not cancel safe.
     pub async fn edit_queued(
         &self,
         space: SpaceId,
@@ -314,16 +278,20 @@ impl Store {
     ) -> Result<Option<Queued>, Error> {
         const UPDATE: &str = concat!(
             "with old as (
-                 update queue q set state = 5, due_at = null, updated_at = $4
+                 select q.device from queue q
                  where q.space_id = $1 and q.mutation_id = $2 and q.number = $3
                      and q.state in (3, 4)
-                 returning q.device
+                 for update
              ), new as (
                  insert into queue (space_id, mutation_id, number, device, author, payload,
                      fingerprint, state, attempts, enqueued_at, updated_at)
                  select $1, $5, nextval('queue_numbers'), old.device, $8, $6, $7, 1, 0, $4, $4
                  from old
+                 on conflict (space_id, mutation_id) do nothing
                  returning *
+             ), marked as (
+                 update queue q set state = 5, due_at = null, updated_at = $4
+                 where q.space_id = $1 and q.mutation_id = $2 and exists (select from new)
              ), ",
             stirred!("new", "$4"),
             " select ",

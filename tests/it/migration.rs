@@ -1,15 +1,18 @@
 //! What an older server has written is there after the migration, with what newer
 //! ones need to know of it.
 
+use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use prost::Message;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
-use sqlx::{Executor, SqlSafeStr};
+use sqlx::{AssertSqlSafe, Executor, PgConnection, SqlSafeStr};
 use syncline::clock::Clock;
 use syncline::domain::{CollectionName, Digest, Document, RecordId, RecordKey, Space, UserId};
 use syncline::rpc::proto::{Mutation, MutationOutcome};
 
-use crate::support::{Database, TestServer, json, put};
+use crate::support::{Database, TestServer, json, put, wait_for};
 
 /// Two devices have written record 1, and one of them has deleted record 2.
 const WRITTEN: &str = "
@@ -29,13 +32,20 @@ const WRITTEN: &str = "
         v (record, revision, other, deleted);
     update spaces set head = 4";
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_an_older_server_wrote_has_versions_and_a_history() {
-    let database = Database::unmigrated().await;
+/// A database as an older server left it, after so many migrations, with alice's space.
+async fn old(database: &Database, migrations: usize) -> PgConnection {
     let mut old = database.connect().await;
-    let sql = include_str!("../../migrations/0001_foundation.sql").into_sql_str();
-    let first = Migration::new(1, "foundation".into(), MigrationType::Simple, sql, false);
-    Migrator::with_migrations(vec![first]).run(&mut old).await.unwrap();
+    let mut files: Vec<_> = fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations"))
+        .unwrap()
+        .map(|file| file.unwrap().path())
+        .collect();
+    files.sort();
+    let migration = |(version, file): (i64, &PathBuf)| {
+        let sql = AssertSqlSafe(fs::read_to_string(file).unwrap()).into_sql_str();
+        Migration::new(version, "".into(), MigrationType::Simple, sql, false)
+    };
+    let known = (1..).zip(&files).take(migrations).map(migration);
+    Migrator::with_migrations(known.collect()).run(&mut old).await.unwrap();
     let space = Space::private(&UserId::parse("alice").unwrap());
     sqlx::query("insert into spaces (id, name, epoch) values ($1, $2, gen_random_uuid())")
         .bind(space.id.0)
@@ -43,7 +53,13 @@ async fn what_an_older_server_wrote_has_versions_and_a_history() {
         .execute(&mut old)
         .await
         .unwrap();
-    old.execute(WRITTEN).await.unwrap();
+    old
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_older_server_wrote_has_versions_and_a_history() {
+    let database = Database::unmigrated().await;
+    old(&database, 1).await.execute(WRITTEN).await.unwrap();
     assert_eq!(database.store().await.migrate().await.unwrap(), 7);
 
     // What it wrote is old.
@@ -100,5 +116,32 @@ async fn what_an_older_server_wrote_has_versions_and_a_history() {
             assert_eq!((conflict.base, conflict.base_known), (base, true));
         }
     }
+    server.stop().await;
+}
+
+/// One entry has been tried, and its lane is not due yet; the other one is behind it.
+const ENQUEUED: &str = "
+    insert into queue (space_id, mutation_id, number, device, author, payload, fingerprint, state,
+        attempts, reason, message, enqueued_at, updated_at)
+    select s.id, v.id, nextval('queue_numbers'), 'phone', 'alice', v.payload, sha256(v.payload), 1,
+        v.attempts, v.reason, v.reason, now(), now()
+    from spaces s, (values ('a', $1::bytea, 1, 'SYNC_FAILED'), ('b', $2::bytea, 0, null))
+        v (id, payload, attempts, reason);";
+const LANE: &str = "insert into lanes (space_id, device, due_at, enqueued)
+    select id, 'phone', now() + interval '1 second', 2 from spaces";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_older_server_had_enqueued_is_applied() {
+    let database = Database::unmigrated().await;
+    let mut connection = old(&database, 7).await;
+    let payload = |id: &str, text: &str| put(id, "1", text).encode_to_vec();
+    let query = sqlx::query(ENQUEUED).bind(payload("a", "{}")).bind(payload("b", "{\"n\":1}"));
+    query.execute(&mut connection).await.unwrap();
+    connection.execute(LANE).await.unwrap();
+    assert_eq!(database.store().await.migrate().await.unwrap(), 1);
+    let server = TestServer::start(&database).await;
+    let alice = server.client("alice").await;
+    wait_for("both to be applied", async || (alice.head().await == 2).then_some(())).await;
+    assert_eq!(alice.task("1").await.unwrap(), "{\"n\":1}");
     server.stop().await;
 }

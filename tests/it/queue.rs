@@ -8,9 +8,10 @@ use syncline::rpc::proto::{
     ClearSyncedRequest, DiscardQueuedRequest, EnqueueRequest, GetStatusRequest, ListQueuedRequest,
     MarkSyncedRequest, Mutation, MutationOutcome, QueueState, QueuedMutation, RetryQueuedRequest,
 };
+use tokio::task::JoinSet;
 use tonic::Status;
 
-use crate::support::{Client, Database, TestServer, error_reason, mutation, put, wait_for};
+use crate::support::{Client, Database, TestServer, error_reason, mutation, put, scale, wait_for};
 
 async fn enqueue(
     client: &Client,
@@ -195,9 +196,10 @@ async fn what_cannot_be_enqueued_is_told() {
     // As many as there may be, none of which is dealt with.
     enqueue(&alice, "phone", vec![delete("f", "1")]).await.unwrap();
     drained(&alice).await;
-    let sql = "insert into queue select space_id, 'x' || n, nextval('queue_numbers'), device,
-         author, payload, fingerprint, 4, 0, null, null, null, null, null, enqueued_at,
-         updated_at
+    let sql = "insert into queue (space_id, mutation_id, number, device, author, payload,
+             fingerprint, state, attempts, enqueued_at, updated_at)
+         select space_id, 'x' || n, nextval('queue_numbers'), device, author, payload,
+             fingerprint, 4, 0, enqueued_at, updated_at
          from queue, generate_series(1, 9999) n";
     sqlx::query(sql).execute(&mut database.connect().await).await.unwrap();
     assert_eq!(refused("phone", vec![put("m", "1", "{}")]).await, "QUEUE_FULL");
@@ -252,6 +254,49 @@ async fn what_is_dealt_with_is_forgotten_after_a_while() {
         let entries = list(&alice, QueueState::Unspecified).await;
         let ids: Vec<_> = entries.iter().map(|it| it.mutation_id.as_str()).collect();
         assert_eq!(ids, expected);
+    }
+}
+
+/// The same call by many at once is one call, whoever is first.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_tries_again_together_gets_the_same_entry() {
+    let database = Database::create().await;
+    let server = TestServer::start(&database).await;
+    let alice = server.client("alice").await;
+    for round in 0..5 * scale() {
+        let (failed, edited) = (format!("f{round}"), format!("e{round}"));
+        enqueue(&alice, "phone", vec![delete(&failed, "none")]).await.unwrap();
+        drained(&alice).await;
+        let mut calls = JoinSet::new();
+        for _ in 0..8 {
+            let (client, failed) = (alice.clone(), failed.clone());
+            let edited = put(&edited, &format!("r{round}"), "{}");
+            calls.spawn(async move { retry(&client, &failed, Some(edited)).await });
+        }
+        for entry in calls.join_all().await {
+            assert_eq!(entry.unwrap().mutation_id, edited);
+        }
+        drained(&alice).await;
+    }
+    // What has never got an answer, as after five attempts.
+    let held = put("held", "1", "{}");
+    for round in 0..5 * scale() {
+        let id = format!("h{round}");
+        enqueue(&alice, "phone", vec![Mutation { id: id.clone(), ..held.clone() }]).await.unwrap();
+        drained(&alice).await;
+        let sql = "update queue set state = 4, outcome = null where mutation_id = $1";
+        sqlx::query(sql).bind(&id).execute(&mut database.connect().await).await.unwrap();
+        let mut calls = JoinSet::new();
+        for _ in 0..8 {
+            let (client, id) = (alice.clone(), id.clone());
+            calls.spawn(async move { retry(&client, &id, None).await });
+        }
+        for entry in calls.join_all().await {
+            let refused = entry.as_ref().err().map(error_reason);
+            // Who comes when it is applied again is told so.
+            assert!(refused.is_none_or(|reason| reason == "QUEUED_STATE"), "{entry:?}");
+        }
+        drained(&alice).await;
     }
 }
 

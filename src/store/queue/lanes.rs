@@ -5,8 +5,8 @@ use sqlx::postgres::PgRow;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::rows::{OUTCOMES, queued, state_to_sql, to_sql};
-use super::{columns, first};
+use super::first;
+use super::rows::{OUTCOMES, columns, queued, state_to_sql, to_sql};
 use crate::domain::{DeviceId, QueueStanding, Queued, Space, SpaceId};
 use crate::store::{Error, Store};
 

@@ -9,6 +9,45 @@ use crate::domain::{
 };
 use crate::store::Error;
 
+/// What [`queued`] reads.
+macro_rules! columns {
+    ($alias:literal) => {
+        concat!(
+            $alias,
+            ".mutation_id, ",
+            $alias,
+            ".number, ",
+            $alias,
+            ".device, ",
+            $alias,
+            ".author, ",
+            $alias,
+            ".payload, ",
+            $alias,
+            ".fingerprint, ",
+            $alias,
+            ".state, ",
+            $alias,
+            ".attempts, ",
+            $alias,
+            ".outcome, ",
+            $alias,
+            ".revision, ",
+            $alias,
+            ".reason, ",
+            $alias,
+            ".message, ",
+            $alias,
+            ".enqueued_at, ",
+            $alias,
+            ".updated_at, ",
+            $alias,
+            ".due_at"
+        )
+    };
+}
+pub(super) use columns;
+
 pub(super) fn queued(row: &PgRow) -> Result<Queued, Error> {
     let fingerprint = row.try_get::<&[u8], _>(5)?.try_into().map(Fingerprint);
     let fault = row.try_get::<Option<String>, _>(10)?.zip(row.try_get(11)?);
