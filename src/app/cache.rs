@@ -144,13 +144,11 @@ fn sequence_bytes(device: &DeviceId) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use time::OffsetDateTime;
     use uuid::Uuid;
 
     use super::*;
     use crate::domain::{
-        Change, ChangeAction, CollectionName, Document, Epoch, History, Known, MutationId, Parents,
-        RecordId, Revision, Rules, UserId,
+        Change, CollectionName, Document, Epoch, Known, RecordId, Revision, Rules,
     };
     use crate::store::SpaceHead;
 
@@ -166,24 +164,12 @@ mod tests {
     fn record(id: &str, revision: i64, bytes: usize) -> Arc<Record> {
         let text = format!("{{\"text\":\"{}\"}}", "x".repeat(bytes));
         let change = Change {
-            revision: Revision::new(revision).unwrap(),
             key: RecordKey {
                 collection: CollectionName::parse("task").unwrap(),
                 id: RecordId::parse(id).unwrap(),
             },
-            action: ChangeAction::Created,
             document: Some(Document::from_canonical(text)),
-            previous_revision: Revision::ZERO,
-            author: UserId::parse("alice").unwrap(),
-            device: None,
-            sequence: 0,
-            mutation_id: MutationId::parse("m").unwrap(),
-            committed_at: OffsetDateTime::UNIX_EPOCH,
-            micros: 0,
-            parents: Parents::default(),
-            others: History::default(),
-            settlement: None,
-            batch_end: Revision::ZERO,
+            ..Change::sample(revision)
         };
         Arc::new(Record { change: Arc::new(change), open_conflicts: 0 })
     }

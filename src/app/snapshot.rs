@@ -51,7 +51,6 @@ impl App {
         size: PageSize,
     ) -> Result<SnapshotPage, Error> {
         let store = self.store.clone();
-        let read = async move { snapshot.page(&store, after.as_ref(), size).await };
-        self.tasks.spawn("read", read).await?
+        self.detached(async move { Ok(snapshot.page(&store, after.as_ref(), size).await) }).await?
     }
 }

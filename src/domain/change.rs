@@ -61,6 +61,30 @@ pub struct Settlement {
 }
 
 impl Change {
+    /// One of a record, for tests that look at some of its fields only.
+    #[cfg(test)]
+    pub(crate) fn sample(revision: i64) -> Self {
+        use super::{CollectionName, RecordId};
+        let collection = CollectionName::parse("task").unwrap();
+        Self {
+            revision: Revision::new(revision).unwrap(),
+            key: RecordKey { collection, id: RecordId::parse("1").unwrap() },
+            action: ChangeAction::Updated,
+            document: Some(Document::from_json(b"{}").unwrap()),
+            previous_revision: Revision::ZERO,
+            author: UserId::parse("alice").unwrap(),
+            device: None,
+            sequence: 0,
+            mutation_id: MutationId::parse("m").unwrap(),
+            committed_at: OffsetDateTime::UNIX_EPOCH,
+            micros: 0,
+            parents: Parents::default(),
+            others: History::default(),
+            settlement: None,
+            batch_end: Revision::ZERO,
+        }
+    }
+
     /// The record's version after it.
     pub fn version(&self) -> Version {
         self.version_at(self.micros)

@@ -37,34 +37,14 @@ impl RecordStep {
 
 #[cfg(test)]
 mod tests {
-    use time::OffsetDateTime;
-
     use super::*;
-    use crate::domain::{
-        ChangeAction, CollectionName, Document, History, Parents, RecordId, RecordKey, UserId,
-        limits,
-    };
+    use crate::domain::{Document, limits};
 
     fn change(revision: i64, previous: i64, text: Option<&str>) -> Arc<Change> {
         Arc::new(Change {
-            revision: Revision::new(revision).unwrap(),
-            key: RecordKey {
-                collection: CollectionName::parse("task").unwrap(),
-                id: RecordId::parse("1").unwrap(),
-            },
-            action: ChangeAction::Updated,
             document: text.map(|text| Document::from_json(text.as_bytes()).unwrap()),
             previous_revision: Revision::new(previous).unwrap(),
-            author: UserId::parse("alice").unwrap(),
-            device: None,
-            sequence: 0,
-            mutation_id: MutationId::parse("m").unwrap(),
-            committed_at: OffsetDateTime::UNIX_EPOCH,
-            micros: 0,
-            parents: Parents::default(),
-            others: History::default(),
-            settlement: None,
-            batch_end: Revision::ZERO,
+            ..Change::sample(revision)
         })
     }
 

@@ -5,10 +5,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::*;
-use crate::domain::{
-    ChangeAction, CollectionName, Document, History, MutationId, Parents, RecordId, RecordKey,
-    UserId,
-};
+use crate::domain::UserId;
 
 const SPACE: SpaceId = SpaceId(Uuid::from_u128(1));
 const EPOCH: Epoch = Epoch(Uuid::from_u128(9));
@@ -25,24 +22,9 @@ fn changes(numbers: std::ops::RangeInclusive<i64>) -> Vec<Arrival> {
     numbers
         .map(|number| {
             let change = Arc::new(Change {
-                revision: revision(number),
-                key: RecordKey {
-                    collection: CollectionName::parse("task").unwrap(),
-                    id: RecordId::parse("a").unwrap(),
-                },
-                action: ChangeAction::Updated,
-                document: Some(Document::from_json(b"{}").unwrap()),
                 previous_revision: revision(number - 1),
-                author: UserId::parse("alice").unwrap(),
-                device: None,
-                mutation_id: MutationId::parse("m").unwrap(),
-                committed_at: OffsetDateTime::UNIX_EPOCH,
-                sequence: 0,
                 micros: number,
-                parents: Parents::default(),
-                others: History::default(),
-                settlement: None,
-                batch_end: Revision::ZERO,
+                ..Change::sample(number)
             });
             Arrival { change, before: None }
         })

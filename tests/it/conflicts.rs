@@ -15,23 +15,9 @@ use syncline::rpc::proto::{
 };
 use tonic::Status;
 
-use crate::support::{Client, Database, TestServer};
-
-/// A server, and alice, who may set policies.
-struct House {
-    database: Database,
-    server: TestServer,
-    alice: Client,
-}
+use crate::support::{Client, House};
 
 impl House {
-    async fn new() -> Self {
-        let database = Database::create().await;
-        let server = TestServer::start(&database).await;
-        let alice = server.admin("alice").await;
-        Self { database, server, alice }
-    }
-
     /// With this policy for tasks.
     async fn with(policy: Policy) -> Self {
         let house = Self::new().await;

@@ -18,23 +18,7 @@ use syncline::rpc::proto::{
 };
 use tonic::Status;
 
-use crate::support::{Client, Database, TestServer, json, key, mutation};
-
-/// A server, and alice, who may set policies.
-struct House {
-    database: Database,
-    server: TestServer,
-    alice: Client,
-}
-
-impl House {
-    async fn new() -> Self {
-        let database = Database::create().await;
-        let server = TestServer::start(&database).await;
-        let alice = server.admin("alice").await;
-        Self { database, server, alice }
-    }
-}
+use crate::support::{Client, House, json, key, mutation};
 
 fn delete(id: &str, task: &str) -> Mutation {
     mutation(id, task, Operation::Delete(DeleteOperation {}))

@@ -5,6 +5,7 @@ mod client;
 pub mod compaction;
 mod database;
 pub mod history;
+mod house;
 pub mod http1;
 pub mod load;
 pub mod private;
@@ -24,6 +25,7 @@ use tokio::time::Instant;
 
 pub use client::{Client, json, key, mutation, put};
 pub use database::{Database, store_at};
+pub use house::House;
 pub use process::ServerProcess;
 pub use server::{AUDIENCE, ISSUER, SECRET, TestServer, mint, mint_for, mint_granted};
 pub use stream::{Follower, Stream, subscribe_frame};

@@ -15,6 +15,7 @@ use syncline::rpc::proto::{
     SnapshotRequest,
 };
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tonic::Status;
 
 use crate::support::{Client, Random, put};
@@ -50,12 +51,34 @@ async fn snapshot(client: &Client, collections: &[&str]) -> Result<(Copy, usize)
     panic!("a snapshot ended without its last response");
 }
 
-/// Writes at random, as fast as it goes, until told to stop.
-async fn keep_writing(client: Client, mut random: Random, from: u64, stop: watch::Receiver<bool>) {
-    let mut number = from;
-    while !*stop.borrow() {
-        number += 1;
-        client.mutate(random_write(&mut random, number)).await.unwrap();
+/// Clients that write at random, as fast as it goes, until they are told to stop.
+struct Writers {
+    stop: watch::Sender<bool>,
+    tasks: JoinSet<()>,
+}
+
+impl Writers {
+    fn start(clients: impl IntoIterator<Item = Client>, random: &mut Random) -> Self {
+        let (stop, stopped) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        // No two of them use the same ids.
+        for (client, place) in clients.into_iter().zip(0_u64..) {
+            let (mut random, stopped) = (Random(random.next()), stopped.clone());
+            tasks.spawn(async move {
+                for number in (place << 32) + 1.. {
+                    if *stopped.borrow() {
+                        break;
+                    }
+                    client.mutate(random_write(&mut random, number)).await.unwrap();
+                }
+            });
+        }
+        Self { stop, tasks }
+    }
+
+    async fn stop(self) {
+        self.stop.send(true).unwrap();
+        self.tasks.join_all().await;
     }
 }
 

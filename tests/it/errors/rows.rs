@@ -12,22 +12,7 @@ use tonic::Status;
 
 use super::Table;
 use crate::support::raw::{End, Http2, framed, message, mutate_bytes, post};
-use crate::support::{Client, Database, TestServer, key, mint_for, mutation, put};
-
-struct House {
-    database: Database,
-    server: TestServer,
-    alice: Client,
-}
-
-impl House {
-    async fn new() -> Self {
-        let database = Database::create().await;
-        let server = TestServer::start(&database).await;
-        let alice = server.client("alice").await;
-        Self { database, server, alice }
-    }
-}
+use crate::support::{Client, Database, House, key, mint_for, mutation, put};
 
 /// The status of a call that must fail.
 macro_rules! failed {

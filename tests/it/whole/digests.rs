@@ -4,10 +4,8 @@
 use sqlx::Executor;
 use syncline::rpc::proto::subscribe_response::Frame;
 use syncline::rpc::proto::{ExchangeRequest, GetStatusRequest, Start};
-use tokio::sync::watch;
-use tokio::task::JoinSet;
 
-use super::{Copy, exchange, keep_writing, proven, random_write, snapshot};
+use super::{Copy, Writers, exchange, proven, random_write, snapshot};
 use crate::support::{
     Database, Random, Stream, TestServer, error_reason, put, scale, seed, subscribe_frame, wait_for,
 };
@@ -66,9 +64,7 @@ async fn caught_up_proves_the_state_while_others_write() {
     let server = TestServer::start(&database).await;
     let alice = server.client("alice").await;
     let mut random = Random(seed());
-    let (stop, stopped) = watch::channel(false);
-    let mut writing = JoinSet::new();
-    writing.spawn(keep_writing(alice.clone(), Random(random.next()), 0, stopped));
+    let writers = Writers::start([alice.clone()], &mut random);
     wait_for("the writer", async || (alice.head().await > 20).then_some(())).await;
     let mut proofs_behind_writes = 0;
     for round in 0..10 * scale() {
@@ -109,8 +105,7 @@ async fn caught_up_proves_the_state_while_others_write() {
         assert!(next.after >= told.up_to && next.up_to > told.up_to);
         proofs_behind_writes += u64::from(alice.head().await > told.up_to);
     }
-    stop.send(true).unwrap();
-    writing.join_all().await;
+    writers.stop().await;
     assert!(proofs_behind_writes > 0, "nobody wrote meanwhile");
 }
 

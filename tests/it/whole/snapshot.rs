@@ -3,10 +3,9 @@
 use prost::Message;
 use sqlx::Executor;
 use syncline::rpc::proto::{ChangesSinceRequest, DocumentForm, ExchangeRequest, SnapshotRequest};
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::{Copy, exchange, keep_writing, proven, random_write, snapshot};
+use super::{Copy, Writers, exchange, proven, random_write, snapshot};
 use crate::support::{Client, Database, Random, TestServer, error_reason, put, scale, seed};
 
 async fn fill(client: &Client, count: usize, bytes: usize) {
@@ -138,9 +137,7 @@ async fn a_snapshot_and_what_follows_is_every_later_state() {
     let server = TestServer::start(&database).await;
     let alice = server.client("alice").await;
     let mut random = Random(seed());
-    let (stop, stopped) = watch::channel(false);
-    let mut writing = JoinSet::new();
-    writing.spawn(keep_writing(alice.clone(), Random(random.next()), 0, stopped));
+    let writers = Writers::start([alice.clone()], &mut random);
     let (mut copies, mut states) = (Vec::new(), Vec::new());
     for _ in 0..10 * scale() {
         let (copy, _) = snapshot(&alice, &[]).await.unwrap();
@@ -153,8 +150,7 @@ async fn a_snapshot_and_what_follows_is_every_later_state() {
             states.push(copy.clone());
         }
     }
-    stop.send(true).unwrap();
-    writing.join_all().await;
+    writers.stop().await;
     let mut log = Vec::new();
     let mut cursor = None;
     loop {

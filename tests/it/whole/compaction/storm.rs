@@ -13,7 +13,7 @@ use crate::support::{
     Client, Database, Random, ServerProcess, TestServer, error_reason, mint, put, scale, seed,
     wait_for,
 };
-use crate::whole::{Copy, exchange, keep_writing, proven, snapshot};
+use crate::whole::{Copy, Writers, exchange, proven, snapshot};
 
 /// Fold equality: snapshots, exchanges and streams while many write and the log is
 /// compacted every 100 ms to almost nothing.
@@ -31,12 +31,8 @@ async fn clients_notice_nothing_but_expired_cursors() {
     let servers = [start().await, start().await];
     let store = database.store().await;
     let mut random = Random(seed());
-    let (stop, stopped) = watch::channel(false);
-    let mut writing = JoinSet::new();
-    for (number, server) in servers.iter().enumerate() {
-        let (client, from) = (server.client("alice").await, u64::try_from(number).unwrap() << 32);
-        writing.spawn(keep_writing(client, Random(random.next()), from, stopped.clone()));
-    }
+    let clients = [servers[0].client("alice").await, servers[1].client("alice").await];
+    let writers = Writers::start(clients, &mut random);
     let (end, ended) = watch::channel(false);
     let mut readers = JoinSet::new();
     for server in servers.iter().cycle().take(4) {
@@ -48,8 +44,7 @@ async fn clients_notice_nothing_but_expired_cursors() {
     let wanted = 500 * i64::try_from(scale()).unwrap();
     wait_for("a floor that rises", async || (proven(&alice).await.floor > wanted).then_some(()))
         .await;
-    stop.send(true).unwrap();
-    writing.join_all().await;
+    writers.stop().await;
     end.send(true).unwrap();
     let status = proven(&alice).await;
     for (copy, began) in readers.join_all().await {
