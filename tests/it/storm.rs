@@ -11,7 +11,9 @@ use syncline::rpc::proto::Change;
 use crate::support::history::Log;
 use crate::support::seen::{Seen, View};
 use crate::support::wire::Wire;
-use crate::support::{Client, Database, Stream, TestServer, put, scale, store_at, wait_for};
+use crate::support::{
+    Client, Database, Stream, TestServer, compacts_rarely, put, scale, store_at, wait_for,
+};
 
 /// Words of the statements that are counted.
 const PAGE: &str = "from latest l\n         where l.space_id = s.id and l.revision > $2";
@@ -160,7 +162,8 @@ async fn a_storm_while_somebody_writes_reads_together_as_well() {
 async fn spaces_that_are_watched_and_idle_cost_one_statement_a_second() {
     let database = Database::create().await;
     let (wire, url) = Wire::start(&database.url).await;
-    let server = TestServer::start_on(store_at(&url).await, Clock::system(), |_| {}).await;
+    let store = store_at(&url).await;
+    let server = TestServer::start_on(store, Clock::system(), compacts_rarely).await;
     let spaces = 200 * scale();
     let watch = async |number: u64| {
         let mut seen = Seen::default();

@@ -27,7 +27,9 @@ pub use client::{Client, json, key, mutation, put};
 pub use database::{Database, store_at};
 pub use house::House;
 pub use process::ServerProcess;
-pub use server::{AUDIENCE, ISSUER, SECRET, TestServer, mint, mint_for, mint_granted};
+pub use server::{
+    AUDIENCE, ISSUER, SECRET, TestServer, compacts_rarely, mint, mint_for, mint_granted,
+};
 pub use stream::{Follower, Stream, subscribe_frame};
 pub use words::{describe, error_reason, first, show, text};
 

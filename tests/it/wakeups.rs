@@ -21,7 +21,8 @@ use crate::support::reader::{Manner, Reader};
 use crate::support::seen::{Seen, View};
 use crate::support::wire::{Notifications, Wire};
 use crate::support::{
-    Client, Database, Random, ServerProcess, TestServer, mint, put, scale, store_at, wait_for,
+    Client, Database, Random, ServerProcess, TestServer, compacts_rarely, mint, put, scale,
+    store_at, wait_for,
 };
 
 /// How soon subscribers are current, once everything is as it should be.
@@ -83,7 +84,8 @@ impl Pair {
         let database = Database::create().await;
         let here = TestServer::start(&database).await;
         let (wire, url) = Wire::start(&database.url).await;
-        let there = TestServer::start_on(store_at(&url).await, Clock::system(), |_| {}).await;
+        let store = store_at(&url).await;
+        let there = TestServer::start_on(store, Clock::system(), compacts_rarely).await;
         let writer = here.client("alice").await;
         let subscribers = Subscribers::come(&[there.address()]).await;
         let load = Load::start("w", 4, 20, std::slice::from_ref(&writer));

@@ -38,6 +38,12 @@ pub fn mint_granted(user: &str, grants: &[&str], ttl: Duration, clock: &Clock) -
     minter.with_grants(grants).mint(&user, ttl, clock.unix_seconds(), ISSUER, AUDIENCE).unwrap()
 }
 
+/// For tests that count statements: by default compaction comes so often that it comes
+/// between.
+pub fn compacts_rarely(config: &mut ServerConfig) {
+    config.compaction_interval = Duration::from_mins(10);
+}
+
 /// A server on port 0. Several on one database are replicas.
 #[derive(Debug)]
 pub struct TestServer {
