@@ -39,6 +39,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .extern_path(".syncline.v1.ListQueuedResponse", "crate::rpc::encoded::Encoded")
         .extern_path(".syncline.v1.ListConflictsResponse", "crate::rpc::encoded::Encoded")
         .extern_path(".syncline.v1.ListRecordHistoryResponse", "crate::rpc::encoded::Encoded")
+        .extern_path(".syncline.v1.ListAuditEntriesResponse", "crate::rpc::encoded::Encoded")
         .compile_fds(files)?;
     Ok(())
 }

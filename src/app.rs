@@ -2,6 +2,7 @@
 //! what they want is valid. Knows the domain, the store and the hub; knows
 //! nothing of the wire.
 
+mod access;
 mod acks;
 mod basis;
 mod cache;
@@ -14,12 +15,14 @@ mod following;
 mod group;
 mod heads;
 mod history;
+mod noted;
 mod policies;
 mod queue;
 mod reading;
 mod replacing;
 mod shared;
 mod snapshot;
+mod spaces;
 mod wakeup;
 
 use std::sync::Arc;
@@ -31,28 +34,31 @@ use uuid::Uuid;
 
 use crate::clock::Clock;
 use crate::domain::{
-    Caller, CollectionName, Denied, MutationResult, Policy, Request, Retention, Right, Space,
-    limits,
+    CollectionName, MutationResult, Policy, Quotas, Request, Retention, Space, limits,
 };
 use crate::hub::Hub;
 use crate::metrics::Metrics;
 use crate::store::{self, Store};
 use crate::tasks::Tasks;
+use access::Members;
 use acks::Acks;
 use committer::{Committer, Job, Parts};
 use compaction::keep_compacting;
 use feeder::Feeder;
 use following::{ConflictKey, PageKey, SharedConflicts, SnapshotKey};
 use heads::Heads;
+use noted::Noted;
 use policies::Policies;
 use replacing::ClosedSpaces;
 use shared::Shared;
 use wakeup::Wakeup;
 
 pub use crate::store::{
-    Condition, ConflictPlace, ConflictQuery, NewPolicy, NewQueued, QueueCounts, QueueQuery,
-    Replaced, SnapshotPlace, SpaceHead, StepsQuery, StoredPolicy, Tallies,
+    AuditQuery, Condition, ConflictPlace, ConflictQuery, Member, NewPolicy, NewQueued, QueueCounts,
+    QueueQuery, Replaced, Seat, SharedSpace, SnapshotPlace, SpaceHead, SpaceStatus, StepsQuery, StoredEntry,
+    StoredPolicy, Tallies,
 };
+pub use access::Hold;
 pub use compaction::{Forgotten, compact_once};
 pub use error::Error;
 pub use following::{ConflictsAhead, Following, SharedPage, SharedSnapshot};
@@ -81,6 +87,7 @@ pub struct Settings {
     pub metrics: Arc<Metrics>,
     /// Between two rounds of compaction.
     pub compaction_interval: Duration,
+    pub quotas: Quotas,
 }
 
 /// The service behind the wire.
@@ -101,6 +108,9 @@ pub struct App {
     /// Rung when something may wait in the queue.
     queue_bell: Notify,
     metrics: Arc<Metrics>,
+    members: Arc<Members>,
+    noted: Arc<Noted>,
+    quotas: Quotas,
     shared: SharedReads,
     clock: Clock,
     tasks: Tasks,
@@ -144,6 +154,7 @@ impl App {
             policies: Arc::clone(&policies),
             clock_skew: settings.clock_skew,
             without_digests: settings.without_digests,
+            quota: settings.quotas.usage,
         };
         let committers = (0..settings.committers.max(1))
             .map(|_| {
@@ -163,6 +174,11 @@ impl App {
         let (known, clock_too) = (Arc::clone(known), clock.clone());
         let compacting = keep_compacting(store.clone(), known, pace, clock_too, token.clone());
         drop(tasks.spawn("compaction", compacting));
+        let (members, noted) = (Arc::new(Members::default()), Arc::new(Noted::default()));
+        drop(tasks.spawn("seats", Arc::clone(&members).answer(store.clone(), token.clone())));
+        drop(tasks.spawn("members", Arc::clone(&members).follow(store.clone(), token.clone())));
+        let noting = Arc::clone(&noted).keep_noting(store.clone(), clock.clone(), token.clone());
+        drop(tasks.spawn("audit", noting));
         let (heads, acks) = (Arc::new(Heads::default()), Arc::new(Acks::default()));
         drop(tasks.spawn("heads", Arc::clone(&heads).answer(store.clone(), token.clone())));
         let writing = Arc::clone(&acks).write(store.clone(), clock.clone(), token.clone());
@@ -191,6 +207,9 @@ impl App {
             replacements: Arc::new(Semaphore::new(limits::REPLACEMENTS_MAX)),
             queue_bell: Notify::new(),
             metrics: settings.metrics,
+            members,
+            noted,
+            quotas: settings.quotas,
             shared,
             clock,
             tasks,
@@ -199,14 +218,14 @@ impl App {
         Ok(app)
     }
 
-    /// The space that a caller means by a name, if they may do this there; empty =
-    /// their own. Whether a space is closed to them or does not exist cannot be
-    /// told apart.
-    pub fn space(&self, caller: &Caller, name: &str, right: Right) -> Result<Space, Error> {
-        caller.space(name, right).map_err(|denied| match denied {
-            Denied::Unseen => Error::SpaceNotFound,
-            Denied::NotGranted(right) => Error::NotGranted(right),
-        })
+    /// What spaces may take.
+    pub fn quotas(&self) -> Quotas {
+        self.quotas
+    }
+
+    /// How many subscriptions follow a space on this replica.
+    pub fn subscriptions(&self, space: &Space) -> usize {
+        self.hub.watchers(space.id)
     }
 
     /// Decides a request; the answer is durable. `size_bytes` is what the

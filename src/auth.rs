@@ -24,7 +24,7 @@ use serde_json::json;
 
 use self::claims::Claims;
 pub use self::keys::{KeyConfig, KeyError, SECRET_SIZE_MIN_BYTES};
-use crate::domain::{Caller, OpenSpace, Right, Space, UserId};
+use crate::domain::{Caller, OpenSpace, Right, Space, Spaces, UserId};
 
 /// Longer tokens are refused before anything in them is decoded.
 pub const TOKEN_SIZE_MAX_BYTES: usize = 8 * 1024;
@@ -44,8 +44,34 @@ pub struct Principal {
     pub caller: Caller,
     /// When their token ends, without leeway, in seconds since 1970.
     pub expires_at: i64,
-    /// Whether they may set and delete policies.
-    pub sets_policies: bool,
+    /// What else they may.
+    pub may: May,
+}
+
+/// What a caller may that concerns no single space.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct May {
+    /// Set and delete policies.
+    pub set_policies: bool,
+    /// Read the audit log of the server as a whole.
+    pub read_audit: bool,
+    /// Act for these users; None = for whomever.
+    pub act_for: Arc<[Option<UserId>]>,
+}
+
+impl Principal {
+    /// The same as somebody for whom they act, with all that these may and nothing else;
+    /// None if they may not.
+    #[must_use]
+    pub fn acting_for(&self, user: &UserId) -> Option<Self> {
+        let mut may = self.may.act_for.iter();
+        if !may.any(|of| of.as_ref().is_none_or(|of| of == user)) {
+            return None;
+        }
+        let actor = Some(self.caller.user.clone());
+        let caller = Caller { actor, ..Caller::of(user.clone()) };
+        Some(Self { caller, expires_at: self.expires_at, may: May::default() })
+    }
 }
 
 /// Something that a token may allow its bearer.
@@ -53,21 +79,38 @@ pub struct Principal {
 pub enum Grant {
     /// To set and delete policies.
     Policies,
-    /// To enter another's space.
+    /// To read the audit log of the server as a whole.
+    Audit,
+    /// To act for a user; None = for whomever.
+    ActFor(Option<UserId>),
+    /// To enter another's space, or all of them.
     Space(OpenSpace),
 }
+
+/// Stands for all users, or spaces.
+const ALL: &str = "*";
 
 impl Grant {
     /// The grant of this name.
     pub fn parse(name: &str) -> Option<Self> {
-        let (right, space) = match name.split_once(':') {
-            None => return (name == "policies").then_some(Self::Policies),
-            Some(("read", space)) => (Right::Read, space),
-            Some(("write", space)) => (Right::Write, space),
+        let (right, spaces) = match name.split_once(':') {
+            None if name == "policies" => return Some(Self::Policies),
+            None if name == "audit" => return Some(Self::Audit),
+            None => return None,
+            Some(("act_for", ALL)) => return Some(Self::ActFor(None)),
+            Some(("act_for", user)) => {
+                return Some(Self::ActFor(Some(UserId::parse(user).ok()?)));
+            }
+            Some(("read", spaces)) => (Right::Read, spaces),
+            Some(("write", spaces)) => (Right::Write, spaces),
+            Some(("admin", spaces)) => (Right::Admin, spaces),
             Some(_) => return None,
         };
-        let space = Space::named(space).ok()?;
-        Some(Self::Space(OpenSpace { space, right }))
+        let spaces = match spaces {
+            ALL => Spaces::All,
+            name => Spaces::One(Space::named(name).ok()?),
+        };
+        Some(Self::Space(OpenSpace { spaces, right }))
     }
 }
 
@@ -76,11 +119,12 @@ impl fmt::Display for Grant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Policies => f.write_str("policies"),
-            Self::Space(OpenSpace { space, right: Right::Read }) => {
-                write!(f, "read:{}", space.name())
-            }
-            Self::Space(OpenSpace { space, right: Right::Write }) => {
-                write!(f, "write:{}", space.name())
+            Self::Audit => f.write_str("audit"),
+            Self::ActFor(None) => write!(f, "act_for:{ALL}"),
+            Self::ActFor(Some(user)) => write!(f, "act_for:{user}"),
+            Self::Space(OpenSpace { spaces: Spaces::All, right }) => write!(f, "{right}:{ALL}"),
+            Self::Space(OpenSpace { spaces: Spaces::One(space), right }) => {
+                write!(f, "{right}:{}", space.name())
             }
         }
     }
@@ -187,9 +231,8 @@ impl Verifier {
         if claims.not_before > now_unix_seconds.saturating_add(LEEWAY_SECONDS) {
             return Err(TokenError::NotYetValid);
         }
-        let Claims { caller, sets_policies, expires_at, .. } = claims.as_ref();
-        let (caller, expires_at, sets_policies) = (caller.clone(), *expires_at, *sets_policies);
-        Ok(Principal { caller, expires_at, sets_policies })
+        let Claims { caller, may, expires_at, .. } = claims.as_ref();
+        Ok(Principal { caller: caller.clone(), expires_at: *expires_at, may: may.clone() })
     }
 
     /// What the token says, if it is ours; all but the times is checked.

@@ -4,6 +4,7 @@
 
 mod args;
 mod layers;
+mod limits;
 mod retention;
 mod values;
 
@@ -16,6 +17,7 @@ use std::time::Duration;
 use std::{fs, io};
 
 pub use self::args::{BenchKind, BenchPlan, DevConfig, HealthConfig, LogConfig, ServerConfig};
+pub use self::limits::{QuotaConfig, RateConfig};
 pub use self::retention::RetentionConfig;
 pub use self::values::{Origins, Policies, Secret};
 use crate::auth::{Grant, KeyConfig, KeyError, Minter, Verifier};

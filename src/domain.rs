@@ -2,6 +2,7 @@
 //! randomness, no async; it cannot fail except by value, and it knows nobody.
 
 mod access;
+mod audit;
 mod change;
 mod conflict;
 mod cursor;
@@ -28,6 +29,7 @@ mod pointer;
 mod policy;
 mod preview;
 mod queued;
+mod rates;
 mod record_step;
 mod resolve;
 mod revision;
@@ -36,7 +38,8 @@ mod space;
 mod transform;
 mod version;
 
-pub use access::{Caller, Denied, OpenSpace, Right};
+pub use access::{Access, Caller, Denied, Membership, OpenSpace, Right, Spaces};
+pub use audit::{Actor, AuditAction, AuditEntry, Link, SERVER_CHAIN, commitment, link};
 pub use change::{Change, ChangeAction, Record, Settlement};
 pub use conflict::{
     Base, Closing, ClosingKind, Conflict, ConflictState, OpenConflict, Relation, Side, Verdict,
@@ -64,13 +67,14 @@ pub use policy::{
     Retention, SetPolicy, Strategy,
 };
 pub use preview::{Preview, PreviewedConflict, PreviewedWrite};
-pub use queued::{QueueFault, QueueOutcome, QueueStanding, QueueState, Queued};
+pub use queued::{QueueFault, QueueOutcome, QueueStanding, QueueState, Queued, QueuedBy};
+pub use rates::{Quotas, Rate, Rates};
 pub use record_step::RecordStep;
 pub use resolve::{Concurrency, Resolution, Resolved, Step, accept, resolve, resolve_logged};
 pub use revision::{Revision, Sequence};
 pub use schema::Schema;
 pub use space::{
-    Answer, ClosedConflict, Known, Lack, LoggedConflict, Refusal, Rules, SpaceState, Writes,
+    Answer, ClosedConflict, Known, Lack, LoggedConflict, Refusal, Rules, SpaceState, Usage, Writes,
 };
 pub use transform::{Transform, TransformKind, transform};
 pub use version::{Parents, Version};

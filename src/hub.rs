@@ -117,6 +117,11 @@ impl Hub {
         self.published.lock().is_some_and(|last| last.elapsed() < BUSY_WITHIN)
     }
 
+    /// How many watch a space.
+    pub fn watchers(&self, space: SpaceId) -> usize {
+        self.feed(space).map_or(0, |feed| feed.watchers())
+    }
+
     /// The spaces that are watched.
     pub fn watched(&self) -> Vec<SpaceId> {
         self.feeds.lock().keys().copied().collect()

@@ -2,7 +2,9 @@
 //! prost; `from_proto` and `to_proto` convert, `status` turns errors into
 //! statuses.
 
+mod acting;
 pub mod auth;
+mod check;
 mod codec;
 mod conflict_service;
 pub mod encoded;
@@ -20,6 +22,7 @@ mod page;
 mod policy_service;
 pub mod proto;
 mod queue_service;
+mod rates;
 mod replace;
 mod server;
 mod service;

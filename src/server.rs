@@ -64,6 +64,7 @@ impl Server {
             metrics: Arc::clone(&metrics),
             retention: config.retention.spans(),
             compaction_interval: config.compaction_interval,
+            quotas: config.quotas.quotas(),
         };
         let policies = &config.policies.0;
         let app = App::start(store.clone(), settings, policies, &clock, tasks.clone()).await?;
@@ -73,6 +74,7 @@ impl Server {
             clock,
             connections_max: config.max_connections,
             cors_origins: config.cors_origins.0.clone(),
+            rates: config.rates.rates(),
             reflection: config.reflection,
             shutdown_deadline: config.shutdown_deadline,
         };

@@ -7,6 +7,7 @@
 
 mod acks;
 mod answers;
+mod audit;
 mod compaction;
 mod conflicts;
 mod connect;
@@ -14,6 +15,7 @@ mod digests;
 mod error;
 mod heads;
 mod load;
+mod members;
 mod migrate;
 mod notify;
 mod pages;
@@ -33,13 +35,15 @@ use sqlx::PgPool;
 use sqlx::postgres::PgConnectOptions;
 
 pub use acks::Acknowledged;
+pub use audit::{AuditQuery, StoredEntry};
 pub use compaction::{Candidate, Compactor, FIRST_SPACE, LogSpans, Rise, Tombstone};
 pub use conflicts::{ConflictPlace, ConflictQuery, ConflictsPage, MovedQuery};
 pub use connect::Settings;
 pub use digests::Tallies;
 pub use error::Error;
-pub use heads::{DeviceStanding, SpaceHead};
+pub use heads::{DeviceStanding, SpaceHead, SpaceStatus};
 pub use load::{Found, Loaded, Standing, Wanted};
+pub use members::{AccessChange, Member, MemberOutcome, Seat, SharedSpace, user_key};
 pub use notify::{Heard, Listener, Notifier};
 pub use pages::{ChangesPage, ChangesQuery, RecordsPage};
 pub use past::{FoundPast, WantedPast};

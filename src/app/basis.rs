@@ -22,7 +22,8 @@ pub(super) struct Basis {
 impl Basis {
     fn at(standing: Standing) -> Self {
         let SpaceHead { head, floor, conflicts, .. } = standing.at;
-        let known = Known { head, floor, conflicts, ..Known::default() };
+        let usage = standing.usage;
+        let known = Known { head, floor, conflicts, usage, ..Known::default() };
         Self { standing, news: Some(0), known }
     }
 

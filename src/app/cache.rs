@@ -148,7 +148,7 @@ mod tests {
 
     use super::*;
     use crate::domain::{
-        Change, CollectionName, Document, Epoch, Known, RecordId, Revision, Rules,
+        Change, CollectionName, Document, Epoch, Known, RecordId, Revision, Rules, Usage,
     };
     use crate::store::SpaceHead;
 
@@ -158,7 +158,7 @@ mod tests {
         let (epoch, floor) = (Epoch(Uuid::from_u128(2)), Revision::ZERO);
         let head = Revision::new(head).unwrap();
         let at = SpaceHead { epoch, head, floor, conflicts: 0 };
-        Standing { at, answered: 0 }
+        Standing { at, answered: 0, usage: Usage::default() }
     }
 
     fn record(id: &str, revision: i64, bytes: usize) -> Arc<Record> {

@@ -23,7 +23,7 @@ use crate::chain::Chain;
 use crate::clock::Clock;
 use crate::domain::{
     Content, Mutation, MutationResult, Operation, Refusal, Request, Revision, Rules, Space,
-    SpaceId, limits,
+    SpaceId, Usage, limits,
 };
 use crate::hub::{Hint, Hub};
 use crate::store::{self, Store, Writer};
@@ -69,6 +69,7 @@ pub(super) struct Parts {
     pub(super) policies: Arc<Policies>,
     pub(super) clock_skew: Duration,
     pub(super) without_digests: bool,
+    pub(super) quota: Usage,
 }
 
 pub(super) struct Committer {
@@ -84,12 +85,15 @@ pub(super) struct Committer {
     /// So many groups begin in this mode: one before them needed it.
     careful_groups: u32,
     careful_mode: Mode,
+    quota: Usage,
 }
 
 impl Committer {
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { store, clock, hub, wakeup, policies, clock_skew, without_digests } = parts;
+        let Parts { store, clock, hub, wakeup, policies, clock_skew, without_digests, quota } =
+            parts;
         Self {
+            quota,
             store,
             clock,
             hub,
@@ -256,6 +260,7 @@ impl Committer {
             policies: self.policies.current(),
             skew_micros: self.skew_micros,
             without_digests: self.without_digests,
+            quota: self.quota,
         };
         let group = Group { jobs, rules: &rules, now };
         let deciding = group::decide(writer, mode, &mut self.cache, &group, decided);
@@ -316,6 +321,12 @@ fn answer(jobs: Vec<Job>, verdicts: Verdicts) {
 }
 
 fn fail(jobs: Vec<Job>, failure: store::Error) {
+    if matches!(failure, store::Error::Gone) {
+        for job in jobs {
+            let _gone = job.reply.send(Err(Error::SpaceNotFound));
+        }
+        return;
+    }
     error!(error = %Chain(&failure), requests = jobs.len(), "a group of mutations failed");
     let failure = Arc::new(failure);
     for job in jobs {

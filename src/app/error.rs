@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use crate::domain::{
-    CursorFault, Epoch, QueueState, RecordKey, Refusal, Revision, Right, Violation,
+    CollectionName, CursorFault, Denied, Epoch, QueueState, RecordKey, Refusal, Revision, Right,
+    Violation,
 };
 use crate::store;
 
@@ -17,6 +18,30 @@ pub enum Error {
     /// The user may see the space, but not do this in it.
     #[error("the right is not granted: {0:?}")]
     NotGranted(Right),
+    /// The user may do this in the space, but not in this collection.
+    #[error("the membership does not extend to collection {0}")]
+    CollectionNotGranted(CollectionName),
+    /// The user may do this in some collections, and it concerns all.
+    #[error("the membership does not extend to the whole space")]
+    WholeSpaceNotGranted,
+    /// What the user may see is not what it was when they began.
+    #[error("the membership has changed")]
+    AccessChanged,
+    /// Another one has the id.
+    #[error("the space is there already")]
+    SpaceExists,
+    /// The space is somebody's own.
+    #[error("the space is private")]
+    PrivateSpace,
+    /// Nobody else could let anybody in.
+    #[error("the last admin of a space stays")]
+    LastAdmin,
+    /// The space has as many members as it may, or the user as many spaces.
+    #[error("there are too many members")]
+    TooManyMembers,
+    /// The space is followed by as many subscriptions as it may be.
+    #[error("the space has too many subscriptions")]
+    TooManySubscriptions,
     /// The record never was, or was deleted at a revision.
     #[error("the record does not exist")]
     RecordNotFound { deleted_at: Option<Revision> },
@@ -96,6 +121,18 @@ impl Error {
     }
 }
 
+impl From<Denied> for Error {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            // Whether a space is closed to somebody or does not exist cannot be told apart.
+            Denied::Unseen => Self::SpaceNotFound,
+            Denied::NotGranted(right) => Self::NotGranted(right),
+            Denied::Collection(collection) => Self::CollectionNotGranted(collection),
+            Denied::WholeSpace => Self::WholeSpaceNotGranted,
+        }
+    }
+}
+
 impl From<tokio::task::JoinError> for Error {
     fn from(panic: tokio::task::JoinError) -> Self {
         Self::Panicked(Arc::new(panic))
@@ -104,6 +141,9 @@ impl From<tokio::task::JoinError> for Error {
 
 impl From<store::Error> for Error {
     fn from(error: store::Error) -> Self {
-        Self::Store(Arc::new(error))
+        match error {
+            store::Error::Gone => Self::SpaceNotFound,
+            other => Self::Store(Arc::new(other)),
+        }
     }
 }

@@ -119,6 +119,10 @@ impl App {
     /// Watches a space. Where it is, is read after the watch has begun, so nothing
     /// lies between the two. Cancel safe.
     pub async fn watch(&self, space: &Space, waker: Waker) -> Result<(Watch, SpaceHead), Error> {
+        let most = self.quotas.subscriptions;
+        if most > 0 && self.hub.watchers(space.id) >= most {
+            return Err(Error::TooManySubscriptions);
+        }
         let watch = self.hub.watch(space.id, waker);
         let at = self.heads.read(space).await?;
         watch.begin(at.epoch, Hint { head: at.head, conflicts: at.conflicts });

@@ -72,10 +72,9 @@ impl Heads {
                 }
                 other => other,
             };
-            if let Err(error) = read {
-                let answer = Err(Error::from(error));
-                asked.into_values().for_each(|asked| asked.tell(&answer));
-            }
+            // A shared space that is not there is not born by being asked for.
+            let answer = Err(read.map_or_else(Error::from, |()| Error::SpaceNotFound));
+            asked.into_values().for_each(|asked| asked.tell(&answer));
         }
         // Whoever has not been answered hears that there is no answer.
         drop(self.asked.lock().take());

@@ -12,7 +12,7 @@ use tracing::{debug, error, info, warn};
 
 use super::{App, ConflictQuery, Error};
 use crate::chain::Chain;
-use crate::domain::{CollectionName, Policy, PolicySet, Preview, SetPolicy, Space};
+use crate::domain::{Actor, CollectionName, Policy, PolicySet, Preview, SetPolicy, Space};
 use crate::store::{self, Condition, NewPolicy, SetOutcome, Store, StoredPolicies, StoredPolicy};
 
 /// A policy that another replica has set is this late at most.
@@ -205,6 +205,7 @@ pub(super) async fn bootstrap(
         author: None,
         set_at: now,
         condition: Condition::FromFile,
+        by: Actor::default(),
     };
     let new: Vec<_> = policies.iter().map(new).collect();
     if new.is_empty() {

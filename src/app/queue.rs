@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::{App, Error};
 use crate::domain::{
-    DeviceId, Mutation, MutationId, QueueState, Queued, Refusal, Space, UserId, Violation,
+    DeviceId, Mutation, MutationId, QueueState, Queued, QueuedBy, Refusal, Space, Violation,
 };
 use crate::failpoint;
 use crate::store::{Enqueued, NewQueued, QueueCounts, QueueQuery};
@@ -22,14 +22,14 @@ impl App {
     pub async fn enqueue(
         &self,
         space: Space,
-        (author, device): (UserId, DeviceId),
+        (by, device): (QueuedBy, DeviceId),
         new: Vec<NewQueued>,
     ) -> Result<Vec<Queued>, Error> {
         let (store, now) = (self.store.clone(), self.clock.now_to_store());
         let enqueued = self.detached(async move {
             // It has to be there for the worker.
             store.create_spaces(&[&space]).await?;
-            let enqueued = store.enqueue(space.id, (&author, &device), &new, now).await?;
+            let enqueued = store.enqueue(space.id, (&by, &device), &new, now).await?;
             failpoint::reach("queue.enqueued");
             Ok(enqueued)
         });
@@ -105,7 +105,7 @@ impl App {
         &self,
         space: Space,
         mut entry: Queued,
-        (author, edited): (UserId, NewQueued),
+        (by, edited): (QueuedBy, NewQueued),
     ) -> Result<Queued, Error> {
         loop {
             if let Some(there) = self.edited_before(&space, &entry, &edited).await? {
@@ -113,10 +113,9 @@ impl App {
             }
             let (id, now) = (entry.mutation_id.clone(), self.clock.now_to_store());
             let (store, of) = (self.store.clone(), space.id);
-            let (author, edited) = (author.clone(), edited.clone());
-            let edited = self.detached(async move {
-                store.edit_queued(of, &entry, (&author, &edited), now).await
-            });
+            let (by, edited) = (by.clone(), edited.clone());
+            let edited = self
+                .detached(async move { store.edit_queued(of, &entry, (&by, &edited), now).await });
             if let Some(edited) = edited.await? {
                 self.queue_bell.notify_one();
                 return Ok(edited);

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use super::{App, Error};
 use crate::domain::{
-    Answer, CollectionName, Conflict, Cursor, CursorFault, DeviceId, Epoch, Fingerprint,
+    Access, Answer, CollectionName, Conflict, Cursor, CursorFault, DeviceId, Epoch, Fingerprint,
     MutationId, MutationResult, Record, RecordId, RecordKey, Refusal, Scope, Space, UserId,
 };
 use crate::store::{
-    self, ChangesPage, ChangesQuery, ConflictQuery, ConflictsPage, DeviceStanding, RecordsPage,
-    SnapshotPage, SnapshotQuery, SpaceHead, Store, Tallies,
+    self, ChangesPage, ChangesQuery, ConflictQuery, ConflictsPage, RecordsPage,
+    SnapshotPage, SnapshotQuery, SpaceHead, SpaceStatus, Store, Tallies,
 };
 
 /// Which changes to read.
@@ -120,7 +120,7 @@ impl App {
         &self,
         space: Space,
         device: Option<(UserId, DeviceId)>,
-    ) -> Result<(SpaceHead, DeviceStanding), Error> {
+    ) -> Result<SpaceStatus, Error> {
         let store = self.store.clone();
         self.detached(async move {
             let device = device.as_ref().map(|(user, device)| (user, device));
@@ -188,9 +188,11 @@ impl App {
         }
     }
 
-    /// How many conflicts of the space wait for a decision.
-    pub async fn open_conflicts(&self, space: Space) -> Result<i64, Error> {
-        let store = self.store.clone();
-        self.detached(async move { store.open_conflicts(space.id).await }).await
+    /// How many conflicts wait for a decision, as far as the access extends.
+    pub async fn open_conflicts(&self, access: &Access) -> Result<i64, Error> {
+        let (store, space) = (self.store.clone(), access.space.id);
+        let collections = access.collections.clone();
+        self.detached(async move { store.open_conflicts(space, collections.as_deref()).await })
+            .await
     }
 }

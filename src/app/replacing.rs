@@ -14,9 +14,9 @@ use tokio::time::timeout;
 
 use super::{App, Error};
 use crate::domain::{
-    ChangeAction, Content, DeviceId, Document, Fingerprint, Known, Mutation, MutationId, Operation,
-    Outcome, Record, RecordKey, Refusal, Rejection, Request, Revision, Rules, Space, SpaceId,
-    SpaceState, UserId, Violation, limits,
+    AuditAction, AuditEntry, Caller, ChangeAction, Content, DeviceId, Document, Fingerprint, Known,
+    Mutation, MutationId, Operation, Outcome, Record, RecordKey, Refusal, Rejection, Request,
+    Revision, Rules, Space, SpaceId, SpaceState, Usage, UserId, Violation, limits,
 };
 use crate::failpoint;
 use crate::hub::Hint;
@@ -27,6 +27,8 @@ use crate::store::{self, Decided, Locked, Replaced, SpaceHead, Standing, Store, 
 pub struct Replacement {
     pub space: Space,
     pub author: UserId,
+    /// Who really does it, if not the author.
+    pub actor: Option<UserId>,
     pub device: Option<DeviceId>,
     pub id: MutationId,
     /// What the author had seen; None = whatever is there.
@@ -124,7 +126,11 @@ impl App {
         // Cancel: who no longer waits has no place in the line.
         let room = timeout(ROOM_WAIT, Arc::clone(&self.replacements).acquire_owned()).await;
         let room = room.map_err(|_full| Error::Overloaded)?.map_err(|_closed| Error::Stopping)?;
-        let rules = Rules { policies: self.policies.current(), ..Rules::default() };
+        let rules = Rules {
+            policies: self.policies.current(),
+            quota: self.quotas.usage,
+            ..Rules::default()
+        };
         let worker = Worker {
             store: self.store.clone(),
             closed: Arc::clone(&self.closed),
@@ -173,7 +179,7 @@ struct Worker {
 impl Worker {
     async fn run(self, mut parts: mpsc::Receiver<Part>) -> Result<(Replaced, SpaceHead), Error> {
         let space = &self.it.space;
-        let (at, _) = self.store.status(space, None).await?;
+        let at = self.store.status(space, None).await?.at;
         self.guard(at)?;
         let mut writer = Writer::for_replacing(&self.store).await?;
         let (mut records, mut bytes) = (0, 0);
@@ -195,7 +201,7 @@ impl Worker {
             }
         }
         failpoint::reach("replace.staged");
-        let compared = self.store.status(space, None).await?.0.head;
+        let compared = self.store.status(space, None).await?.at.head;
         let count = writer.compare(space.id).await?;
         let _guard = self.closed.close(space.id).ok_or(Error::Replacing)?;
         let mut locked = writer.lock(std::slice::from_ref(space)).await?;
@@ -210,10 +216,18 @@ impl Worker {
             Err(store::Error::Moved | store::Error::Repeated) => return Err(Error::Replacing),
             other => other?,
         }
+        locked.note(space.id, &self.entry(replaced), self.now).await?;
         locked.commit().await?;
         failpoint::reach("replace.committed");
         writer.close().await?;
         Ok((replaced, at))
+    }
+
+    fn entry(&self, replaced: Replaced) -> AuditEntry {
+        let author = Caller { actor: self.it.actor.clone(), ..Caller::of(self.it.author.clone()) };
+        AuditEntry::new(AuditAction::SpaceReplaced, author.audited())
+            .with("id", self.it.id.as_str())
+            .with("revision", replaced.revision.get())
     }
 
     /// Whether the author had seen what is there.
@@ -279,6 +293,11 @@ impl Worker {
             }
             failpoint::reach("replace.written");
         }
+        let (used, quota, held) = (before.usage, self.rules.quota, standing.usage);
+        let grows = used.records > held.records || used.bytes > held.bytes;
+        if grows && used.exceeds(quota) {
+            return Err(Error::Refused(Refusal::OverQuota { used, quota }));
+        }
         replaced.revision = before.at.head;
         replaced.unchanged = staged - replaced.created - replaced.updated;
         Ok((replaced, before.at))
@@ -298,8 +317,10 @@ impl Worker {
         let numbers = after.saturating_add(1)..;
         Request {
             author: self.it.author.clone(),
+            actor: self.it.actor.clone(),
             device: self.it.device.clone(),
             atomic: false,
+            collections: None,
             mutations: numbers.zip(differing).map(mutation).collect(),
         }
     }
@@ -322,7 +343,9 @@ impl Worker {
         let records: Vec<Arc<Record>> = records.map(|(_, record)| record).collect();
         let SpaceHead { head, floor, conflicts, .. } = before.at;
         let known = Known { head, floor, conflicts, records, ..Known::default() };
-        Ok(SpaceState::new(known, self.rules.clone()))
+        // What the parts come to counts, which is looked at once all are decided.
+        let rules = Rules { quota: Usage::default(), ..self.rules.clone() };
+        Ok(SpaceState::new(known, rules))
     }
 }
 

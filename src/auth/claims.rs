@@ -10,8 +10,8 @@ use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use super::{Grant, NUMERIC_DATE_MAX, TokenError};
-use crate::domain::{Caller, UserId};
+use super::{Grant, May, NUMERIC_DATE_MAX, TokenError};
+use crate::domain::{Caller, OpenSpace, UserId};
 
 const KEY_ID_SIZE_MAX_BYTES: usize = 128;
 
@@ -19,7 +19,7 @@ const KEY_ID_SIZE_MAX_BYTES: usize = 128;
 #[derive(Debug)]
 pub(super) struct Claims {
     pub(super) caller: Caller,
-    pub(super) sets_policies: bool,
+    pub(super) may: May,
     pub(super) expires_at: i64,
     /// 0 where the token does not say.
     pub(super) not_before: i64,
@@ -76,17 +76,28 @@ pub(super) fn read(segment: &str, issuer: &str, audience: &str) -> Result<Claims
     let user = user.ok_or(TokenError::Claim("sub"))?;
     claims.date("iat")?;
     let grants = claims.grants()?;
-    let sets_policies = grants.contains(&Grant::Policies);
-    let open = grants.into_iter().filter_map(|grant| match grant {
-        Grant::Space(open) => Some(open),
-        Grant::Policies => None,
-    });
+    let (open, may) = granted(grants);
     Ok(Claims {
-        caller: Caller { user, open: open.collect() },
-        sets_policies,
+        caller: Caller { user, open: open.into(), actor: None },
+        may,
         expires_at: claims.date("exp")?.ok_or(TokenError::Claim("exp"))?,
         not_before: claims.date("nbf")?.unwrap_or(0),
     })
+}
+
+/// The spaces that grants open, and what else they are for.
+fn granted(grants: Vec<Grant>) -> (Vec<OpenSpace>, May) {
+    let (mut open, mut act_for, mut may) = (Vec::new(), Vec::new(), May::default());
+    for grant in grants {
+        match grant {
+            Grant::Policies => may.set_policies = true,
+            Grant::Audit => may.read_audit = true,
+            Grant::ActFor(user) => act_for.push(user),
+            Grant::Space(space) => open.push(space),
+        }
+    }
+    may.act_for = act_for.into();
+    (open, may)
 }
 
 /// A JSON object in which no name occurs twice, so that no two readers can disagree about it.

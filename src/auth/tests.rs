@@ -102,7 +102,7 @@ fn every_kind_of_key_accepts_what_it_signs_and_nothing_of_the_others() {
                 Ok(Principal {
                     caller: Caller::of(user.clone()),
                     expires_at: NOW + 60,
-                    sets_policies: false,
+                    may: May::default(),
                 })
             } else {
                 Err(TokenError::Header("alg"))

@@ -17,9 +17,10 @@ pub(super) async fn run(config: VerifyConfig) -> Result<Exit, Failure> {
             Ok(Exit::Failure)
         }
         Ok(it) => {
+            let spaces = if it.spaces == 1 { "space" } else { "spaces" };
             print(&format!(
-                "no difference in {} spaces, {} records and {} changes\n",
-                it.spaces, it.records, it.changes
+                "no difference in {} {spaces}, {} records, {} changes and {} audit entries\n",
+                it.spaces, it.records, it.changes, it.audited
             ))?;
             Ok(Exit::Success)
         }

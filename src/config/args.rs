@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
+use super::limits::{QuotaConfig, RateConfig};
 use super::retention::{RetentionConfig, pause};
 use super::values::{Origins, Policies, Secret, duration, origins, policies, size_bytes};
 use crate::auth::Grant;
@@ -99,6 +100,12 @@ pub struct ServerConfig {
     /// How long what is kept.
     #[command(flatten)]
     pub retention: RetentionConfig,
+    /// What a space may hold.
+    #[command(flatten)]
+    pub quotas: QuotaConfig,
+    /// How often callers may call.
+    #[command(flatten)]
+    pub rates: RateConfig,
     /// How often the server looks for what need not be kept any longer.
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = pause)]
     pub compaction_interval: Duration,

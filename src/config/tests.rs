@@ -145,8 +145,15 @@ fn sample(key: &str) -> &'static str {
         | "rounds"
         | "subscribers"
         | "connections"
-        | "records" => "7",
-        "ring-bytes" => "1GiB",
+        | "records"
+        | "space-records"
+        | "space-subscriptions"
+        | "reads-per-second"
+        | "writes-per-second"
+        | "opens-per-second"
+        | "user-streams"
+        | "address-calls-per-second" => "7",
+        "ring-bytes" | "space-bytes" => "1GiB",
         "shutdown-deadline"
         | "ttl"
         | "clock-skew"

@@ -31,6 +31,8 @@ pub struct Change {
     pub document: Option<Document>,
     pub previous_revision: Revision,
     pub author: UserId,
+    /// Who really wrote it, if not the author.
+    pub actor: Option<UserId>,
     pub device: Option<DeviceId>,
     /// The place in the device's queue; 0 if it was not part of one.
     pub sequence: i64,
@@ -73,6 +75,7 @@ impl Change {
             document: Some(Document::from_json(b"{}").unwrap()),
             previous_revision: Revision::ZERO,
             author: UserId::parse("alice").unwrap(),
+            actor: None,
             device: None,
             sequence: 0,
             mutation_id: MutationId::parse("m").unwrap(),

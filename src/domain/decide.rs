@@ -17,6 +17,7 @@ use super::{
 #[derive(Clone, Copy, Debug)]
 pub struct Asking<'a> {
     pub author: &'a UserId,
+    pub actor: Option<&'a UserId>,
     pub device: Option<&'a DeviceId>,
     pub mutation: &'a Mutation,
     pub policy: Option<&'a SetPolicy>,

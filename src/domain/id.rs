@@ -120,24 +120,65 @@ pub struct Space {
     name: Arc<str>,
 }
 
+/// What names of private and of shared spaces begin with.
+const PRIVATE: &str = "users/";
+const SHARED: &str = "spaces/";
+
+/// The rule that the id of a shared space breaks.
+fn shared_name(id: &str) -> Result<(), String> {
+    length(id, limits::SPACE_ID_BYTES_MAX)?;
+    let fits =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte);
+    if id.bytes().all(fits) { Ok(()) } else { Err("must consist of a-z, 0-9, - and _".into()) }
+}
+
+fn hashed(text: &[u8]) -> Uuid {
+    let digest = Sha256::digest(text);
+    let mut bytes = [0; 16];
+    bytes.iter_mut().zip(digest.iter()).for_each(|(to, from)| *to = *from);
+    uuid::Builder::from_custom_bytes(bytes).into_uuid()
+}
+
 impl Space {
     /// The user's own space. Its id follows from its name, so that no replica
     /// has to ask for it.
     pub fn private(user: &UserId) -> Self {
-        Self::of(format!("users/{user}").into())
+        Self::of(format!("{PRIVATE}{user}").into())
+    }
+
+    /// The shared space that a user makes with a request of this id: the same request
+    /// makes the same one, and nobody can learn by it what others have made.
+    pub fn made_by(user: &UserId, request_id: &str) -> Self {
+        let id = hashed(format!("{user}\n{request_id}").as_bytes());
+        Self::of(format!("{SHARED}{}", id.simple()).into())
     }
 
     /// The space of a name, or the rule that the name breaks.
     pub fn named(name: &str) -> Result<Self, String> {
-        let user = name.strip_prefix("users/").ok_or("must be users/<name>")?;
-        UserId::parse(user).map(|user| Self::private(&user))
+        match (name.strip_prefix(PRIVATE), name.strip_prefix(SHARED)) {
+            (Some(user), _) => UserId::parse(user).map(|user| Self::private(&user)),
+            (_, Some(id)) => shared_name(id).map(|()| Self::of(name.into())),
+            (None, None) => Err("must be users/<name> or spaces/<id>".into()),
+        }
+    }
+
+    /// A space that was there when it was stored.
+    pub fn from_stored(id: SpaceId, name: &str) -> Self {
+        Self { id, name: name.into() }
     }
 
     fn of(name: Arc<str>) -> Self {
-        let digest = Sha256::digest(name.as_bytes());
-        let mut bytes = [0; 16];
-        bytes.iter_mut().zip(digest.iter()).for_each(|(to, from)| *to = *from);
-        Self { id: SpaceId(uuid::Builder::from_custom_bytes(bytes).into_uuid()), name }
+        Self { id: SpaceId(hashed(name.as_bytes())), name }
+    }
+
+    /// Whether members may enter it, and not only one user.
+    pub fn is_shared(&self) -> bool {
+        self.name.starts_with(SHARED)
+    }
+
+    /// Whether it is this user's own.
+    pub fn is_of(&self, user: &UserId) -> bool {
+        self.name.strip_prefix(PRIVATE) == Some(user.as_str())
     }
 
     /// As the wire shows it.
@@ -180,9 +221,16 @@ mod tests {
         assert_ne!(space("alice").id, space("alice2").id);
         assert_eq!(space("alice").name(), "users/alice");
         assert_eq!(Space::named("users/alice"), Ok(space("alice")));
-        for name in ["", "alice", "users/", "users/a\nb", "teams/alice"] {
+        for name in ["", "alice", "users/", "users/a\nb", "teams/alice", "spaces/", "spaces/A"] {
             assert!(Space::named(name).is_err(), "{name:?}");
         }
+        let alice = UserId::parse("alice").unwrap();
+        assert!(space("alice").is_of(&alice) && !space("alice2").is_of(&alice));
+        assert!(!space("alice").is_shared() && Space::named("spaces/alice").unwrap().is_shared());
+        let made = Space::made_by(&alice, "1");
+        assert_eq!(Space::named(made.name()), Ok(made.clone()));
+        assert_ne!(Space::made_by(&UserId::parse("bob").unwrap(), "1"), made);
+        assert_ne!(Space::made_by(&alice, "2"), made);
         // Stored in every table: a change of this value would orphan all data.
         assert_eq!(space("alice").id.to_string(), "60aa4bbe-595c-8915-a7ac-3d17e16e9d1f");
     }

@@ -36,6 +36,21 @@ pub const MUTATION_ID_BYTES_MAX: usize = 128;
 pub const DEVICE_ID_BYTES_MAX: usize = 64;
 /// A user's id.
 pub const USER_ID_BYTES_MAX: usize = 128;
+/// A shared space's id.
+pub const SPACE_ID_BYTES_MAX: usize = 64;
+/// What people call a shared space.
+pub const SPACE_TITLE_BYTES_MAX: usize = 256;
+/// Members of a space: each change of one is looked at by every replica.
+pub const SPACE_MEMBERS_MAX: i64 = 10_000;
+/// Spaces of which a user is a member: whoever adds one cannot flood somebody's list.
+pub const USER_SPACES_MAX: i64 = 1_000;
+/// Collections that a membership is limited to.
+pub const MEMBER_COLLECTIONS_MAX: usize = 100;
+/// Streams of one user that hear of memberships that have changed, before they have
+/// looked: a further change makes them look at all.
+pub const ACCESS_NEWS_MAX: usize = 100;
+/// Users' memberships that a replica remembers.
+pub const ACCESS_CACHE_ENTRIES_MAX: usize = 100_000;
 /// The client's name of a subscription.
 pub const SUBSCRIPTION_ID_BYTES_MAX: usize = 64;
 /// Open subscriptions on one stream.

@@ -3,18 +3,22 @@
 use std::sync::Arc;
 
 use super::{
-    Conflict, DeviceId, Document, Fingerprint, MutationId, Pointer, Record, RecordKey, Revision,
-    Seen, Sequence, Strategy, Transform, UserId, limits,
+    CollectionName, Conflict, DeviceId, Document, Fingerprint, MutationId, Pointer, Record,
+    RecordKey, Revision, Seen, Sequence, Strategy, Transform, UserId, limits,
 };
 
 /// One call: mutations of one space, in order.
 #[derive(Clone, Debug)]
 pub struct Request {
     pub author: UserId,
+    /// Who really sends it, if not the author.
+    pub actor: Option<UserId>,
     pub device: Option<DeviceId>,
     /// All or none.
     pub atomic: bool,
     pub mutations: Vec<Mutation>,
+    /// Only in these may it write; None = in all.
+    pub collections: Option<Arc<[CollectionName]>>,
 }
 
 /// One operation on one record, under a client-chosen id.
@@ -177,6 +181,7 @@ pub enum RejectionReason {
     ConflictClosed,
     RecordChanged,
     RecordGone,
+    NotGranted,
 }
 
 /// One field that breaks a rule.

@@ -33,13 +33,24 @@ pub struct Queued {
     /// Its place.
     pub number: i64,
     pub device: DeviceId,
-    pub author: UserId,
+    pub by: QueuedBy,
     /// The mutation as it was sent.
     pub payload: Vec<u8>,
     pub fingerprint: Fingerprint,
     pub enqueued_at: OffsetDateTime,
     pub updated_at: OffsetDateTime,
     pub standing: QueueStanding,
+}
+
+/// Who had it put there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueuedBy {
+    pub author: UserId,
+    /// Who really did it, if not the author.
+    pub actor: Option<UserId>,
+    /// A grant of a token let them in, so that they need not be a member when it is
+    /// applied.
+    pub by_grant: bool,
 }
 
 /// What moves of an entry.

@@ -3,6 +3,7 @@
 
 mod conflicts;
 mod request;
+mod usage;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use super::{
 };
 
 pub use request::Refusal;
+pub use usage::Usage;
 
 /// The answer that a mutation got, and what it had asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +35,8 @@ pub struct Rules {
     pub skew_micros: i64,
     /// Digests are not kept: to tell what they cost.
     pub without_digests: bool,
+    /// What a space may hold; 0 = as much as it likes.
+    pub quota: Usage,
 }
 
 /// What the requests to come need of a space: every record that they name and
@@ -45,6 +49,8 @@ pub struct Known {
     pub floor: Revision,
     /// The number of the last conflict that was opened or closed.
     pub conflicts: i64,
+    /// What the space holds.
+    pub usage: Usage,
     pub records: Vec<Arc<Record>>,
     pub answers: HashMap<MutationId, Answer>,
     pub sequences: HashMap<DeviceId, Sequence>,
@@ -74,6 +80,7 @@ pub struct SpaceState {
     head: Revision,
     floor: Revision,
     conflict_number: i64,
+    usage: Usage,
     records: HashMap<RecordKey, Slot>,
     answers: HashMap<MutationId, Answer>,
     sequences: HashMap<DeviceId, Sequence>,
@@ -135,6 +142,8 @@ pub struct Writes {
     pub touched: Vec<Arc<Record>>,
     pub conflicts: Vec<LoggedConflict>,
     pub closed: Vec<ClosedConflict>,
+    /// How far what the space holds moves.
+    pub usage: Usage,
     /// How far each collection's tally moves.
     pub tallies: Vec<CollectionTally>,
     /// Answers that no change stands for.
@@ -158,6 +167,7 @@ impl SpaceState {
             head: known.head,
             floor: known.floor,
             conflict_number: known.conflicts,
+            usage: known.usage,
             answers: known.answers,
             sequences: known.sequences,
             pasts: known.pasts,
@@ -217,6 +227,10 @@ impl SpaceState {
             let Some(current) = &slot.current else { continue };
             let before = slot.stored.as_ref();
             let changed = before.map(|it| it.revision) != Some(current.revision);
+            if changed {
+                writes.usage +=
+                    Usage::of(current) - before.map(|it| Usage::of(it)).unwrap_or_default();
+            }
             if changed && !self.rules.without_digests {
                 let tally = tallies.entry(&current.key.collection).or_default();
                 before.inspect(|it| tally.remove(&it.key, it.document.as_ref()));
@@ -275,6 +289,7 @@ impl SpaceState {
         let policies = Arc::clone(&self.rules.policies);
         let asking = Asking {
             author: &request.author,
+            actor: request.actor.as_ref(),
             device: request.device.as_ref(),
             mutation,
             policy: policies.of(&content.key.collection).map(AsRef::as_ref),
@@ -316,6 +331,11 @@ impl SpaceState {
             ));
         }
         let content = mutation.content.as_ref().map_err(Clone::clone)?;
+        let collection = &content.key.collection;
+        if request.collections.as_ref().is_some_and(|some| !some.contains(collection)) {
+            let message = format!("the membership does not extend to collection {collection}");
+            return Err(Rejection::new(super::RejectionReason::NotGranted, message));
+        }
         let base = content.base.as_ref().map(super::Seen::revision);
         if let Some(base) = base.filter(|base| *base > self.head) {
             let rule = format!("is {base}, ahead of the space's head {}", self.head);
@@ -345,6 +365,7 @@ impl SpaceState {
             document: state.document,
             previous_revision: before.as_ref().map_or(Revision::ZERO, |it| it.revision),
             author: asking.author.clone(),
+            actor: asking.actor.cloned(),
             device: asking.device.cloned(),
             sequence: asking.mutation.sequence(),
             mutation_id: asking.mutation.id.clone(),
@@ -359,9 +380,11 @@ impl SpaceState {
         self.changes.push((Arc::clone(&change), asking.mutation.fingerprint));
         self.before.push(before.as_ref().map(|it| Arc::clone(&it.change)));
         let closed = self.close(asking, content, revision);
+        let held = before.as_ref().map(|it| Usage::of(it)).unwrap_or_default();
         let open_before = before.as_ref().map_or(0, |it| it.open_conflicts);
         let open_conflicts = open_before.saturating_sub(closed);
         let record = Arc::new(Record { change, open_conflicts });
+        self.usage += Usage::of(&record) - held;
         let slot = self.records.entry(content.key.clone()).or_default();
         if before.is_none() {
             slot.open = Some(Vec::new());

@@ -89,6 +89,11 @@ impl Feed {
         state.watchers.insert(number, waker);
     }
 
+    /// How many watchers it has.
+    pub(super) fn watchers(&self) -> usize {
+        self.state.lock().watchers.len()
+    }
+
     /// True if that was the last one.
     pub(super) fn remove_watcher(&self, number: u64) -> bool {
         let mut state = self.state.lock();

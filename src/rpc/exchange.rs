@@ -5,10 +5,10 @@ use tonic::{Request, Status};
 
 use super::encoded::Encoded;
 use super::page::PageBuilder;
-use super::service::Service;
+use super::service::{Service, of_caller};
 use super::{from_proto, proto, status, to_proto};
 use crate::app::Reading;
-use crate::domain::{self, Change, DocumentForm, Filter, Revision, Right, Sight, limits};
+use crate::domain::{Change, DocumentForm, Filter, Revision, Right, Sight, limits};
 
 pub(super) async fn exchange(
     service: &Service,
@@ -16,23 +16,26 @@ pub(super) async fn exchange(
 ) -> Result<Encoded, Status> {
     let writes = !request.get_ref().mutations.is_empty();
     let right = if writes { Right::Write } else { Right::Read };
-    let (principal, space) = service.space(&request, &request.get_ref().space, right)?;
+    let (principal, access) = service.access(&request, &request.get_ref().space, right).await?;
     let wire = request.into_inner();
     let device = from_proto::device(&wire.device).map_err(status::invalid)?;
     let form = from_proto::document_form(wire.document_form).map_err(status::invalid)?;
     let cursor = from_proto::cursor(wire.cursor.as_ref()).map_err(status::invalid)?;
     let scope = from_proto::scope(&wire.collections, &wire.keys).map_err(status::invalid)?;
+    let scope = service.within(&principal, &access, access.scope(scope))?;
     let echo = from_proto::echo(wire.echo).map_err(status::invalid)?;
     let entries_max = from_proto::page_size(wire.page_size).map_err(status::invalid)?;
-    let user = principal.caller.user;
+    let space = access.space.clone();
     let request = if writes {
         let mutations = from_proto::mutations(&wire.mutations, device.as_ref(), wire.atomic);
-        let (author, device, atomic) = (user.clone(), device.clone(), wire.atomic);
         let mutations = mutations.map_err(status::invalid)?;
-        Some(domain::Request { author, device, atomic, mutations })
+        let (_space, request) =
+            of_caller(&principal, access, device.clone(), wire.atomic, mutations);
+        Some(request)
     } else {
         None
     };
+    let user = principal.caller.user;
     let bytes = wire.encoded_len();
     drop(wire);
     let filter = Filter { scope: scope.clone(), reader: device.map(|device| (user, device)), echo };

@@ -8,6 +8,7 @@ mod mutation;
 mod policy;
 mod queue;
 mod replace;
+mod space;
 mod subscription;
 
 use std::time::Duration;
@@ -28,6 +29,7 @@ pub(super) use mutation::{mutations, single};
 pub(super) use policy::{policy_to_delete, policy_to_set, policy_version, preview};
 pub(super) use queue::{edited, queue_query, queued_id, queued_ids, to_enqueue};
 pub(super) use replace::{new_records, replacement};
+pub(super) use space::{NewSpace, audit_query, new_member, new_space, new_title, user};
 pub(super) use subscription::{
     SnapshotToken, Start, Wanted, echo, event, resume_token, scope, subscription, token_name,
     writer,

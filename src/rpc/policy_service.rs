@@ -15,7 +15,7 @@ impl PolicyService for Service {
         &self,
         request: Request<proto::SetPolicyRequest>,
     ) -> Result<Response<proto::SetPolicyResponse>, Status> {
-        let principal = granted(&request)?;
+        let principal = self.granted(&request)?;
         let wire = request.into_inner();
         let (policy, condition) = from_proto::policy_to_set(&wire).map_err(status::invalid)?;
         let (collection, policy) = policy;
@@ -55,7 +55,7 @@ impl PolicyService for Service {
         &self,
         request: Request<proto::DeletePolicyRequest>,
     ) -> Result<Response<proto::DeletePolicyResponse>, Status> {
-        let principal = granted(&request)?;
+        let principal = self.granted(&request)?;
         let wire = request.into_inner();
         let (collection, condition) =
             from_proto::policy_to_delete(&wire).map_err(status::invalid)?;
@@ -69,17 +69,29 @@ impl PolicyService for Service {
         request: Request<proto::PreviewPolicyRequest>,
     ) -> Result<Response<proto::PreviewPolicyResponse>, Status> {
         // A schema may take its time, also where it is only tried.
-        granted(&request)?;
-        let (_principal, space) = self.space(&request, &request.get_ref().space, Right::Read)?;
+        self.granted(&request)?;
+        let (principal, access) =
+            self.access(&request, &request.get_ref().space, Right::Read).await?;
         let wire = request.into_inner();
         let (collection, policy, entries_max) =
             from_proto::preview(&wire).map_err(status::invalid)?;
-        let preview = self.app.preview(space, collection, policy, entries_max).await?;
+        self.within(&principal, &access, access.collection(&collection))?;
+        let preview = self.app.preview(access.space, collection, policy, entries_max).await?;
         Ok(Response::new(to_proto::preview(&preview)))
     }
 }
 
 impl Service {
+    /// The caller, if they may set policies.
+    fn granted<T>(&self, request: &Request<T>) -> Result<Principal, Status> {
+        let principal = principal(request)?;
+        if principal.may.set_policies {
+            return Ok(principal);
+        }
+        self.app.note_refused(&principal.caller, "", &Grant::Policies.to_string());
+        Err(status::not_granted(&Grant::Policies))
+    }
+
     fn new_policy(
         &self,
         principal: &Principal,
@@ -88,12 +100,7 @@ impl Service {
         condition: Condition,
     ) -> NewPolicy {
         let author = Some(principal.caller.user.as_str().to_owned());
-        NewPolicy { collection, policy, author, set_at: self.clock.now_to_store(), condition }
+        let (set_at, by) = (self.clock.now_to_store(), principal.caller.audited());
+        NewPolicy { collection, policy, author, set_at, condition, by }
     }
-}
-
-/// The caller, if they may set policies.
-fn granted<T>(request: &Request<T>) -> Result<Principal, Status> {
-    let principal = principal(request)?;
-    if principal.sets_policies { Ok(principal) } else { Err(status::not_granted(&Grant::Policies)) }
 }

@@ -8,7 +8,8 @@ use super::page::PageBuilder;
 use super::proto::server::queue_service_server::QueueService;
 use super::service::Service;
 use super::{from_proto, proto, status, to_proto, token};
-use crate::domain::{DeviceId, Mutation, Right, Violation};
+use crate::auth::Principal;
+use crate::domain::{Access, Caller, DeviceId, Mutation, QueuedBy, Right, Violation};
 
 #[tonic::async_trait]
 impl QueueService for Service {
@@ -16,11 +17,12 @@ impl QueueService for Service {
         &self,
         request: Request<proto::EnqueueRequest>,
     ) -> Result<Response<proto::EnqueueResponse>, Status> {
-        let (principal, space) = self.space(&request, &request.get_ref().space, Right::Write)?;
+        let (principal, access) =
+            self.queue_access(&request, &request.get_ref().space, Right::Write).await?;
         let wire = request.into_inner();
         let (device, new) = from_proto::to_enqueue(&wire).map_err(status::invalid)?;
-        let author = principal.caller.user;
-        let entries = self.app.enqueue(space, (author, device), new).await?;
+        let by = queued_by(principal, &access);
+        let entries = self.app.enqueue(access.space, (by, device), new).await?;
         let entries = entries.iter().map(to_proto::queued).collect();
         Ok(Response::new(proto::EnqueueResponse { entries }))
     }
@@ -29,12 +31,13 @@ impl QueueService for Service {
         &self,
         request: Request<proto::ListQueuedRequest>,
     ) -> Result<Response<Encoded>, Status> {
-        let (_principal, space) = self.space(&request, &request.get_ref().space, Right::Read)?;
+        let (_principal, access) =
+            self.queue_access(&request, &request.get_ref().space, Right::Read).await?;
         let wire = request.into_inner();
         let after =
             token::page(&wire.page_token, |text| text.parse().ok()).map_err(status::invalid)?;
         let query = from_proto::queue_query(&wire, after).map_err(status::invalid)?;
-        let (entries, has_more) = self.app.queue(space, query).await?;
+        let (entries, has_more) = self.app.queue(access.space, query).await?;
         let mut builder = PageBuilder::default();
         let mut sent = None;
         let mut cut = false;
@@ -58,16 +61,17 @@ impl QueueService for Service {
         &self,
         request: Request<proto::RetryQueuedRequest>,
     ) -> Result<Response<proto::RetryQueuedResponse>, Status> {
-        let (principal, space) = self.space(&request, &request.get_ref().space, Right::Write)?;
+        let (principal, access) =
+            self.queue_access(&request, &request.get_ref().space, Right::Write).await?;
         let wire = request.into_inner();
         let id = from_proto::queued_id(&wire.mutation_id).map_err(status::invalid)?;
         let entry = match &wire.edited {
-            None => self.app.retry_queued(space, id).await?,
+            None => self.app.retry_queued(access.space, id).await?,
             Some(edited) => {
-                let entry = self.app.queued(space.clone(), id).await?;
+                let entry = self.app.queued(access.space.clone(), id).await?;
                 let edited = from_proto::edited(edited, &entry.device).map_err(status::invalid)?;
-                let author = principal.caller.user;
-                self.app.edit_queued(space, entry, (author, edited)).await?
+                let by = queued_by(principal, &access);
+                self.app.edit_queued(access.space, entry, (by, edited)).await?
             }
         };
         let entry = Some(to_proto::queued(&entry));
@@ -78,9 +82,10 @@ impl QueueService for Service {
         &self,
         request: Request<proto::DiscardQueuedRequest>,
     ) -> Result<Response<proto::DiscardQueuedResponse>, Status> {
-        let (_principal, space) = self.space(&request, &request.get_ref().space, Right::Write)?;
+        let (_principal, access) =
+            self.queue_access(&request, &request.get_ref().space, Right::Write).await?;
         let id = from_proto::queued_id(&request.get_ref().mutation_id).map_err(status::invalid)?;
-        self.app.discard_queued(space, id).await?;
+        self.app.discard_queued(access.space, id).await?;
         Ok(Response::new(proto::DiscardQueuedResponse {}))
     }
 
@@ -88,9 +93,10 @@ impl QueueService for Service {
         &self,
         request: Request<proto::MarkSyncedRequest>,
     ) -> Result<Response<proto::MarkSyncedResponse>, Status> {
-        let (_principal, space) = self.space(&request, &request.get_ref().space, Right::Write)?;
+        let (_principal, access) =
+            self.queue_access(&request, &request.get_ref().space, Right::Write).await?;
         let ids = from_proto::queued_ids(&request.get_ref().mutation_ids);
-        let marked = self.app.mark_synced(space, ids.map_err(status::invalid)?).await?;
+        let marked = self.app.mark_synced(access.space, ids.map_err(status::invalid)?).await?;
         Ok(Response::new(proto::MarkSyncedResponse { marked }))
     }
 
@@ -98,10 +104,30 @@ impl QueueService for Service {
         &self,
         request: Request<proto::ClearSyncedRequest>,
     ) -> Result<Response<proto::ClearSyncedResponse>, Status> {
-        let (_principal, space) = self.space(&request, &request.get_ref().space, Right::Write)?;
-        let cleared = self.app.clear_synced(space).await?;
+        let (_principal, access) =
+            self.queue_access(&request, &request.get_ref().space, Right::Write).await?;
+        let cleared = self.app.clear_synced(access.space).await?;
         Ok(Response::new(proto::ClearSyncedResponse { cleared }))
     }
+}
+
+impl Service {
+    /// Queues hold mutations of all collections.
+    async fn queue_access<T: Sync>(
+        &self,
+        request: &Request<T>,
+        name: &str,
+        right: Right,
+    ) -> Result<(Principal, Access), Status> {
+        let (principal, access) = self.access(request, name, right).await?;
+        self.within(&principal, &access, access.whole())?;
+        Ok((principal, access))
+    }
+}
+
+fn queued_by(principal: Principal, access: &Access) -> QueuedBy {
+    let Caller { user: author, actor, .. } = principal.caller;
+    QueuedBy { author, actor, by_grant: access.by_grant }
 }
 
 /// Understands a mutation of a queue, as it was sent.

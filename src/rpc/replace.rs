@@ -9,6 +9,7 @@ use super::proto::replace_all_request::Part;
 use super::service::{Service, principal};
 use super::{from_proto, proto, status, to_proto};
 use crate::app::{Begun, Replaced};
+use crate::auth::Principal;
 use crate::domain::{Right, Space, Violation};
 
 /// A caller who sends nothing for so long has gone, or holds a place that others want.
@@ -23,8 +24,8 @@ pub(super) async fn replace_all(
     let Some(Part::Begin(begin)) = next(&mut parts).await? else {
         return Err(invalid("begin", "must come first"));
     };
-    let space = service.app.space(&principal.caller, &begin.space, Right::Write)?;
-    let replacement = from_proto::replacement(&begin, space.clone(), principal.caller.user);
+    let space = whole(service, &principal, &begin.space).await?;
+    let replacement = from_proto::replacement(&begin, space.clone(), &principal.caller);
     let replacement = replacement.map_err(status::invalid)?;
     let mut replacing = match service.app.replace(replacement).await? {
         Begun::Before(replaced) => return answer(service, space, replaced, true).await,
@@ -47,8 +48,17 @@ pub(super) async fn replace_all(
             None => return Err(invalid("end", "must come last; nothing was replaced")),
         }
     }
+    // It may have taken its time.
+    whole(service, &principal, space.name()).await?;
     let replaced = replacing.finish().await?;
     answer(service, space, replaced, false).await
+}
+
+/// The space, if the caller may write all of it.
+async fn whole(service: &Service, principal: &Principal, name: &str) -> Result<Space, Status> {
+    let access = service.app.access(&principal.caller, name, Right::Write).await?;
+    service.within(principal, &access, access.whole())?;
+    Ok(access.space)
 }
 
 /// The next part; None at the end of the stream.
@@ -79,7 +89,7 @@ async fn answer(
     replaced: Replaced,
     replayed: bool,
 ) -> Result<proto::ReplaceAllResponse, Status> {
-    let (at, _device) = service.app.status(space, None).await?;
+    let at = service.app.status(space, None).await?.at;
     let Replaced { revision, created, updated, deleted, unchanged } = replaced;
     let cursor = Some(to_proto::cursor(at.epoch, revision));
     Ok(proto::ReplaceAllResponse { cursor, created, updated, deleted, unchanged, replayed })

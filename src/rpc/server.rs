@@ -7,13 +7,16 @@ use std::time::Duration;
 use http::HeaderValue;
 use tokio::net::TcpListener;
 use tonic::service::Routes;
+use tonic::transport::server::TcpConnectInfo;
 use tonic::transport::{Error, Server};
 use tonic_health::ServingStatus;
 use tonic_web::GrpcWebLayer;
 use tower::ServiceBuilder;
 use tracing::{info, warn};
 
+use super::acting::act;
 use super::auth::AuthLayer;
+use super::check::CheckLayer;
 use super::incoming::incoming;
 use super::linger::LingerLayer;
 use super::outer::OuterLayer;
@@ -23,12 +26,13 @@ use super::proto::server::policy_service_server::PolicyServiceServer;
 use super::proto::server::queue_service_server::QueueServiceServer;
 use super::proto::server::space_service_server::SpaceServiceServer;
 use super::proto::server::sync_service_server::SyncServiceServer;
+use super::rates::{Kind, Limiters};
 use super::service::Service;
 use super::web::{GateLayer, cors};
 use crate::app::App;
-use crate::auth::Verifier;
+use crate::auth::{Principal, Verifier};
 use crate::clock::Clock;
-use crate::domain::limits;
+use crate::domain::{Rates, limits};
 use crate::tasks::Tasks;
 
 /// What a server is made of.
@@ -41,6 +45,8 @@ pub struct Parts {
     pub connections_max: usize,
     /// The origins whose pages may read answers; `*` alone stands for all.
     pub cors_origins: Vec<HeaderValue>,
+    /// How often callers may call.
+    pub rates: Rates,
     /// Serve the contract by reflection.
     pub reflection: bool,
     /// How long calls and streams may take to end.
@@ -80,6 +86,7 @@ pub async fn serve(
     health.set_serving::<PolicyServiceServer<Service>>().await;
     health.set_serving::<QueueServiceServer<Service>>().await;
     health.set_serving::<SpaceServiceServer<Service>>().await;
+    let limiters = Arc::new(Limiters::new(parts.rates));
     // Outside of gRPC-Web nothing is translated, and outside of CORS no page can read.
     let layers = ServiceBuilder::new()
         .option_layer(cors(&parts.cors_origins))
@@ -87,8 +94,11 @@ pub async fn serve(
         .layer(GateLayer)
         .layer(GrpcWebLayer::new())
         .layer(OuterLayer)
-        .layer(AuthLayer::new(Arc::clone(&parts.verifier), parts.clock.clone()));
-    let routes = routes(parts, &streams, Routes::new(health_service));
+        .layer(by_address(Arc::clone(&limiters)))
+        .layer(AuthLayer::new(Arc::clone(&parts.verifier), parts.clock.clone()))
+        .layer(by_user(Arc::clone(&limiters)))
+        .layer(acting(Arc::clone(&parts.app)));
+    let routes = routes(parts, (&streams, limiters), Routes::new(health_service));
     let serving = limited()
         .layer(layers)
         .add_routes(routes)
@@ -110,12 +120,39 @@ pub async fn serve(
     end(serving, &streams, deadline).await
 }
 
+/// Refuses addresses that call too often, whoever calls.
+fn by_address(limiters: Arc<Limiters>) -> CheckLayer {
+    CheckLayer::new(move |request| {
+        let peer = request.extensions.get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
+        peer.map_or(Ok(()), |peer| limiters.admit_address(peer.ip()))
+    })
+}
+
+/// Refuses users who call too often. Of who acts for another it is the actor who counts.
+fn by_user(limiters: Arc<Limiters>) -> CheckLayer {
+    CheckLayer::new(move |request| match request.extensions.get::<Principal>() {
+        Some(principal) => {
+            limiters.admit(&principal.caller.user, Kind::of_path(request.uri.path()))
+        }
+        None => Ok(()),
+    })
+}
+
+fn acting(app: Arc<App>) -> CheckLayer {
+    CheckLayer::new(move |request| act(&app, request))
+}
+
 /// Our service and, if it is wanted, the contract by reflection, added to others.
-fn routes(parts: Parts, streams: &Tasks, others: Routes) -> Routes {
+fn routes(
+    parts: Parts,
+    (streams, limiters): (&Tasks, Arc<Limiters>),
+    others: Routes,
+) -> Routes {
     let service = Service {
         app: parts.app,
         clock: parts.clock,
         verifier: parts.verifier,
+        limiters,
         streams: streams.clone(),
         stop: streams.token(),
     };

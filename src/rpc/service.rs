@@ -14,12 +14,16 @@ use super::outbox::Frames;
 use super::outer::Deadline;
 use super::page::PageBuilder;
 use super::proto::server::sync_service_server::SyncService;
+use super::rates::Limiters;
 use super::session::Inbound;
 use super::{exchange, from_proto, proto, replace, session, snapshot, status, to_proto, token};
-use crate::app::{App, Error, Reading};
+use crate::app::{App, Error, QueueCounts, Reading, SpaceStatus};
 use crate::auth::{Principal, Verifier};
 use crate::clock::Clock;
-use crate::domain::{self, Epoch, RecordId, Revision, Right, Space, Violation, limits};
+use crate::domain::{
+    self, Access, Caller, Denied, DeviceId, Epoch, Mutation, MutationResult, RecordId, Revision,
+    Right, Scope, Space, Violation, limits,
+};
 use crate::tasks::Tasks;
 
 /// The service.
@@ -28,6 +32,7 @@ pub(super) struct Service {
     pub(super) app: Arc<App>,
     pub(super) clock: Clock,
     pub(super) verifier: Arc<Verifier>,
+    pub(super) limiters: Arc<Limiters>,
     /// The streams that are open.
     pub(super) streams: Tasks,
     /// Cancelled when streams are to end.
@@ -41,29 +46,57 @@ pub(super) fn principal<T>(request: &Request<T>) -> Result<Principal, Status> {
 }
 
 impl Service {
-    pub(super) fn space<T>(
+    /// Who calls, and what they may do in the space of this name.
+    pub(super) async fn access<T: Sync>(
         &self,
         request: &Request<T>,
         name: &str,
         right: Right,
-    ) -> Result<(Principal, Space), Status> {
+    ) -> Result<(Principal, Access), Status> {
         let principal = principal(request)?;
-        let space = self.app.space(&principal.caller, name, right)?;
-        Ok((principal, space))
+        let access = self.app.access(&principal.caller, name, right).await?;
+        Ok((principal, access))
+    }
+
+    /// Notes where an access does not extend to something.
+    pub(super) fn within<T>(
+        &self,
+        principal: &Principal,
+        access: &Access,
+        within: Result<T, Denied>,
+    ) -> Result<T, Status> {
+        within.map_err(|denied| {
+            let error = Error::from(denied);
+            self.app.note_refused(&principal.caller, access.space.name(), &error.to_string());
+            error.into()
+        })
     }
 
     pub(super) async fn decide(
         &self,
         principal: Principal,
-        space: Space,
-        device: Option<domain::DeviceId>,
+        access: Access,
+        device: Option<DeviceId>,
         atomic: bool,
-        mutations: Vec<domain::Mutation>,
+        mutations: Vec<Mutation>,
         size_bytes: usize,
-    ) -> Result<Vec<domain::MutationResult>, Error> {
-        let request = domain::Request { author: principal.caller.user, device, atomic, mutations };
+    ) -> Result<Vec<MutationResult>, Error> {
+        let (space, request) = of_caller(&principal, access, device, atomic, mutations);
         self.app.mutate(space, request, size_bytes).await
     }
+}
+
+/// What a caller asks for, as far as they may.
+pub(super) fn of_caller(
+    principal: &Principal,
+    access: Access,
+    device: Option<DeviceId>,
+    atomic: bool,
+    mutations: Vec<Mutation>,
+) -> (Space, domain::Request) {
+    let Access { space, collections, .. } = access;
+    let Caller { user: author, actor, .. } = principal.caller.clone();
+    (space, domain::Request { author, actor, device, atomic, mutations, collections })
 }
 
 #[tonic::async_trait]
@@ -76,7 +109,8 @@ impl SyncService for Service {
         &self,
         request: Request<proto::MutateRequest>,
     ) -> Result<Response<proto::MutateResponse>, Status> {
-        let (principal, space) = self.space(&request, &request.get_ref().space, Right::Write)?;
+        let (principal, access) =
+            self.access(&request, &request.get_ref().space, Right::Write).await?;
         let wire = request.into_inner();
         let device = from_proto::device(&wire.device).map_err(status::invalid)?;
         let form = from_proto::document_form(wire.document_form).map_err(status::invalid)?;
@@ -84,7 +118,7 @@ impl SyncService for Service {
         let mutations = vec![mutation.map_err(status::invalid)?];
         let bytes = wire.encoded_len();
         drop(wire);
-        let results = self.decide(principal, space, device, false, mutations, bytes).await?;
+        let results = self.decide(principal, access, device, false, mutations, bytes).await?;
         let result = to_proto::results(&results, form).pop();
         Ok(Response::new(proto::MutateResponse { result }))
     }
@@ -93,7 +127,8 @@ impl SyncService for Service {
         &self,
         request: Request<proto::BatchMutateRequest>,
     ) -> Result<Response<proto::BatchMutateResponse>, Status> {
-        let (principal, space) = self.space(&request, &request.get_ref().space, Right::Write)?;
+        let (principal, access) =
+            self.access(&request, &request.get_ref().space, Right::Write).await?;
         let wire = request.into_inner();
         let device = from_proto::device(&wire.device).map_err(status::invalid)?;
         let form = from_proto::document_form(wire.document_form).map_err(status::invalid)?;
@@ -101,7 +136,7 @@ impl SyncService for Service {
             .map_err(status::invalid)?;
         let (atomic, bytes) = (wire.atomic, wire.encoded_len());
         drop(wire);
-        let results = self.decide(principal, space, device, atomic, mutations, bytes).await?;
+        let results = self.decide(principal, access, device, atomic, mutations, bytes).await?;
         let results = to_proto::results(&results, form);
         Ok(Response::new(proto::BatchMutateResponse { results }))
     }
@@ -110,10 +145,13 @@ impl SyncService for Service {
         &self,
         request: Request<proto::GetRecordRequest>,
     ) -> Result<Response<proto::GetRecordResponse>, Status> {
-        let (_principal, space) = self.space(&request, &request.get_ref().space, Right::Read)?;
+        let (principal, access) =
+            self.access(&request, &request.get_ref().space, Right::Read).await?;
         let wire = request.into_inner();
         let form = from_proto::document_form(wire.document_form).map_err(status::invalid)?;
         let key = from_proto::key(wire.key.as_ref(), "key").map_err(status::invalid)?;
+        self.within(&principal, &access, access.collection(&key.collection))?;
+        let space = access.space;
         let record = match from_proto::revision(wire.revision).map_err(status::invalid)? {
             None => self.app.record(space, key).await?,
             Some(at) => self.app.record_at(space, key, at).await?,
@@ -126,14 +164,16 @@ impl SyncService for Service {
         &self,
         request: Request<proto::ListRecordsRequest>,
     ) -> Result<Response<Encoded>, Status> {
-        let (_principal, space) = self.space(&request, &request.get_ref().space, Right::Read)?;
+        let (principal, access) =
+            self.access(&request, &request.get_ref().space, Right::Read).await?;
         let wire = request.into_inner();
         let form = from_proto::document_form(wire.document_form).map_err(status::invalid)?;
         let collection = from_proto::collection(&wire.collection).map_err(status::invalid)?;
         let entries_max = from_proto::page_size(wire.page_size).map_err(status::invalid)?;
+        self.within(&principal, &access, access.collection(&collection))?;
         let from = PageToken::parse(&wire.page_token).map_err(status::invalid)?;
         let after = from.as_ref().map(|token| token.after.clone());
-        let page = self.app.records(space, collection, after, entries_max).await?;
+        let page = self.app.records(access.space, collection, after, entries_max).await?;
         let at = page.space;
         let (epoch, revision) =
             from.map_or((at.epoch, at.head), |token| (token.epoch, token.revision));
@@ -161,24 +201,29 @@ impl SyncService for Service {
         &self,
         request: Request<proto::ChangesSinceRequest>,
     ) -> Result<Response<Encoded>, Status> {
-        let (_principal, space) = self.space(&request, &request.get_ref().space, Right::Read)?;
+        let (principal, access) =
+            self.access(&request, &request.get_ref().space, Right::Read).await?;
         let until = Deadline::of(&request);
         let wire = request.into_inner();
         let form = from_proto::document_form(wire.document_form).map_err(status::invalid)?;
         let cursor = from_proto::cursor(wire.cursor.as_ref()).map_err(status::invalid)?;
-        let scope = from_proto::scope(&wire.collections, &wire.keys).map_err(status::invalid)?;
+        let wanted = from_proto::scope(&wire.collections, &wire.keys).map_err(status::invalid)?;
+        let scope = self.within(&principal, &access, access.scope(wanted.clone()))?;
         let entries_max = from_proto::page_size(wire.page_size).map_err(status::invalid)?;
         let wait = from_proto::wait(wire.wait.as_ref()).map_err(status::invalid)?;
+        let space = access.space;
         let reading = Reading {
-            space,
+            space: space.clone(),
             cursor,
-            scope,
+            scope: scope.clone(),
             every_step: wire.every_step,
             entries_max,
             bytes_max: limits::PAGE_DOCUMENT_BYTES_MAX,
         };
         let until = until.before(Instant::now() + wait);
         let page = self.app.changes_until(reading, until, &self.stop).await?;
+        // Who has waited may no longer be let in, or not as far.
+        still(&self.app, &principal.caller, &space, (wanted, &scope)).await?;
         let mut builder = PageBuilder::default();
         let sent = page.changes.iter();
         let sent = sent.take_while(|change| builder.push(&to_proto::change_entry(change, form)));
@@ -223,7 +268,7 @@ impl SyncService for Service {
     ) -> Result<Response<Self::SubscribeStream>, Status> {
         let principal = principal(&request)?;
         let inbound = Inbound::Frames(Box::new(request.into_inner()));
-        Ok(Response::new(session::open(self, principal, inbound)))
+        Ok(Response::new(session::open(self, principal, inbound)?))
     }
 
     async fn watch(
@@ -236,33 +281,42 @@ impl SyncService for Service {
             "watch".clone_into(&mut frame.subscription_id);
         }
         let inbound = Inbound::Watch(Box::new(frame));
-        Ok(Response::new(session::open(self, principal, inbound)))
+        Ok(Response::new(session::open(self, principal, inbound)?))
     }
 
     async fn get_status(
         &self,
         request: Request<proto::GetStatusRequest>,
     ) -> Result<Response<proto::GetStatusResponse>, Status> {
-        let (principal, space) = self.space(&request, &request.get_ref().space, Right::Read)?;
+        let (principal, access) =
+            self.access(&request, &request.get_ref().space, Right::Read).await?;
         let wire = request.into_inner();
         let device = from_proto::device(&wire.device).map_err(status::invalid)?;
         let scope = from_proto::digest_scope(&wire).map_err(status::invalid)?;
+        let open_conflicts = self.app.open_conflicts(&access).await?;
+        let whole = access.whole().is_ok();
+        let scope = scope.map(|scope| self.within(&principal, &access, access.scope(scope)));
+        let space = access.space;
         let name = space.name().to_owned();
-        let open_conflicts = self.app.open_conflicts(space.clone()).await?;
-        let digest = match scope {
+        let digest = match scope.transpose()? {
             Some(scope) => Some(self.app.tallies(space.clone(), scope).await?),
             None => None,
         };
-        let queue = self.app.queue_counts(space.clone(), device.clone()).await?;
+        // Queues hold mutations of all collections.
+        let queue = match whole {
+            true => self.app.queue_counts(space.clone(), device.clone()).await?,
+            false => QueueCounts::default(),
+        };
         let device = device.map(|device| (principal.caller.user, device));
-        let (at, device) = self.app.status(space, device).await?;
+        let subscriptions = self.app.subscriptions(&space);
+        let SpaceStatus { at, usage, device } = self.app.status(space, device).await?;
         Ok(Response::new(proto::GetStatusResponse {
             space: name,
             epoch: at.epoch.to_string(),
             head: at.head.get(),
             floor: at.floor.get(),
             device_sequence: device.sequence.get(),
-            limits: Some(to_proto::limits()),
+            limits: Some(to_proto::limits(self.limiters.rates(), self.app.quotas())),
             open_conflicts,
             acknowledged_revision: device.acknowledged.get(),
             queued: queue.pending,
@@ -270,8 +324,23 @@ impl SyncService for Service {
             lag: (at.head.get() - device.acknowledged.get()).max(0),
             last_sync_time: device.last_sync.map(to_proto::timestamp),
             digest: digest.as_ref().map(to_proto::digest),
+            records: usage.records,
+            bytes: usage.bytes,
+            subscriptions: i32::try_from(subscriptions).unwrap_or(i32::MAX),
         }))
     }
+}
+
+/// Whether somebody who wanted a part of a space may still read as much of it as when
+/// they asked.
+pub(super) async fn still(
+    app: &App,
+    caller: &Caller,
+    space: &Space,
+    (wanted, scope): (Scope, &Scope),
+) -> Result<(), Error> {
+    let access = app.access(caller, space.name(), Right::Read).await?;
+    if access.scope(wanted)? == *scope { Ok(()) } else { Err(Error::AccessChanged) }
 }
 
 /// Where a listing goes on, and where the space was when it began.

@@ -3,6 +3,7 @@
 //! reader does not read, it goes on hearing, and its cursors wait. While there is
 //! nothing to do but to tell what is live, its reader does that (`lending`).
 
+mod access;
 mod begin;
 mod calls;
 mod hear;
@@ -23,11 +24,12 @@ use super::frames::{Ended, encode, going_away};
 use super::outbox::{End, Frames, Gone, Outbox, Shared, outbox};
 use super::proto::subscribe_response::Frame as Response;
 use super::proto::{self, GoingAwayReason};
+use super::rates::OpenStream;
 use super::service::Service;
 use super::status::{self, status};
 use super::subscriptions::Subscriptions;
 use super::to_proto;
-use crate::app::App;
+use crate::app::{App, Hold};
 use crate::auth::{Principal, RefusalClass, Verifier};
 use crate::clock::Clock;
 use crate::domain::Violation;
@@ -51,16 +53,23 @@ pub(super) enum Inbound {
 }
 
 /// Opens a session on a task of its own.
-pub(super) fn open(service: &Service, principal: Principal, inbound: Inbound) -> Frames {
+pub(super) fn open(
+    service: &Service,
+    principal: Principal,
+    inbound: Inbound,
+) -> Result<Frames, Status> {
+    let open = service.limiters.open(principal.caller.really())?;
     let shared = Arc::new(Shared::default());
     let (out, ending, frames) = outbox(Arc::clone(&shared));
     let expires = sleep(time_left(&service.clock, &principal));
+    let hold = service.app.hold_access(&principal.caller.user);
     let session = Session {
+        open,
         app: Arc::clone(&service.app),
         verifier: Arc::clone(&service.verifier),
         clock: service.clock.clone(),
         principal,
-        calls: Calls::new(service.stop.clone(), expires, Arc::clone(&shared)),
+        calls: Calls::new(service.stop.clone(), expires, Arc::clone(&shared), Arc::clone(&hold)),
         out,
         shared,
         subscriptions: Subscriptions::default(),
@@ -69,6 +78,8 @@ pub(super) fn open(service: &Service, principal: Principal, inbound: Inbound) ->
         next_view: 0,
         retry_at: None,
         watch: None,
+        hold,
+        access_due: None,
     };
     let task = async move {
         let end = match AssertUnwindSafe(session.run(inbound)).catch_unwind().await {
@@ -79,7 +90,7 @@ pub(super) fn open(service: &Service, principal: Principal, inbound: Inbound) ->
         ending.with(end);
     };
     drop(service.streams.spawn("subscribe", task));
-    frames
+    Ok(frames)
 }
 
 /// Until a stream with this token ends.
@@ -92,6 +103,7 @@ fn time_left(clock: &Clock, principal: &Principal) -> Duration {
 }
 
 struct Session {
+    open: OpenStream,
     app: Arc<App>,
     verifier: Arc<Verifier>,
     clock: Clock,
@@ -109,6 +121,10 @@ struct Session {
     retry_at: Option<Instant>,
     /// The stream has this one subscription, and ends like it.
     watch: Option<Watched>,
+    /// Rings when the caller's memberships have changed.
+    hold: Arc<Hold>,
+    /// When they are to be asked for again.
+    access_due: Option<Instant>,
 }
 
 /// The subscription of a stream that has only one.
@@ -125,6 +141,8 @@ enum Event {
     Frame(Result<Option<proto::SubscribeRequest>, Status>),
     Answered(proto::MutatedFrame),
     Progress,
+    /// Memberships have changed.
+    Access,
     /// By the reader.
     Back,
     Moved,
@@ -174,6 +192,7 @@ impl Session {
                 Event::Frame(Err(fault)) => return heard_no_more(&fault).map_err(End::from),
                 Event::Answered(answered) => self.out.push(encode(Response::Mutated(answered))),
                 Event::Progress => self.send_progress(),
+                Event::Access => Box::pin(self.heed_access()).await,
                 Event::Room | Event::Back | Event::Moved => {}
             }
         }
@@ -183,7 +202,13 @@ impl Session {
         if !behind && self.is_only_live() {
             return self.lend().await;
         }
-        let Self { calls, mutates, out, shared, retry_at, .. } = self;
+        let Self { calls, mutates, out, shared, retry_at, access_due, .. } = self;
+        let access = async {
+            match *access_due {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
         let retry = async {
             match *retry_at {
                 Some(at) => tokio::time::sleep_until(at).await,
@@ -201,12 +226,14 @@ impl Session {
             () = std::future::ready(()), if behind && takes => Event::Moved,
             () = shared.lending.moved.heard(), if takes => Event::Moved,
             () = retry, if takes => Event::Moved,
+            () = access => Event::Access,
         }
     }
 
     /// Whether there is nothing to do but to tell what is live.
     fn is_only_live(&self) -> bool {
-        let idle = self.mutates.is_empty() && self.retry_at.is_none() && !self.out.has_some();
+        let waits = self.retry_at.is_some() || self.access_due.is_some();
+        let idle = self.mutates.is_empty() && !waits && !self.out.has_some();
         idle && self.subscriptions.are_live()
     }
 

@@ -11,13 +11,13 @@ use super::auth::unauthenticated;
 use super::encoded::Encoded;
 use super::from_proto::SnapshotToken;
 use super::page::PageBuilder;
-use super::service::Service;
+use super::service::{Service, still};
 use super::session::EXPIRY_GRACE_SECONDS;
 use super::{from_proto, proto, status, to_proto};
 use crate::app::{App, PageSize, Snapshot, SnapshotPlace};
 use crate::auth::{Principal, RefusalClass};
 use crate::clock::Clock;
-use crate::domain::{DocumentForm, Right, limits};
+use crate::domain::{DocumentForm, Right, Scope, limits};
 
 /// Pages that are ready while others are sent.
 const PAGES_READY: usize = 1;
@@ -27,10 +27,13 @@ pub(super) async fn open(
     service: &Service,
     request: Request<proto::SnapshotRequest>,
 ) -> Result<ReceiverStream<Result<Encoded, Status>>, Status> {
-    let (principal, space) = service.space(&request, &request.get_ref().space, Right::Read)?;
+    let (principal, access) =
+        service.access(&request, &request.get_ref().space, Right::Read).await?;
     let wire = request.into_inner();
     let form = from_proto::document_form(wire.document_form).map_err(status::invalid)?;
-    let scope = from_proto::scope(&wire.collections, &wire.keys).map_err(status::invalid)?;
+    let wanted = from_proto::scope(&wire.collections, &wire.keys).map_err(status::invalid)?;
+    let scope = service.within(&principal, &access, access.scope(wanted.clone()))?;
+    let space = access.space;
     let token = from_proto::resume_token(&wire.resume_token).map_err(status::invalid)?;
     let (snapshot, after) = match token {
         Some(SnapshotToken { epoch, at, after }) => {
@@ -38,13 +41,15 @@ pub(super) async fn open(
         }
         None => (service.app.snapshot_now(space, scope).await?, None),
     };
+    let open = service.limiters.open(principal.caller.really())?;
     let (app, clock) = (Arc::clone(&service.app), service.clock.clone());
-    let mut reader = Reader { app, clock, principal, snapshot, form, after };
+    let mut reader = Reader { app, clock, principal, wanted, snapshot, form, after };
     // Why it cannot begin is told at once.
     let mut next = reader.next().await?;
     let (sender, receiver) = mpsc::channel(PAGES_READY);
     let stop = service.stop.clone();
     drop(service.streams.spawn("snapshot", async move {
+        let _open = open;
         loop {
             let last = next.is_last;
             // Cancel: a page that is not sent is not told of, and the client can go on
@@ -77,6 +82,7 @@ struct Reader {
     app: Arc<App>,
     clock: Clock,
     principal: Principal,
+    wanted: Scope,
     snapshot: Snapshot,
     form: DocumentForm,
     after: Option<SnapshotPlace>,
@@ -93,6 +99,9 @@ impl Reader {
         if self.clock.unix_seconds() >= ends_at {
             return Err(unauthenticated(RefusalClass::Expired));
         }
+        let Snapshot { space, scope, .. } = &self.snapshot;
+        let wanted = (self.wanted.clone(), scope);
+        still(&self.app, &self.principal.caller, space, wanted).await?;
         let size = PageSize {
             entries_max: limits::PAGE_ENTRIES_MAX,
             bytes_max: limits::PAGE_DOCUMENT_BYTES_MAX,

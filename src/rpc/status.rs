@@ -13,7 +13,8 @@ use crate::app::Error;
 use crate::auth::Grant;
 use crate::chain::Chain;
 use crate::domain::{
-    CursorFault, Epoch, QueueState, RecordKey, Refusal, Revision, Right, Violation, limits,
+    CollectionName, CursorFault, Epoch, QueueState, RecordKey, Refusal, Revision, Right, Usage,
+    Violation, limits,
 };
 use crate::store;
 
@@ -23,6 +24,9 @@ pub(super) const DOMAIN: &str = "syncline.v1";
 const VIOLATION_BYTES_MAX: usize = 2_000;
 /// When a client may try again.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
+
+/// The same where somebody has to make room first.
+const QUOTA_RETRY: Duration = Duration::from_secs(60);
 
 /// A status with its reason.
 pub(super) fn status<const N: usize>(
@@ -40,8 +44,19 @@ fn map<const N: usize>(metadata: [(&str, String); N]) -> HashMap<String, String>
 }
 
 fn retryable(code: Code, reason: &str, message: &str) -> Status {
-    let mut details = ErrorDetails::with_error_info(reason, DOMAIN, map([]));
-    details.set_retry_info(Some(RETRY_AFTER));
+    retry_after(code, reason, message, RETRY_AFTER, [])
+}
+
+/// A status that says when to try again.
+pub(super) fn retry_after<const N: usize>(
+    code: Code,
+    reason: &str,
+    message: impl Into<String>,
+    after: Duration,
+    metadata: [(&str, String); N],
+) -> Status {
+    let mut details = ErrorDetails::with_error_info(reason, DOMAIN, map(metadata));
+    details.set_retry_info(Some(after));
     Status::with_error_details(code, message, details)
 }
 
@@ -103,6 +118,42 @@ impl From<Error> for Status {
                 "the space does not exist; leave `space` empty for your own",
             ),
             Error::NotGranted(right) => right_not_granted(right),
+            Error::CollectionNotGranted(collection) => collection_not_granted(&collection),
+            Error::WholeSpaceNotGranted => status(
+                Code::PermissionDenied,
+                "PERMISSION_DENIED",
+                "this concerns the whole space, and the membership is limited to collections",
+                [],
+            ),
+            Error::AccessChanged => status(
+                Code::Aborted,
+                "ACCESS_CHANGED",
+                "what the membership extends to has changed; begin again",
+                [],
+            ),
+            Error::SpaceExists => {
+                let message = "there is a space of this id already";
+                status(Code::AlreadyExists, "ALREADY_EXISTS", message, [])
+            }
+            Error::PrivateSpace => {
+                let message = "the space is private: it has no members; create a shared one";
+                status(Code::FailedPrecondition, "PRIVATE_SPACE", message, [])
+            }
+            Error::LastAdmin => {
+                let message = "this is the space's last admin; make somebody else one, or erase it";
+                status(Code::FailedPrecondition, "LAST_ADMIN", message, [])
+            }
+            Error::TooManyMembers => {
+                let (members, spaces) = (limits::SPACE_MEMBERS_MAX, limits::USER_SPACES_MAX);
+                let message = format!(
+                    "a space has {members} members at most, and a user is one of {spaces} spaces"
+                );
+                status(Code::ResourceExhausted, "TOO_MANY_MEMBERS", message, [])
+            }
+            Error::TooManySubscriptions => {
+                let message = "the space has as many subscriptions as it may; see GetStatus";
+                retry_after(Code::ResourceExhausted, "QUOTA_EXCEEDED", message, QUOTA_RETRY, [])
+            }
             Error::RecordNotFound { deleted_at } => record_not_found(deleted_at),
             Error::RecordNotThere { at } => record_not_there(at),
             Error::DocumentNotKept { deleted_at, floor } => document_not_kept(deleted_at, floor),
@@ -188,12 +239,32 @@ fn queued_state(state: QueueState, answered: bool) -> Status {
 }
 
 fn right_not_granted(right: Right) -> Status {
-    let right = match right {
-        Right::Read => "read",
-        Right::Write => "write",
+    let message = match right {
+        Right::Read => "neither the token nor a membership lets you read in the space",
+        Right::Write => "neither the token nor a membership lets you write in the space",
+        Right::Admin => "this takes an admin of the space",
     };
-    let message = format!("the token does not grant the right to {right} in the space");
-    status(Code::PermissionDenied, "PERMISSION_DENIED", message, [("right", right.to_owned())])
+    status(Code::PermissionDenied, "PERMISSION_DENIED", message, [("right", right.to_string())])
+}
+
+fn collection_not_granted(collection: &CollectionName) -> Status {
+    let message = "the membership of the space is limited to other collections";
+    let collection = [("collection", collection.to_string())];
+    status(Code::PermissionDenied, "PERMISSION_DENIED", message, collection)
+}
+
+fn over_quota(used: Usage, quota: Usage) -> Status {
+    let message = format!(
+        "the space holds {} records with {} bytes, and may hold {} with {}; delete some (0 = any)",
+        used.records, used.bytes, quota.records, quota.bytes
+    );
+    let numbers = [
+        ("records", used.records.to_string()),
+        ("bytes", used.bytes.to_string()),
+        ("records_max", quota.records.to_string()),
+        ("bytes_max", quota.bytes.to_string()),
+    ];
+    retry_after(Code::ResourceExhausted, "QUOTA_EXCEEDED", message, QUOTA_RETRY, numbers)
 }
 
 fn store_failed(failure: &store::Error) -> Status {
@@ -204,6 +275,7 @@ fn store_failed(failure: &store::Error) -> Status {
         | store::Error::Repeated
         | store::Error::Busy(_) => away(),
         store::Error::Refused(_)
+        | store::Error::Gone
         | store::Error::TooMuch { .. }
         | store::Error::Corrupt(_)
         | store::Error::Url(_)
@@ -220,6 +292,7 @@ fn refused(refusal: Refusal) -> Status {
             format!("mutation id {id} was used before, with other content or in another batch"),
             [("mutation_id", id.to_string()), ("index", index.to_string())],
         ),
+        Refusal::OverQuota { used, quota } => over_quota(used, quota),
         Refusal::TooLarge { bytes } => status(
             Code::ResourceExhausted,
             "REQUEST_TOO_LARGE",

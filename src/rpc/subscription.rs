@@ -20,6 +20,8 @@ use crate::hub::{Hint, Watch};
 pub(super) struct Subscription {
     pub(super) id: String,
     pub(super) space: Space,
+    /// It wanted all collections, and follows those that the caller may see.
+    pub(super) narrowed: bool,
     pub(super) view: View,
     /// Equal for those of the stream that have equal views.
     pub(super) view_number: usize,

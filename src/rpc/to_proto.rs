@@ -4,6 +4,7 @@ mod conflict;
 mod policy;
 mod queue;
 mod result;
+mod space;
 
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use super::proto;
 use crate::app::Tallies;
 use crate::domain::{
     Change, ChangeAction, CollectionTally, CursorFault, Delta, DeviceId, Document, DocumentForm,
-    Epoch, Event, HistoryEntry, Record, RecordKey, RecordStep, Revision, Tally, Violation, limits,
+    Epoch, Event, HistoryEntry, Quotas, Rate, Rates, Record, RecordKey, RecordStep, Revision, Tally, Violation, limits,
 };
 
 use conflict::strategy;
@@ -26,6 +27,7 @@ pub(super) use conflict::{conflict, conflict_cursor, conflict_entry};
 pub(super) use policy::{policy, preview};
 pub(super) use queue::{queued, queued_entry};
 pub(super) use result::results;
+pub(super) use space::{access_frame, audit_entry, member, space};
 
 fn document(document: &Document, form: DocumentForm) -> proto::Document {
     let form = match form {
@@ -110,6 +112,7 @@ fn change(change: &Change, form: DocumentForm) -> proto::Change {
         parents: change.parents.iter().map(str::to_owned).collect(),
         history: history(change),
         checksum: checksum(change),
+        actor: change.actor.as_ref().map_or_else(String::new, |it| it.as_str().to_owned()),
         batch_end: change.batch_end.get(),
         delta: None,
         own: false,
@@ -238,8 +241,11 @@ pub(super) fn resync_reason(fault: CursorFault) -> proto::ResyncReason {
 }
 
 /// The limits that clients are told.
-pub(super) fn limits() -> proto::Limits {
+pub(super) fn limits(rates: Rates, quotas: Quotas) -> proto::Limits {
     let wire = |limit: usize| i32::try_from(limit).unwrap_or(i32::MAX);
+    let rate = |rate: Rate| {
+        rate.count().map_or(0, |count| i32::try_from(count.get()).unwrap_or(i32::MAX))
+    };
     proto::Limits {
         message_bytes: wire(limits::MESSAGE_BYTES_MAX),
         document_bytes: wire(limits::DOCUMENT_BYTES_MAX),
@@ -254,6 +260,13 @@ pub(super) fn limits() -> proto::Limits {
         stream_filter_keys: wire(limits::STREAM_FILTER_RECORDS_MAX),
         filter_collections: wire(limits::FILTER_COLLECTIONS_MAX),
         queue_entries: wire(limits::QUEUE_ENTRIES_MAX),
+        reads_per_second: rate(rates.reads),
+        writes_per_second: rate(rates.writes),
+        opens_per_second: rate(rates.opens),
+        user_streams: wire(rates.user_streams),
+        space_records: quotas.usage.records,
+        space_bytes: quotas.usage.bytes,
+        space_subscriptions: wire(quotas.subscriptions),
         wait: Some(duration(Duration::from_secs(limits::WAIT_SECONDS_MAX))),
     }
 }

@@ -75,7 +75,7 @@ impl<'d> Rows<'d> {
 }
 
 /// Names of the reasons as they are stored.
-const REASONS: [(RejectionReason, &str); 9] = [
+const REASONS: [(RejectionReason, &str); 10] = [
     (RejectionReason::Invalid, "invalid"),
     (RejectionReason::AlreadyExists, "already_exists"),
     (RejectionReason::NotFound, "not_found"),
@@ -85,6 +85,7 @@ const REASONS: [(RejectionReason, &str); 9] = [
     (RejectionReason::ConflictClosed, "conflict_closed"),
     (RejectionReason::RecordChanged, "record_changed"),
     (RejectionReason::RecordGone, "record_gone"),
+    (RejectionReason::NotGranted, "not_granted"),
 ];
 
 fn rejection_to_sql(rejection: &Rejection) -> serde_json::Value {

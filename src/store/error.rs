@@ -18,6 +18,9 @@ pub enum Error {
     /// A mutation took effect before, and nothing happened: find its answer.
     #[error("a mutation took effect before")]
     Repeated,
+    /// A shared space is not there, or no longer.
+    #[error("the space does not exist")]
+    Gone,
     /// It refused a statement: the same statement will be refused again.
     #[error("the database refused a statement")]
     Refused(#[source] sqlx::Error),
@@ -70,6 +73,7 @@ impl Error {
             Self::Url(_) => Some("write it as postgres://user:password@host:5432/database"),
             Self::Moved
             | Self::Repeated
+            | Self::Gone
             | Self::Busy(_)
             | Self::TooMuch { .. }
             | Self::Refused(_)

@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{Error, Store, row};
-use crate::domain::{DeviceId, Epoch, Revision, Sequence, Space, SpaceId, UserId};
+use crate::domain::{DeviceId, Epoch, Revision, Sequence, Space, SpaceId, Usage, UserId};
 
 /// Where a space is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +30,14 @@ impl SpaceHead {
     }
 }
 
+/// Where a space is, what it holds, and where a device is in it.
+#[derive(Clone, Copy, Debug)]
+pub struct SpaceStatus {
+    pub at: SpaceHead,
+    pub usage: Usage,
+    pub device: DeviceStanding,
+}
+
 /// Where a device is in a space.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DeviceStanding {
@@ -47,9 +55,9 @@ impl Store {
         &self,
         space: &Space,
         device: Option<(&UserId, &DeviceId)>,
-    ) -> Result<(SpaceHead, DeviceStanding), Error> {
+    ) -> Result<SpaceStatus, Error> {
         const SELECT: &str = "select s.epoch, s.head, s.floor, s.conflicts, d.sequence, a.revision,
-                 greatest(d.updated_at, a.updated_at)
+                 greatest(d.updated_at, a.updated_at), s.records, s.bytes
              from spaces s
              left join devices d on d.space_id = s.id and d.device = $2
              left join acknowledgements a
@@ -63,7 +71,7 @@ impl Store {
             self.create_spaces(&[space]).await?;
             found = select().await?;
         }
-        let row = found.first().ok_or_else(|| Error::Corrupt("a space that vanished".into()))?;
+        let row = found.first().ok_or(Error::Gone)?;
         let sequence = row.try_get::<Option<i64>, _>(4)?.and_then(Sequence::new);
         let acknowledged = row.try_get::<Option<i64>, _>(5)?.and_then(Revision::new);
         let device = DeviceStanding {
@@ -71,13 +79,15 @@ impl Store {
             acknowledged: acknowledged.unwrap_or_default(),
             last_sync: row.try_get(6)?,
         };
-        Ok((SpaceHead::from_row(row, 0)?, device))
+        let usage = Usage { records: row.try_get(7)?, bytes: row.try_get(8)? };
+        Ok(SpaceStatus { at: SpaceHead::from_row(row, 0)?, usage, device })
     }
 
-    /// Spaces are born, where they are not there yet.
+    /// Private spaces are born, where they are not there yet; shared ones are created.
     pub async fn create_spaces(&self, spaces: &[&Space]) -> Result<(), Error> {
         // In one order, so that two servers cannot wait for each other.
-        let mut spaces = spaces.to_vec();
+        let private = spaces.iter().copied().filter(|space| !space.is_shared());
+        let mut spaces: Vec<_> = private.collect();
         spaces.sort_by_key(|space| space.id);
         let query = sqlx::query(INSERT_SPACES)
             .bind(spaces.iter().map(|space| space.id.0).collect::<Vec<_>>())

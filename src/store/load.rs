@@ -18,7 +18,7 @@ use super::row::{self, change_columns};
 use super::{Error, FoundPast, SpaceHead, Store, WantedPast, answers, conflicts, past};
 use crate::domain::{
     Answer, Conflict, DeviceId, Lack, MutationId, OpenConflict, Record, RecordKey, Sequence,
-    SpaceId,
+    SpaceId, Usage,
 };
 
 /// What to read.
@@ -39,13 +39,16 @@ pub struct Standing {
     pub at: SpaceHead,
     /// How often answers or sequences were stored.
     pub answered: i64,
+    /// What the space holds.
+    pub usage: Usage,
 }
 
 impl Standing {
     /// Whether nothing was stored between the two. Raising the floor is no news,
     /// and conflicts come with changes or with answers.
     pub fn is_still(&self, other: &Self) -> bool {
-        let Self { at: SpaceHead { epoch, head, floor: _, conflicts: _ }, answered } = *self;
+        let Self { at: SpaceHead { epoch, head, floor: _, conflicts: _ }, answered, usage: _ } =
+            *self;
         (epoch, head, answered) == (other.at.epoch, other.at.head, other.answered)
     }
 }
@@ -63,8 +66,8 @@ pub struct Loaded {
 /// changed nothing. The change is that of the record. The space's own row comes
 /// with its first mutation only: a batch would look it up a hundred times.
 const LOAD: &str = concat!(
-    "select w.space_id, s.epoch, s.head, s.floor, s.conflicts, s.answered, a.mutation_id,
-         l.open_conflicts, ",
+    "select w.space_id, s.epoch, s.head, s.floor, s.conflicts, s.answered, s.records, s.bytes,
+         a.mutation_id, l.open_conflicts, ",
     change_columns!("c"),
     " from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::uuid[])
          w (space_id, mutation_id, collection, id, head_of)
@@ -145,13 +148,14 @@ impl Loaded {
         let space = SpaceId(row.try_get(0)?);
         if let Some(answered) = row.try_get::<Option<i64>, _>(5)? {
             let at = SpaceHead::from_row(row, 1)?;
-            self.standings.insert(space, Standing { at, answered });
+            let usage = Usage { records: row.try_get(6)?, bytes: row.try_get(7)? };
+            self.standings.insert(space, Standing { at, answered, usage });
         }
-        if let Some(open_conflicts) = row.try_get(7)? {
-            let change = Arc::new(row::change(row, 8)?);
+        if let Some(open_conflicts) = row.try_get(9)? {
+            let change = Arc::new(row::change(row, 10)?);
             self.records.push((space, Arc::new(Record { change, open_conflicts })));
         }
-        Ok(row.try_get::<Option<&str>, _>(6)?.is_some())
+        Ok(row.try_get::<Option<&str>, _>(8)?.is_some())
     }
 }
 

@@ -72,7 +72,7 @@ const WALK: &str = concat!(
          select x.revision, x.collection, x.id, x.action,
              case when m.left_out then null else x.document end as document,
              x.previous_revision, x.author, x.device, x.mutation_id, x.committed_at, x.micros,
-             x.sequence, x.parents, x.others, x.settlement, x.batch_end
+             x.sequence, x.parents, x.others, x.settlement, x.batch_end, x.actor
          from changes x where x.space_id = m.space_id and x.revision = m.revision
      ) c on true
      where m.revision <= m.since or (m.steps <= $5 and coalesce(m.total, 0) <= $6)"

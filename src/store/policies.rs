@@ -5,8 +5,8 @@ use sqlx::types::Json;
 use sqlx::{Connection, PgConnection, Row};
 use time::OffsetDateTime;
 
-use super::{Error, Store};
-use crate::domain::{CollectionName, Policy, limits};
+use super::{Error, Store, audit};
+use crate::domain::{Actor, AuditAction, AuditEntry, CollectionName, Policy, SERVER_CHAIN, limits};
 
 /// A policy as it is stored; None = it was deleted.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,6 +39,8 @@ pub struct NewPolicy {
     pub author: Option<String>,
     pub set_at: OffsetDateTime,
     pub condition: Condition,
+    /// Whom the audit log names.
+    pub by: Actor,
 }
 
 /// When to store it.
@@ -148,7 +150,18 @@ impl Store {
         sqlx::raw_sql(LOCK).execute(&mut *transaction).await?;
         let mut outcomes = Vec::new();
         for new in policies {
-            outcomes.push(set(&mut transaction, new).await?);
+            let outcome = set(&mut transaction, new).await?;
+            if let SetOutcome::Stored(stored) = &outcome {
+                let action = match &stored.policy {
+                    Some(_) => AuditAction::PolicySet,
+                    None => AuditAction::PolicyDeleted,
+                };
+                let entry = AuditEntry::new(action, new.by.clone())
+                    .with("collection", stored.collection.as_str())
+                    .with("version", stored.version);
+                audit::append(&mut transaction, SERVER_CHAIN, &entry, new.set_at).await?;
+            }
+            outcomes.push(outcome);
         }
         transaction.commit().await?;
         connection.close().await?;
@@ -203,7 +216,7 @@ async fn set(connection: &mut PgConnection, new: &NewPolicy) -> Result<SetOutcom
         .bind(new.set_at)
         .execute(connection)
         .await?;
-    let NewPolicy { collection, policy, author, set_at, condition: _ } = new.clone();
+    let NewPolicy { collection, policy, author, set_at, condition: _, by: _ } = new.clone();
     Ok(SetOutcome::Stored(StoredPolicy { collection, version, policy, author, set_at }))
 }
 

@@ -13,7 +13,7 @@ use super::connect::READ_TIMEOUT;
 use super::pages::sql_count;
 use super::{Error, Store};
 use crate::domain::{
-    DeviceId, Fingerprint, MutationId, QueueState, Queued, SpaceId, UserId, limits,
+    DeviceId, Fingerprint, MutationId, QueueState, Queued, QueuedBy, SpaceId, UserId, limits,
 };
 
 pub use lanes::{Held, Lane};
@@ -63,9 +63,9 @@ const COUNT: &str = "select count(*) from queue q
 
 const INSERT: &str = "with inserted as (
          insert into queue (space_id, mutation_id, number, device, author, payload, fingerprint,
-             state, attempts, enqueued_at, updated_at)
+             state, attempts, enqueued_at, updated_at, actor, by_grant)
          select $1, n.mutation_id, nextval('queue_numbers'), $2, $3, n.payload, n.fingerprint, 1,
-             0, $4, $4
+             0, $4, $4, $8, $9
          from unnest($5::text[], $6::bytea[], $7::bytea[]) n (mutation_id, payload, fingerprint)
          on conflict (space_id, mutation_id) do nothing
          returning 1
@@ -145,7 +145,7 @@ impl Store {
     pub async fn enqueue(
         &self,
         space: SpaceId,
-        (author, device): (&UserId, &DeviceId),
+        (by, device): (&QueuedBy, &DeviceId),
         new: &[NewQueued],
         now: OffsetDateTime,
     ) -> Result<Enqueued, Error> {
@@ -159,11 +159,13 @@ impl Store {
             let insert = sqlx::query(INSERT)
                 .bind(space.0)
                 .bind(device.as_str())
-                .bind(author.as_str())
+                .bind(by.author.as_str())
                 .bind(now)
                 .bind(&ids)
                 .bind(&payloads)
-                .bind(&fingerprints);
+                .bind(&fingerprints)
+                .bind(by.actor.as_ref().map(UserId::as_str))
+                .bind(by.by_grant);
             let is_new = insert.execute(&mut *transaction).await?.rows_affected() > 0;
             let rows = sqlx::query(BY_IDS).bind(space.0).bind(&ids).fetch_all(&mut *transaction);
             let entries = rows.await?.iter().map(queued).collect::<Result<Vec<_>, _>>()?;
@@ -273,7 +275,7 @@ impl Store {
         &self,
         space: SpaceId,
         seen: &Queued,
-        (author, edited): (&UserId, &NewQueued),
+        (by, edited): (&QueuedBy, &NewQueued),
         now: OffsetDateTime,
     ) -> Result<Option<Queued>, Error> {
         const UPDATE: &str = concat!(
@@ -284,8 +286,9 @@ impl Store {
                  for update
              ), new as (
                  insert into queue (space_id, mutation_id, number, device, author, payload,
-                     fingerprint, state, attempts, enqueued_at, updated_at)
-                 select $1, $5, nextval('queue_numbers'), old.device, $8, $6, $7, 1, 0, $4, $4
+                     fingerprint, state, attempts, enqueued_at, updated_at, actor, by_grant)
+                 select $1, $5, nextval('queue_numbers'), old.device, $8, $6, $7, 1, 0, $4, $4,
+                     $9, $10
                  from old
                  on conflict (space_id, mutation_id) do nothing
                  returning *
@@ -306,7 +309,9 @@ impl Store {
             .bind(edited.mutation_id.as_str())
             .bind(&edited.payload)
             .bind(edited.fingerprint.0)
-            .bind(author.as_str());
+            .bind(by.author.as_str())
+            .bind(by.actor.as_ref().map(UserId::as_str))
+            .bind(by.by_grant);
         self.read(query).await?.first().map(queued).transpose()
     }
 

@@ -48,7 +48,9 @@ macro_rules! change_columns {
             $alias,
             ".settlement, ",
             $alias,
-            ".batch_end"
+            ".batch_end, ",
+            $alias,
+            ".actor"
         )
     };
 }
@@ -94,11 +96,12 @@ pub(super) fn change(row: &PgRow, first: usize) -> Result<Change, Error> {
             None => Revision::ZERO,
             Some(_) => revision(row, first + 15)?,
         },
+        actor: row.try_get::<Option<&str>, _>(first + 16)?.map(UserId::from_stored),
     })
 }
 
 /// How many columns a change has.
-pub(super) const CHANGE_COLUMNS: usize = 16;
+pub(super) const CHANGE_COLUMNS: usize = 17;
 
 /// The columns collection and id, beginning at `first`.
 pub(super) fn key(row: &PgRow, first: usize) -> Result<RecordKey, Error> {

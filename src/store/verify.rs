@@ -1,6 +1,8 @@
 //! Whatever the tables say twice, computed anew and compared: each space as of one
 //! instant, page by page, in a transaction that only reads.
 
+mod audit;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -9,7 +11,7 @@ use sqlx::{Connection, PgConnection, Row};
 use uuid::Uuid;
 
 use super::{Error, Store, digests, row};
-use crate::domain::{CollectionName, Document, RecordKey, Tally};
+use crate::domain::{CollectionName, Document, RecordKey, SERVER_CHAIN, Tally, Usage};
 
 /// What was looked at without finding a difference.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,6 +19,8 @@ pub struct Verified {
     pub spaces: i64,
     pub records: i64,
     pub changes: i64,
+    /// Entries of audit logs.
+    pub audited: i64,
 }
 
 /// The first difference that was found.
@@ -99,6 +103,15 @@ impl Store {
                 }
             }
         }
+        if space.is_none() {
+            match audit::verify_chain(&mut connection, SERVER_CHAIN.0, &mut verified).await {
+                Ok(()) => {}
+                Err(Ended::Differs(what)) => {
+                    return Ok(Err(Mismatch { space: "the server".into(), what }));
+                }
+                Err(Ended::Failed(error)) => return Err(error),
+            }
+        }
         connection.close().await?;
         Ok(Ok(verified))
     }
@@ -111,15 +124,24 @@ async fn verify_space(
 ) -> Result<(), Ended> {
     let begin = "begin transaction isolation level repeatable read read only";
     let mut transaction = connection.begin_with(begin).await?;
-    let sql = sqlx::query("select head, floor from spaces where id = $1").bind(space);
+    const SPACE: &str = "select head, floor, records, bytes from spaces where id = $1";
+    let sql = sqlx::query(SPACE).bind(space);
     let Some(at) = sql.fetch_optional(&mut *transaction).await? else { return Ok(()) };
     let (head, floor): (i64, i64) = (at.try_get(0)?, at.try_get(1)?);
+    let said = Usage { records: at.try_get(2)?, bytes: at.try_get(3)? };
     if floor > head {
         return differs(format!("the floor is {floor}, above the head {head}"));
     }
-    let tallies = verify_records(&mut transaction, space, head, verified).await?;
+    let (tallies, held) = verify_records(&mut transaction, space, head, verified).await?;
+    if said != held {
+        return differs(format!(
+            "says that it holds {} records with {} bytes; it holds {} with {}",
+            said.records, said.bytes, held.records, held.bytes
+        ));
+    }
     verify_tallies(&mut transaction, space, tallies).await?;
     verify_log(&mut transaction, space, (floor, head), verified).await?;
+    audit::verify_chain(&mut transaction, space, verified).await?;
     transaction.rollback().await?;
     Ok(())
 }
@@ -135,13 +157,13 @@ async fn verify_records(
     space: Uuid,
     head: i64,
     verified: &mut Verified,
-) -> Result<Tallies, Ended> {
-    let mut tallies = Tallies::new();
+) -> Result<(Tallies, Usage), Ended> {
+    let (mut tallies, mut held) = (Tallies::new(), Usage::default());
     let mut after = (String::new(), String::new());
     loop {
         let query = sqlx::query(RECORDS).bind(space).bind(&after.0).bind(&after.1).bind(ROWS_MAX);
         let rows = query.fetch_all(&mut *connection).await?;
-        let Some(last) = rows.last() else { return Ok(tallies) };
+        let Some(last) = rows.last() else { return Ok((tallies, held)) };
         after = (last.try_get(0)?, last.try_get(1)?);
         for row in &rows {
             let key = row::key(row, 0)?;
@@ -154,6 +176,9 @@ async fn verify_records(
             verified.records += 1;
             let tally = tallies.entry(key.collection.clone()).or_default();
             tally.add(&key, document.as_ref());
+            if let Some(document) = &document {
+                held += Usage::of_document(document);
+            }
         }
     }
 }

@@ -22,10 +22,10 @@ use uuid::Uuid;
 
 use super::heads::INSERT_SPACES;
 use super::{
-    Error, Found, Loaded, SpaceHead, Standing, Store, Wanted, answers, conflicts, digests, load,
-    row,
+    Error, Found, Loaded, SpaceHead, Standing, Store, Wanted, answers, audit, conflicts, digests,
+    load, row,
 };
-use crate::domain::{DeviceId, Lack, Record, Revision, Space, SpaceId, Writes};
+use crate::domain::{AuditEntry, DeviceId, Lack, Record, Revision, Space, SpaceId, UserId, Writes};
 
 /// A connection for writing. Owned by one task, and its futures are never
 /// dropped while they run, but together with it.
@@ -86,7 +86,11 @@ impl Decided {
     /// Where the space is once this is stored.
     pub fn after(&self) -> Standing {
         let at = SpaceHead { head: self.head, conflicts: self.conflicts, ..self.before.at };
-        Standing { at, answered: self.before.answered + i64::from(self.stores_answers()) }
+        Standing {
+            at,
+            answered: self.before.answered + i64::from(self.stores_answers()),
+            usage: self.before.usage + self.writes.usage,
+        }
     }
 }
 
@@ -121,15 +125,18 @@ impl Writer {
         let ids: Vec<Uuid> = spaces.iter().map(|space| space.id.0).collect();
         let locked = sqlx::query(sql::LOCK_HEADS).bind(&ids).fetch_all(&mut *transaction).await?;
         if locked.len() < spaces.len() {
-            let names: Vec<_> = spaces.iter().map(Space::name).collect();
-            let epochs: Vec<_> = spaces.iter().map(|_| Uuid::new_v4()).collect();
+            // Shared ones are created, and not born by being written to.
+            let private = || spaces.iter().filter(|space| !space.is_shared());
             sqlx::query(INSERT_SPACES)
-                .bind(&ids)
-                .bind(names)
-                .bind(epochs)
+                .bind(private().map(|space| space.id.0).collect::<Vec<_>>())
+                .bind(private().map(Space::name).collect::<Vec<_>>())
+                .bind(private().map(|_| Uuid::new_v4()).collect::<Vec<_>>())
                 .execute(&mut *transaction)
                 .await?;
-            sqlx::query(sql::LOCK_HEADS).bind(&ids).fetch_all(&mut *transaction).await?;
+            let locked = sqlx::query(sql::LOCK_HEADS).bind(&ids).fetch_all(&mut *transaction);
+            if locked.await?.len() < spaces.len() {
+                return Err(Error::Gone);
+            }
         }
         Ok(Locked { transaction })
     }
@@ -154,6 +161,16 @@ impl Locked<'_> {
     /// Writes under the locks. Not cancel safe.
     pub async fn write(&mut self, decided: &[Decided], now: OffsetDateTime) -> Result<(), Error> {
         write(&mut self.transaction, decided, now).await
+    }
+
+    /// Adds an entry to the audit log of a space. Not cancel safe.
+    pub async fn note(
+        &mut self,
+        space: SpaceId,
+        entry: &AuditEntry,
+        at: OffsetDateTime,
+    ) -> Result<(), Error> {
+        audit::append(&mut self.transaction, space, entry, at).await.map(drop)
     }
 
     /// Makes it durable. After an error the outcome is unknown. Not cancel safe.
@@ -235,7 +252,10 @@ async fn write(
         .bind(columns.others)
         .bind(columns.settlement)
         .bind(written().map(|it| it.conflicts).collect::<Vec<_>>())
-        .bind(columns.batch_end);
+        .bind(columns.batch_end)
+        .bind(columns.actor)
+        .bind(written().map(|it| it.writes.usage.records).collect::<Vec<_>>())
+        .bind(written().map(|it| it.writes.usage.bytes).collect::<Vec<_>>());
     let query = bind_tallies(query, decided);
     let query = if plain && peaceful { query } else { bind_conflicts(query, decided)? };
     let query = if plain {
@@ -315,6 +335,7 @@ struct Columns<'d> {
     others: Vec<Option<String>>,
     settlement: Vec<Option<String>>,
     batch_end: Vec<Option<i64>>,
+    actor: Vec<Option<&'d str>>,
 }
 
 impl<'d> Columns<'d> {
@@ -353,6 +374,7 @@ impl<'d> Columns<'d> {
                 columns.settlement.push(settlement.and_then(row::settlement_to_sql));
                 let batch_end = Some(change.batch_end.get()).filter(|end| *end > 0);
                 columns.batch_end.push(batch_end);
+                columns.actor.push(change.actor.as_ref().map(UserId::as_str));
             }
         }
         columns

@@ -60,7 +60,7 @@ async fn old(database: &Database, migrations: usize) -> PgConnection {
 async fn what_an_older_server_wrote_has_versions_and_a_history() {
     let database = Database::unmigrated().await;
     old(&database, 1).await.execute(WRITTEN).await.unwrap();
-    assert_eq!(database.store().await.migrate().await.unwrap(), 7);
+    assert_eq!(database.store().await.migrate().await.unwrap(), 8);
 
     // What it wrote is old.
     let server = TestServer::start_with(&database, Clock::system(), |config| {

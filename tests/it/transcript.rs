@@ -125,6 +125,10 @@ fn show(frame: Frame) -> String {
                 Some(failure) => format!("mutated {} {}", it.request_id, why(&failure)),
             }
         }
+        Frame::Access(it) => {
+            let limits = it.collections.join(" ");
+            format!("access {} {} {:?} {limits}", it.space, it.title, it.role())
+        }
         Frame::Event(it) => {
             let document = it.document.as_ref().map_or_else(|| "-".into(), text);
             format!(

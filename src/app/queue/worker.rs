@@ -16,8 +16,8 @@ use super::ParseMutation;
 use crate::app::{App, Error};
 use crate::chain::Chain;
 use crate::domain::{
-    Outcome, QueueFault, QueueOutcome, QueueStanding, QueueState, Queued, Refusal, Rejection,
-    Request,
+    Caller, MutationResult, Outcome, QueueFault, QueueOutcome, QueueStanding, QueueState, Queued,
+    QueuedBy, Refusal, Rejection, Request, Right,
 };
 use crate::failpoint;
 use crate::store::{self, Held, Lane};
@@ -146,19 +146,7 @@ impl Worker {
             Held::Gone => return Ok(Next::Entry),
             Held::Waits => {}
         }
-        let decided = match (self.parse)(&entry.payload, &entry.device) {
-            Ok(mutation) => {
-                let request = Request {
-                    author: entry.author.clone(),
-                    device: Some(entry.device.clone()),
-                    atomic: false,
-                    mutations: vec![mutation],
-                };
-                let bytes = entry.payload.len();
-                self.app.mutate(lane.space.clone(), request, bytes).await
-            }
-            Err(violations) => Err(Error::Invalid(violations)),
-        };
+        let decided = self.decide(lane, entry).await;
         failpoint::reach("queue.decided");
         let now = self.app.clock.now_to_store();
         let standing = match decided {
@@ -171,6 +159,10 @@ impl Worker {
             Err(Error::Refused(Refusal::MutationIdReused { .. })) => {
                 let message = "the id was used before, by a mutation with other content";
                 refused(&entry.standing, "MUTATION_ID_REUSED", message)
+            }
+            Err(Error::SpaceNotFound | Error::NotGranted(_)) => {
+                let message = "whoever enqueued it may no longer write in the space";
+                refused(&entry.standing, "PERMISSION_DENIED", message)
             }
             Err(Error::Refused(Refusal::TooLarge { .. })) => {
                 let message = "what becomes of the document is too large";
@@ -189,6 +181,22 @@ impl Worker {
         }
         self.count(entry, &standing);
         Ok(standing.due_at.map_or(Next::Entry, Next::Wait))
+    }
+
+    /// Decides it, if whoever enqueued it may still write there.
+    async fn decide(&self, lane: &Lane, entry: &Queued) -> Result<Vec<MutationResult>, Error> {
+        let parsed = (self.parse)(&entry.payload, &entry.device);
+        let mutation = parsed.map_err(Error::Invalid)?;
+        let QueuedBy { author, actor, by_grant } = entry.by.clone();
+        let collections = if by_grant {
+            None
+        } else {
+            let author = Caller::of(author.clone());
+            self.app.access(&author, lane.space.name(), Right::Write).await?.collections
+        };
+        let (device, mutations) = (Some(entry.device.clone()), vec![mutation]);
+        let request = Request { author, actor, device, atomic: false, mutations, collections };
+        self.app.mutate(lane.space.clone(), request, entry.payload.len()).await
     }
 
     fn count(&self, entry: &Queued, standing: &QueueStanding) {
@@ -256,6 +264,9 @@ fn fault(failure: &Error) -> QueueFault {
             "SEQUENCE_GAP",
             format!("device sequence {got} leaves a gap; the next one is {expected}"),
         ),
+        Error::Refused(Refusal::OverQuota { .. }) => {
+            ("QUOTA_EXCEEDED", "the space holds as much as it may".to_owned())
+        }
         Error::Overloaded => ("OVERLOADED", "too many requests are waiting".to_owned()),
         _ => ("SYNC_FAILED", "the database did not do it".to_owned()),
     };

@@ -80,6 +80,7 @@ mod tests {
         };
         let asking = Asking {
             author: &UserId::parse("alice").unwrap(),
+            actor: None,
             device: None,
             mutation: &mutation,
             policy: set.as_ref(),

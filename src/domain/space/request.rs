@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use time::OffsetDateTime;
 
-use super::{Answer, SpaceState};
+use super::{Answer, SpaceState, Usage};
 use crate::domain::{
     Choice, Mutation, MutationId, MutationResult, Operation, Outcome, RecordKey, Rejection,
     RejectionReason, Request, Resolve, Revision, Sequence, Violation, limits,
@@ -20,6 +20,8 @@ pub enum Refusal {
     SequenceGap { expected: Sequence, got: Sequence },
     /// The documents that it would produce are too many to hold at once.
     TooLarge { bytes: usize },
+    /// The space would hold more than it may: this much, of this much.
+    OverQuota { used: Usage, quota: Usage },
 }
 
 impl SpaceState {
@@ -62,6 +64,7 @@ impl SpaceState {
         if bytes > limits::REQUEST_DOCUMENT_BYTES_MAX {
             return Err(Refusal::TooLarge { bytes });
         }
+        self.admit_growth(request)?;
         // A request's sequences rise by one, so only the first can leave a gap.
         let first = request.mutations.iter().find(|it| !self.answers.contains_key(&it.id));
         if let Some(got) = first.and_then(|it| it.device_sequence) {
@@ -153,6 +156,7 @@ impl SpaceState {
     fn mark(&self) -> Mark {
         Mark {
             head: self.head,
+            usage: self.usage,
             conflict_number: self.conflict_number,
             changes: self.changes.len(),
             conflicts: self.conflicts.len(),
@@ -163,6 +167,7 @@ impl SpaceState {
     /// Takes back what was decided since; not what became of single records.
     fn back_to(&mut self, mark: &Mark) {
         self.head = mark.head;
+        self.usage = mark.usage;
         self.conflict_number = mark.conflict_number;
         self.changes.truncate(mark.changes);
         self.before.truncate(mark.changes);
@@ -190,6 +195,7 @@ impl SpaceState {
 /// How much was decided at some moment.
 struct Mark {
     head: Revision,
+    usage: Usage,
     conflict_number: i64,
     changes: usize,
     conflicts: usize,

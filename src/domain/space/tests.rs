@@ -53,7 +53,7 @@ fn content(id: &str, operation: Operation, base: Option<i64>) -> Result<Content,
 
 fn request(from: &str, atomic: bool, mutations: Vec<Mutation>) -> Request {
     let author = UserId::parse("alice").unwrap();
-    Request { author, device: device(from), atomic, mutations }
+    Request { author, actor: None, device: device(from), atomic, mutations, collections: None }
 }
 
 /// The state that a log leads to.

@@ -5,7 +5,7 @@ use super::subscription::token_name;
 use super::{Violations, device, done, key, note};
 use crate::app::Replacement;
 use crate::domain::{
-    Document, Fingerprint, MutationId, RecordKey, Revision, Space, UserId, limits,
+    Caller, Document, Fingerprint, MutationId, RecordKey, Revision, Space, limits,
 };
 use crate::rpc::proto;
 
@@ -13,7 +13,7 @@ use crate::rpc::proto;
 pub(in crate::rpc) fn replacement(
     wire: &proto::ReplaceAllBegin,
     space: Space,
-    author: UserId,
+    caller: &Caller,
 ) -> Result<Replacement, Violations> {
     let mut broken = Vec::new();
     let device = device(&wire.device).map_err(|it| broken.extend(it)).ok();
@@ -26,8 +26,9 @@ pub(in crate::rpc) fn replacement(
     };
     let seen = note(&mut broken, "begin.seen_revision", seen);
     let parsed = device.zip(id).zip(seen).map(|((device, id), seen)| {
+        let Caller { user: author, actor, .. } = caller.clone();
         let fingerprint = Fingerprint::of_replacement(&author, device.as_ref(), seen);
-        Replacement { space, author, device, id, seen, fingerprint }
+        Replacement { space, author, actor, device, id, seen, fingerprint }
     });
     done(parsed, broken)
 }

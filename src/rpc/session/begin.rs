@@ -6,10 +6,11 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tonic::{Code, Status};
 
+use super::access::access;
 use super::hear::broken_in;
 use super::{Session, invalid};
 use crate::app::{ConflictPlace, Error, SpaceHead};
-use crate::domain::{Cursor, Epoch, Filter, Revision, Right, Space, limits};
+use crate::domain::{Cursor, Epoch, Filter, Revision, Right, Scope, Space, limits};
 use crate::hub::{Waker, Watch};
 use crate::rpc::frames::Ended;
 use crate::rpc::from_proto::{Start, Wanted};
@@ -25,6 +26,8 @@ const WATCH_TIMEOUT: Duration = Duration::from_secs(3);
 /// Where a subscription is when it begins.
 struct Beginning {
     space: Space,
+    /// To the collections that the caller may see.
+    narrowed: bool,
     watch: Watch,
     at: SpaceHead,
     revision: Revision,
@@ -57,10 +60,19 @@ impl Session {
         &mut self,
         frame: proto::SubscribeFrame,
     ) -> Result<(Subscription, proto::SubscribedFrame), Ended> {
-        let space = self.app.space(&self.principal.caller, &frame.space, Right::Read)?;
+        let caller = &self.principal.caller;
+        let access = access(&self.app, caller, &frame.space, Right::Read).await?;
         let wanted = from_proto::subscription(&frame);
         let prefix = if self.watch.is_some() { "subscription" } else { "subscribe" };
         let wanted = wanted.map_err(|violations| broken_in(prefix, violations))?;
+        let narrowed = access.collections.is_some() && wanted.scope == Scope::All;
+        let scope = access.scope(wanted.scope.clone()).map_err(Error::from)?;
+        if wanted.events {
+            // Events are of the whole space.
+            access.whole().map_err(Error::from)?;
+        }
+        let wanted = Wanted { scope, ..wanted };
+        let space = access.space;
         self.room_for(&wanted)?;
         let Wanted { delta: deltas, events, .. } = wanted;
         let waker = Waker { bell: Arc::clone(&self.shared.lending.moved), deltas, events };
@@ -73,10 +85,10 @@ impl Session {
             epoch: at.epoch.to_string(),
             head: at.head.get(),
             floor: at.floor.get(),
-            limits: Some(to_proto::limits()),
+            limits: Some(to_proto::limits(self.open.limiters().rates(), self.app.quotas())),
         };
         let (revision, phase) = begins_at(&wanted, at)?;
-        let beginning = Beginning { space, watch, at, revision, phase };
+        let beginning = Beginning { space, narrowed, watch, at, revision, phase };
         Ok((self.begun(frame.subscription_id, wanted, beginning), subscribed))
     }
 
@@ -97,7 +109,7 @@ impl Session {
     }
 
     fn begun(&self, id: String, wanted: Wanted, beginning: Beginning) -> Subscription {
-        let Beginning { space, watch, at, revision, phase } = beginning;
+        let Beginning { space, narrowed, watch, at, revision, phase } = beginning;
         // One name for all who follow the same.
         let known = self.subscriptions.all.iter().find(|it| it.view.space == space.id);
         let space = known.map_or(space, |it| it.space.clone());
@@ -132,6 +144,7 @@ impl Session {
             view,
             view_number,
             space,
+            narrowed,
             watch,
             phase,
             place: Place {

@@ -13,6 +13,7 @@ use tonic::Streaming;
 
 use super::mutates::Mutates;
 use super::{Event, PROGRESS_INTERVAL};
+use crate::app::Hold;
 use crate::bell::Bell;
 use crate::rpc::outbox::Shared;
 use crate::rpc::proto::SubscribeRequest;
@@ -25,6 +26,7 @@ pub(super) struct Calls {
     /// None once the client has said all.
     pub(super) inbound: Option<Box<Streaming<SubscribeRequest>>>,
     shared: Arc<Shared>,
+    hold: Arc<Hold>,
     /// Rung when one of them calls.
     bell: Arc<Bell>,
     /// All are to be asked, whoever called.
@@ -42,7 +44,12 @@ pub(super) struct Heeds {
 }
 
 impl Calls {
-    pub(super) fn new(stop: CancellationToken, expires: Sleep, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(
+        stop: CancellationToken,
+        expires: Sleep,
+        shared: Arc<Shared>,
+        hold: Arc<Hold>,
+    ) -> Self {
         let mut progress = interval_at(Instant::now() + PROGRESS_INTERVAL, PROGRESS_INTERVAL);
         progress.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
@@ -51,6 +58,7 @@ impl Calls {
             progress,
             inbound: None,
             shared,
+            hold,
             bell: Arc::default(),
             ask_all: true,
             heeds: Heeds::default(),
@@ -89,6 +97,9 @@ impl Calls {
         }
         if self.expires.poll_unpin(context).is_ready() {
             return Poll::Ready(Event::Expired);
+        }
+        if self.hold.bell.poll_heard(context).is_ready() {
+            return Poll::Ready(Event::Access);
         }
         if self.shared.lending.back.poll_heard(context).is_ready() {
             return Poll::Ready(Event::Back);

@@ -2,17 +2,22 @@
 //! one that breaks a rule otherwise ends the subscription that it is about.
 
 use prost::Message;
+use time::OffsetDateTime;
 use tonic::{Code, Status};
 
+use super::access::access;
 use super::{Session, invalid, time_left};
-use crate::auth::TokenError;
+use crate::app::{App, Error};
+use crate::auth::{Principal, TokenError};
 use crate::domain::{
-    DocumentForm, Event, MutationResult, Request, Revision, Right, Space, Violation, limits,
+    Caller, DocumentForm, Event, MutationResult, Request, Revision, Right, Space, Violation, limits,
 };
 use crate::rpc::auth::unauthenticated;
-use crate::rpc::frames::{closed, failure, removed_from_view};
+use crate::rpc::frames::{closed, failure};
 use crate::rpc::outbox::End;
 use crate::rpc::proto::subscribe_request::Frame as Heard;
+use crate::rpc::rates::Kind;
+use crate::rpc::service::of_caller;
 use crate::rpc::status::{self, status};
 use crate::rpc::subscription::Subscription;
 use crate::rpc::{from_proto, proto, to_proto};
@@ -20,17 +25,25 @@ use crate::rpc::{from_proto, proto, to_proto};
 impl Session {
     pub(super) async fn hear(&mut self, frame: proto::SubscribeRequest) -> Result<(), End> {
         match frame.frame {
-            Some(Heard::Subscribe(frame)) => self.subscribe(frame).await?,
+            Some(Heard::Subscribe(frame)) => match self.admit(Kind::Opens) {
+                Ok(()) => self.subscribe(frame).await?,
+                Err(status) => self.end_subscription(frame.subscription_id, status.into()),
+            },
             Some(Heard::Unsubscribe(frame)) => self.unsubscribe(&frame.subscription_id)?,
-            Some(Heard::Mutate(frame)) => self.mutate(&frame)?,
+            Some(Heard::Mutate(frame)) => self.mutate(&frame).await?,
             Some(Heard::Ack(frame)) => self.acknowledge(&frame),
-            Some(Heard::RefreshToken(frame)) => self.refresh_token(&frame.token)?,
-            Some(Heard::Publish(frame)) => self.publish(&frame)?,
+            Some(Heard::RefreshToken(frame)) => self.refresh_token(&frame.token).await?,
+            Some(Heard::Publish(frame)) => self.publish(&frame).await?,
             None => {
                 return Err(invalid("frame", "must be one of the frames of this version").into());
             }
         }
         Ok(())
+    }
+
+    /// Whether the caller may send one more frame like this now.
+    fn admit(&self, kind: Kind) -> Result<(), Status> {
+        self.open.limiters().admit(self.principal.caller.really(), kind)
     }
 
     /// The open subscription of a name, or a word that there is none. What can be no
@@ -54,7 +67,7 @@ impl Session {
         Ok(())
     }
 
-    fn drop_subscription(&mut self, index: usize, status: Status) {
+    pub(super) fn drop_subscription(&mut self, index: usize, status: Status) {
         let id = self.subscriptions.all.swap_remove(index).id;
         self.end_subscription(id, status.into());
     }
@@ -86,33 +99,34 @@ impl Session {
     }
 
     /// Goes on with another token of the same user. What it does not allow ends.
-    fn refresh_token(&mut self, token: &str) -> Result<(), Status> {
+    async fn refresh_token(&mut self, token: &str) -> Result<(), Status> {
         let verified = self.verifier.verify(token, self.clock.unix_seconds());
         let principal = verified.map_err(TokenError::class).map_err(unauthenticated)?;
-        if principal.caller.user != self.principal.caller.user {
+        let Caller { user, actor, .. } = &self.principal.caller;
+        let same = principal.caller.user == *actor.as_ref().unwrap_or(user);
+        let acting = actor.as_ref().map(|_| principal.acting_for(user));
+        let principal = acting.unwrap_or(Some(principal)).filter(|_| same);
+        let Some(principal) = principal else {
             let message = "the token is of another subject: open another stream for it";
             return Err(status(Code::PermissionDenied, "OTHER_SUBJECT", message, []));
-        }
+        };
         self.principal = principal;
         let left = time_left(&self.clock, &self.principal);
         self.calls.expires.as_mut().reset(tokio::time::Instant::now() + left);
-        for index in (0..self.subscriptions.all.len()).rev() {
-            let Some(subscription) = self.subscriptions.all.get(index) else { continue };
-            let name = subscription.space.name();
-            let allowed = self.app.space(&self.principal.caller, name, Right::Read);
-            if let Err(error) = allowed {
-                self.out.answer(removed_from_view(subscription.id.clone()));
-                self.drop_subscription(index, error.into());
-            }
-        }
+        self.review().await;
         self.send_progress();
         Ok(())
     }
 
-    fn publish(&mut self, frame: &proto::PublishFrame) -> Result<(), Status> {
+    async fn publish(&mut self, frame: &proto::PublishFrame) -> Result<(), Status> {
         let Some(index) = self.find("publish", &frame.subscription_id)? else { return Ok(()) };
         let Some(subscription) = self.subscriptions.all.get(index) else { return Ok(()) };
-        match self.event(subscription, frame) {
+        // Nobody is promised an event, and what one has to say too often is not worth more.
+        if self.admit(Kind::Writes).is_err() {
+            return Ok(());
+        }
+        let caller = &self.principal.caller;
+        match event(&self.app, caller, subscription, (frame, self.clock.now_to_store())).await {
             Ok(event) => {
                 let Subscription { view, watch, .. } = subscription;
                 self.app.publish(view.space, event, watch);
@@ -122,25 +136,7 @@ impl Session {
         Ok(())
     }
 
-    fn event(
-        &self,
-        subscription: &Subscription,
-        frame: &proto::PublishFrame,
-    ) -> Result<Event, Status> {
-        let caller = &self.principal.caller;
-        self.app.space(caller, subscription.space.name(), Right::Write)?;
-        let event = from_proto::event(frame).map_err(|broken| broken_in("publish", broken))?;
-        let (topic, document) = event;
-        Ok(Event {
-            topic,
-            document,
-            author: caller.user.clone(),
-            device: subscription.view.filter.reader.as_ref().map(|(_, device)| device.clone()),
-            published_at: self.clock.now_to_store(),
-        })
-    }
-
-    fn mutate(&mut self, frame: &proto::MutateFrame) -> Result<(), Status> {
+    async fn mutate(&mut self, frame: &proto::MutateFrame) -> Result<(), Status> {
         let name = from_proto::token_name(&frame.request_id, limits::REQUEST_ID_BYTES_MAX);
         let request_id = name.map_err(|rule| invalid("mutate.request_id", rule))?;
         let answer = |results: Result<Vec<MutationResult>, Status>, form| match results {
@@ -154,7 +150,11 @@ impl Session {
                 proto::MutatedFrame { request_id, results: Vec::new(), failure }
             }
         };
-        match self.request(frame) {
+        let request = match self.admit(Kind::Writes) {
+            Ok(()) => request(&self.app, &self.principal, frame).await,
+            Err(status) => Err(status),
+        };
+        match request {
             Ok((space, request, form)) => {
                 // Who follows the space here knows a head that is not above it.
                 let follower = self.subscriptions.all.iter().find(|it| it.view.space == space.id);
@@ -174,21 +174,42 @@ impl Session {
         }
         Ok(())
     }
+}
 
-    fn request(
-        &self,
-        frame: &proto::MutateFrame,
-    ) -> Result<(Space, Request, DocumentForm), Status> {
-        let broken = |violations| broken_in("mutate", violations);
-        let caller = &self.principal.caller;
-        let space = self.app.space(caller, &frame.space, Right::Write)?;
-        let (device, form) = from_proto::writer(frame).map_err(broken)?;
-        let mutations = from_proto::mutations(&frame.mutations, device.as_ref(), frame.atomic);
-        let mutations = mutations.map_err(broken)?;
-        let author = caller.user.clone();
-        let request = Request { author, device, atomic: frame.atomic, mutations };
-        Ok((space, request, form))
-    }
+/// The event that a frame publishes to those who follow the space of a subscription.
+async fn event(
+    app: &App,
+    caller: &Caller,
+    subscription: &Subscription,
+    (frame, published_at): (&proto::PublishFrame, OffsetDateTime),
+) -> Result<Event, Status> {
+    let access = access(app, caller, subscription.space.name(), Right::Write).await?;
+    // Events are of the whole space.
+    access.whole().map_err(Error::from)?;
+    let event = from_proto::event(frame).map_err(|broken| broken_in("publish", broken))?;
+    let (topic, document) = event;
+    Ok(Event {
+        topic,
+        document,
+        author: caller.user.clone(),
+        device: subscription.view.filter.reader.as_ref().map(|(_, device)| device.clone()),
+        published_at,
+    })
+}
+
+/// What a frame asks to be written.
+async fn request(
+    app: &App,
+    principal: &Principal,
+    frame: &proto::MutateFrame,
+) -> Result<(Space, Request, DocumentForm), Status> {
+    let broken = |violations| broken_in("mutate", violations);
+    let access = access(app, &principal.caller, &frame.space, Right::Write).await?;
+    let (device, form) = from_proto::writer(frame).map_err(broken)?;
+    let mutations = from_proto::mutations(&frame.mutations, device.as_ref(), frame.atomic);
+    let mutations = mutations.map_err(broken)?;
+    let (space, request) = of_caller(principal, access, device, frame.atomic, mutations);
+    Ok((space, request, form))
 }
 
 /// Violations as fields of a frame.

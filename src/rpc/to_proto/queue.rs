@@ -18,7 +18,7 @@ pub(in crate::rpc) fn queued(it: &Queued) -> proto::QueuedMutation {
         mutation: None,
         mutation_id: it.mutation_id.as_str().to_owned(),
         device: it.device.as_str().to_owned(),
-        author: it.author.as_str().to_owned(),
+        author: it.by.author.as_str().to_owned(),
         state: state(standing.state).into(),
         attempts: standing.attempts,
         fault: standing.fault.as_ref().map(fault),

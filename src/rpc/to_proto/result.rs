@@ -96,6 +96,7 @@ fn rejection(rejection: &Rejection) -> proto::Rejection {
         RejectionReason::ConflictClosed => proto::RejectionReason::ConflictClosed,
         RejectionReason::RecordChanged => proto::RejectionReason::RecordChanged,
         RejectionReason::RecordGone => proto::RejectionReason::RecordGone,
+        RejectionReason::NotGranted => proto::RejectionReason::NotGranted,
     };
     proto::Rejection {
         reason: reason.into(),

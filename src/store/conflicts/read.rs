@@ -1,5 +1,7 @@
 //! Reading the log of conflicts.
 
+use std::sync::Arc;
+
 use sqlx::postgres::PgRow;
 use sqlx::types::Json;
 use sqlx::{PgConnection, Row as _};
@@ -27,6 +29,8 @@ pub struct ConflictQuery {
     pub state: Option<ConflictState>,
     pub collection: Option<CollectionName>,
     pub record: Option<RecordId>,
+    /// Of these only; None = of all.
+    pub collections: Option<Arc<[CollectionName]>>,
     /// Of the client's side.
     pub device: Option<DeviceId>,
     /// Only those found before the one of this number; None = from the latest on.
@@ -72,7 +76,8 @@ const LATEST: &str = page!(
     "found desc",
     "k.found < $4 and ($5::text is null or k.collection = $5)
      and ($6::text is null or k.id = $6) and ($7::text is null or k.device = $7)
-     and ($8::smallint is null or k.state = $8)"
+     and ($8::smallint is null or k.state = $8)
+     and ($9::text[] is null or k.collection = any($9))"
 );
 
 /// Only open ones, by the index that has no others.
@@ -80,14 +85,16 @@ const LATEST_OPEN: &str = page!(
     "found desc",
     "k.state = 1 and k.found < $4 and ($5::text is null or k.collection = $5)
      and ($6::text is null or k.id = $6) and ($7::text is null or k.device = $7)
-     and ($8::smallint is null or k.state = $8)"
+     and ($8::smallint is null or k.state = $8)
+     and ($9::text[] is null or k.collection = any($9))"
 );
 
 /// Only those of one record, by the index of records.
 const LATEST_OF_RECORD: &str = page!(
     "found desc",
     "k.collection = $5 and k.id = $6 and k.found < $4
-     and ($7::text is null or k.device = $7) and ($8::smallint is null or k.state = $8)"
+     and ($7::text is null or k.device = $7) and ($8::smallint is null or k.state = $8)
+     and ($9::text[] is null or k.collection = any($9))"
 );
 
 /// What was opened or closed after a place, up to a number.
@@ -107,6 +114,10 @@ const MOVED_OPEN: &str = page!(
         in_scope!("k", "$7", "$8")
     )
 );
+
+fn names(collections: Option<&[CollectionName]>) -> Option<Vec<&str>> {
+    collections.map(|some| some.iter().map(CollectionName::as_str).collect())
+}
 
 /// What to read of the conflicts that were opened or closed.
 #[derive(Clone, Copy, Debug)]
@@ -142,7 +153,8 @@ impl Store {
             .bind(query.collection.as_ref().map(CollectionName::as_str))
             .bind(query.record.as_ref().map(RecordId::as_str))
             .bind(query.device.as_ref().map(DeviceId::as_str))
-            .bind(query.state.map(state_to_sql));
+            .bind(query.state.map(state_to_sql))
+            .bind(names(query.collections.as_deref()));
         let mut page = page(&self.read(sql).await?, query.entries_max, |row| Ok(row.try_get(0)?))?;
         page.conflicts.sort_by_key(|(found, _)| std::cmp::Reverse(*found));
         Ok(page)
@@ -183,10 +195,15 @@ impl Store {
         rows.first().map(|row| from_row(row, 0)).transpose()
     }
 
-    /// How many conflicts wait for a decision.
-    pub async fn open_conflicts(&self, space: SpaceId) -> Result<i64, Error> {
-        const COUNT: &str = "select count(*) from conflicts where space_id = $1 and state = 1";
-        let rows = self.read(sqlx::query(COUNT).bind(space.0)).await?;
+    /// How many conflicts wait for a decision, in all collections or in these.
+    pub async fn open_conflicts(
+        &self,
+        space: SpaceId,
+        collections: Option<&[CollectionName]>,
+    ) -> Result<i64, Error> {
+        const COUNT: &str = "select count(*) from conflicts where space_id = $1 and state = 1
+             and ($2::text[] is null or collection = any($2))";
+        let rows = self.read(sqlx::query(COUNT).bind(space.0).bind(names(collections))).await?;
         rows.first().map_or(Ok(0), |row| Ok(row.try_get(0)?))
     }
 

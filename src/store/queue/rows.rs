@@ -5,7 +5,7 @@ use sqlx::postgres::PgRow;
 
 use crate::domain::{
     DeviceId, Fingerprint, MutationId, QueueFault, QueueOutcome, QueueStanding, QueueState, Queued,
-    Revision, UserId,
+    QueuedBy, Revision, UserId,
 };
 use crate::store::Error;
 
@@ -42,7 +42,11 @@ macro_rules! columns {
             $alias,
             ".updated_at, ",
             $alias,
-            ".due_at"
+            ".due_at, ",
+            $alias,
+            ".actor, ",
+            $alias,
+            ".by_grant"
         )
     };
 }
@@ -56,7 +60,11 @@ pub(super) fn queued(row: &PgRow) -> Result<Queued, Error> {
         mutation_id: MutationId::from_stored(row.try_get(0)?),
         number: row.try_get(1)?,
         device: DeviceId::from_stored(row.try_get(2)?),
-        author: UserId::from_stored(row.try_get(3)?),
+        by: QueuedBy {
+            author: UserId::from_stored(row.try_get(3)?),
+            actor: row.try_get::<Option<&str>, _>(15)?.map(UserId::from_stored),
+            by_grant: row.try_get(16)?,
+        },
         payload: row.try_get(4)?,
         fingerprint: fingerprint.map_err(|_short| Error::Corrupt("fingerprint".into()))?,
         standing: QueueStanding {

@@ -32,22 +32,23 @@ macro_rules! write_changes {
                  as w (space_id, revision, collection, id, open_conflicts, state, bytes)
              ), moved as (
                  update spaces s set head = h.head, answered = s.answered + h.answers,
-                     conflicts = h.conflicts
+                     conflicts = h.conflicts, records = s.records + h.records,
+                     bytes = s.bytes + h.bytes
                  from unnest($14::uuid[], $15::bigint[], $16::bigint[], $18::bigint[],
-                     $19::bigint[], $21::uuid[], $27::bigint[])
-                     h (id, before, head, answered, answers, epoch, conflicts)
+                     $19::bigint[], $21::uuid[], $27::bigint[], $30::bigint[], $31::bigint[])
+                     h (id, before, head, answered, answers, epoch, conflicts, records, bytes)
                  where s.id = h.id and s.head = h.before and s.answered = h.answered
                      and s.epoch = h.epoch
                  returning 1
              ), logged as (
                  insert into changes (space_id, revision, collection, id, action, document,
                      previous_revision, author, device, mutation_id, fingerprint, micros,
-                     sequence, parents, others, settlement, batch_end, committed_at)
+                     sequence, parents, others, settlement, batch_end, actor, committed_at)
                  select *, $17::timestamptz
                  from unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::smallint[],
                      $6::text[], $7::bigint[], $8::text[], $9::text[], $10::text[], $11::bytea[],
                      $22::bigint[], $23::bigint[], $24::text[], $25::text[], $26::text[],
-                     $28::bigint[])
+                     $28::bigint[], $29::text[])
              ), inserted as (
                  insert into latest (space_id, collection, id, revision, open_conflicts,
                      deleted, bytes)
@@ -69,8 +70,8 @@ macro_rules! tallied {
         concat!(
             ", tallied as (
                  insert into digests (space_id, collection, records, digest)
-                 select * from unnest($29::uuid[], $30::text[], $31::bigint[],
-                     $32::text[]::numeric[])
+                 select * from unnest($32::uuid[], $33::text[], $34::bigint[],
+                     $35::text[]::numeric[])
                  on conflict (space_id, collection) do update
                  set records = digests.records + excluded.records,
                      digest = mod(digests.digest + excluded.digest, ",
@@ -110,15 +111,15 @@ pub(super) const WRITE_UNTALLIED: &str = write_changes!("", updated!());
 macro_rules! conflicts {
     () => {
         ", found as (
-         insert into conflicts select * from json_populate_recordset(null::conflicts, $33::text::json)
+         insert into conflicts select * from json_populate_recordset(null::conflicts, $36::text::json)
      ), closed as (
          update conflicts k set number = c.number, moved_at = c.moved_at, state = c.state,
              closing = c.closing, expires_at = c.expires_at
-         from json_populate_recordset(null::conflicts, $34::text::json) c
+         from json_populate_recordset(null::conflicts, $37::text::json) c
          where k.space_id = c.space_id and k.mutation_id = c.mutation_id
      ), touched as (
          update latest l set open_conflicts = t.open_conflicts
-         from unnest($35::uuid[], $36::text[], $37::text[], $38::integer[])
+         from unnest($38::uuid[], $39::text[], $40::text[], $41::integer[])
              t (space_id, collection, id, open_conflicts)
          where l.space_id = t.space_id and l.collection = t.collection and l.id = t.id
      )"
@@ -141,11 +142,11 @@ pub(super) const WRITE_ALL: &str = write_changes!(
     ", answered as (
          insert into answers (space_id, mutation_id, fingerprint, outcome, record_revision,
              rejection, answered_at)
-         select *, $17 from unnest($39::uuid[], $40::text[], $41::bytea[], $42::smallint[],
-             $43::bigint[], $44::jsonb[])
+         select *, $17 from unnest($42::uuid[], $43::text[], $44::bytea[], $45::smallint[],
+             $46::bigint[], $47::jsonb[])
      ), sequenced as (
          insert into devices (space_id, device, sequence, updated_at)
-         select *, $17 from unnest($45::uuid[], $46::text[], $47::bigint[])
+         select *, $17 from unnest($48::uuid[], $49::text[], $50::bigint[])
          on conflict (space_id, device) do update
          set sequence = greatest(devices.sequence, excluded.sequence),
              updated_at = excluded.updated_at

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use syncline::auth::{KeyConfig, Verifier};
 use syncline::clock::Clock;
-use syncline::config::{LogConfig, Origins, Policies, RetentionConfig, ServerConfig};
+use syncline::config::{
+    LogConfig, Origins, Policies, QuotaConfig, RateConfig, RetentionConfig, ServerConfig,
+};
 use syncline::postgres::{Options, PrivatePostgres};
 use syncline::rpc::proto::{ChangesSinceRequest, GetStatusRequest, ListRecordsRequest};
 use syncline::server::Server;
@@ -33,6 +35,8 @@ async fn start(postgres: &PrivatePostgres) -> Server {
             device_wait: Duration::from_hours(24),
         },
         compaction_interval: Duration::from_hours(1),
+        quotas: QuotaConfig::unlimited(),
+        rates: RateConfig::unlimited(),
         policies: Policies::default(),
         ring_bytes: 1 << 20,
         shutdown_deadline: Duration::from_secs(5),

@@ -50,7 +50,14 @@ impl World {
         let id = MutationId::parse(device.as_ref().unwrap().as_str()).unwrap();
         let mutation = Mutation { id, device_sequence: None, fingerprint, content: Ok(content) };
         let author = UserId::parse("alice").unwrap();
-        let request = Request { author, device, atomic: false, mutations: vec![mutation] };
+        let request = Request {
+            author,
+            actor: None,
+            device,
+            atomic: false,
+            mutations: vec![mutation],
+            collections: None,
+        };
         let now = OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap();
         let mut results = self.state.decide(&request, now).unwrap();
         assert!(self.state.lacks().is_empty(), "{:?}", self.state.lacks());

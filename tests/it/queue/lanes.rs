@@ -1,7 +1,7 @@
 //! Lanes as workers hold them: what happens to their entries meanwhile is seen.
 
 use syncline::clock::Clock;
-use syncline::domain::{DeviceId, Fingerprint, MutationId, Space, UserId};
+use syncline::domain::{DeviceId, Fingerprint, MutationId, QueuedBy, Space, UserId};
 use syncline::store::{Held, Lane, NewQueued, Store};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
@@ -40,7 +40,8 @@ impl House {
             payload: id.as_bytes().to_vec(),
         };
         let new: Vec<_> = ids.iter().map(new).collect();
-        let who = (&self.user, &self.device);
+        let by = QueuedBy { author: self.user.clone(), actor: None, by_grant: true };
+        let who = (&by, &self.device);
         self.store.enqueue(self.space.id, who, &new, self.now).await.unwrap();
     }
 

@@ -197,7 +197,7 @@ impl Seen {
                     self.advance(up_to)?;
                 }
             }
-            Frame::Conflict(_) | Frame::Mutated(_) | Frame::Event(_) => {}
+            Frame::Conflict(_) | Frame::Mutated(_) | Frame::Event(_) | Frame::Access(_) => {}
             Frame::Snapshot(frame) => self.take_snapshot(frame)?,
             other @ (Frame::Closed(_)
             | Frame::ResyncRequired(_)

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use syncline::auth::{Grant, KeyConfig, Minter, Verifier};
 use syncline::clock::Clock;
-use syncline::config::{LogConfig, Origins, Policies, RetentionConfig, ServerConfig};
+use syncline::config::{
+    LogConfig, Origins, Policies, QuotaConfig, RateConfig, RetentionConfig, ServerConfig,
+};
 use syncline::domain::UserId;
 use syncline::server::Server;
 use syncline::store::Store;
@@ -83,6 +85,8 @@ impl TestServer {
                 device_wait: Duration::from_hours(24),
             },
             compaction_interval: Duration::from_secs(5),
+            quotas: QuotaConfig::unlimited(),
+            rates: RateConfig::unlimited(),
             policies: Policies::default(),
             ring_bytes: 16 << 20,
             shutdown_deadline: Duration::from_secs(5),
