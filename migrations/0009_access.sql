@@ -79,3 +79,6 @@ create table audit_ends (
 alter table changes add column actor text;
 -- Whether a grant of a token let it in: then nobody has to be a member when it is applied.
 alter table queue add column by_grant boolean not null default false;
+-- Only tokens have let anybody in so far.
+update queue set by_grant = true;
+alter table queue add column actor text;

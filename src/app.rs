@@ -10,6 +10,7 @@ mod committer;
 mod compaction;
 mod error;
 mod exchange;
+mod export;
 mod feeder;
 mod following;
 mod group;
@@ -54,13 +55,14 @@ use shared::Shared;
 use wakeup::Wakeup;
 
 pub use crate::store::{
-    AuditQuery, Condition, ConflictPlace, ConflictQuery, Member, NewPolicy, NewQueued, QueueCounts,
-    QueueQuery, Replaced, Seat, SharedSpace, SnapshotPlace, SpaceHead, SpaceStatus, StepsQuery, StoredEntry,
-    StoredPolicy, Tallies,
+    AuditQuery, Condition, ConflictPlace, ConflictQuery, Erased, Member, NewPolicy, NewQueued,
+    QueueCounts, QueueQuery, Replaced, Seat, SharedSpace, SnapshotPlace, SpaceHead, SpaceStatus,
+    StepsQuery, StoredEntry, StoredPolicy, Tallies,
 };
 pub use access::Hold;
 pub use compaction::{Forgotten, compact_once};
 pub use error::Error;
+pub use export::{EXPORT_FORMAT, Parts as ExportParts, Whole};
 pub use following::{ConflictsAhead, Following, SharedPage, SharedSnapshot};
 pub use history::Undeletable;
 pub use queue::ParseMutation;
@@ -105,6 +107,7 @@ pub struct App {
     acks: Arc<Acks>,
     closed: Arc<ClosedSpaces>,
     replacements: Arc<Semaphore>,
+    exports: Arc<Semaphore>,
     /// Rung when something may wait in the queue.
     queue_bell: Notify,
     metrics: Arc<Metrics>,
@@ -205,6 +208,7 @@ impl App {
             acks,
             closed: Arc::default(),
             replacements: Arc::new(Semaphore::new(limits::REPLACEMENTS_MAX)),
+            exports: Arc::new(Semaphore::new(limits::EXPORTS_MAX)),
             queue_bell: Notify::new(),
             metrics: settings.metrics,
             members,

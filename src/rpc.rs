@@ -35,6 +35,7 @@ mod subscriptions;
 mod to_proto;
 mod token;
 mod web;
+mod whole_space;
 
 pub use queue_service::parse_mutation;
 pub use server::{Parts, serve};

@@ -2,7 +2,7 @@
 //! and reads the log wherever a ring lacks something, however that was noticed.
 //! Wakes those who watch, wherever it was written.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,9 +11,10 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info};
+use uuid::Uuid;
 
 use crate::chain::Chain;
-use crate::domain::{Change, Event, Revision, Scope, SpaceId, limits};
+use crate::domain::{Change, Epoch, Event, Revision, Scope, SpaceId, limits};
 use crate::hub::{Arrival, Hint, Hub, Refresh};
 use crate::store::{ChangesQuery, Error, SpaceHead, Store};
 
@@ -36,6 +37,8 @@ pub(super) struct Feeder {
     /// He has.
     turn_taken: Notify,
     last_answer: Mutex<Option<Instant>>,
+    /// Watched spaces that were not there at the last poll.
+    missing: Mutex<HashSet<SpaceId>>,
 }
 
 impl Feeder {
@@ -47,6 +50,7 @@ impl Feeder {
             turn: Notify::new(),
             turn_taken: Notify::new(),
             last_answer: Mutex::new(None),
+            missing: Mutex::default(),
         }
     }
 
@@ -132,8 +136,10 @@ impl Feeder {
     async fn refresh(&self, poll: bool) -> Result<(), Error> {
         if poll {
             self.hub.trim();
-            let heads = self.store.heads(&self.hub.watched()).await?;
+            let watched = self.hub.watched();
+            let heads = self.store.heads(&watched).await?;
             *self.last_answer.lock() = Some(Instant::now());
+            self.note_missing(&watched, &heads);
             for (space, at) in heads {
                 // Also tells of a new epoch; the head alone would not.
                 self.hub.refresh(space, refresh(at, Some((at.head, Vec::new()))));
@@ -148,6 +154,20 @@ impl Feeder {
             }
         }
         result
+    }
+
+    /// Ends what follows spaces that have been erased. One that is being born is missing
+    /// only once.
+    fn note_missing(&self, watched: &[SpaceId], heads: &[(SpaceId, SpaceHead)]) {
+        let there: HashSet<_> = heads.iter().map(|(space, _)| *space).collect();
+        let missing = watched.iter().copied().filter(|space| !there.contains(space));
+        let missing: HashSet<_> = missing.collect();
+        let mut before = self.missing.lock();
+        for space in missing.intersection(&before) {
+            let epoch = Epoch(Uuid::nil());
+            self.hub.refresh(*space, Refresh { epoch, at: Hint::default(), changes: None });
+        }
+        *before = missing;
     }
 
     async fn fill(&self, space: SpaceId, mut end: Revision) -> Result<(), Error> {

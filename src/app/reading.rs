@@ -9,8 +9,8 @@ use crate::domain::{
     MutationId, MutationResult, Record, RecordId, RecordKey, Refusal, Scope, Space, UserId,
 };
 use crate::store::{
-    self, ChangesPage, ChangesQuery, ConflictQuery, ConflictsPage, RecordsPage,
-    SnapshotPage, SnapshotQuery, SpaceHead, SpaceStatus, Store, Tallies,
+    self, ChangesPage, ChangesQuery, ConflictQuery, ConflictsPage, RecordsPage, SnapshotPage,
+    SnapshotQuery, SpaceHead, SpaceStatus, Store, Tallies,
 };
 
 /// Which changes to read.

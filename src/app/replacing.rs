@@ -34,6 +34,8 @@ pub struct Replacement {
     /// What the author had seen; None = whatever is there.
     pub seen: Option<Revision>,
     pub fingerprint: Fingerprint,
+    /// It is what an export had, which the audit log says.
+    pub imports: bool,
 }
 
 /// How it begins.
@@ -225,7 +227,11 @@ impl Worker {
 
     fn entry(&self, replaced: Replaced) -> AuditEntry {
         let author = Caller { actor: self.it.actor.clone(), ..Caller::of(self.it.author.clone()) };
-        AuditEntry::new(AuditAction::SpaceReplaced, author.audited())
+        let action = match self.it.imports {
+            true => AuditAction::SpaceImported,
+            false => AuditAction::SpaceReplaced,
+        };
+        AuditEntry::new(action, author.audited())
             .with("id", self.it.id.as_str())
             .with("revision", replaced.revision.get())
     }

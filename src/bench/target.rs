@@ -15,7 +15,10 @@ use uuid::Uuid;
 
 use crate::auth::{Grant, KeyConfig, Minter, Verifier};
 use crate::clock::Clock;
-use crate::config::{self, BenchTarget, Command, DEV_AUDIENCE, DEV_ISSUER, ServerConfig, Signer};
+use crate::config::{
+    self, BenchTarget, Command, DEV_AUDIENCE, DEV_ISSUER, QuotaConfig, RateConfig, ServerConfig,
+    Signer,
+};
 use crate::domain::{UserId, limits};
 use crate::postgres::{Options, PrivatePostgres};
 use crate::rpc::proto::sync_service_client::SyncServiceClient;
@@ -212,10 +215,15 @@ impl Target {
     }
 }
 
-/// What `syncline dev` runs with when no flag is given.
+/// What `syncline dev` runs with when no flag is given, but without limits: what is measured
+/// is the service, and not how it holds back one user.
 fn dev_config() -> anyhow::Result<ServerConfig> {
     match config::load(["syncline".into(), "dev".into()], |_variable| None)? {
-        Command::Dev(dev) => Ok(dev.server),
+        Command::Dev(dev) => Ok(ServerConfig {
+            quotas: QuotaConfig::unlimited(),
+            rates: RateConfig::unlimited(),
+            ..dev.server
+        }),
         _ => anyhow::bail!("`dev` is not the command that was parsed"),
     }
 }

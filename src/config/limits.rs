@@ -32,7 +32,7 @@ pub struct RateConfig {
     #[arg(long, value_name = "N", default_value = "200", value_parser = rate)]
     pub opens_per_second: u32,
     /// Streams that one user may have open, on each server; 0 = no limit.
-    #[arg(long, value_name = "N", default_value = "100", value_parser = count)]
+    #[arg(long, value_name = "N", default_value = "1000", value_parser = count)]
     pub user_streams: usize,
     /// Calls for each address and second, whoever calls and before any token is looked at; of
     /// IPv6 a /64 counts as one. Not by default: behind a proxy all calls have its address.

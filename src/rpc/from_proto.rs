@@ -4,6 +4,7 @@
 mod conflict;
 mod document;
 mod history;
+mod import;
 mod mutation;
 mod policy;
 mod queue;
@@ -25,6 +26,7 @@ use conflict::strategy;
 
 pub(super) use conflict::{conflict_cursor, conflict_filter, conflict_id, resolution};
 pub(super) use history::{HistoryToken, undeletion};
+pub(super) use import::{ImportedLine, import_id, imported_line};
 pub(super) use mutation::{mutations, single};
 pub(super) use policy::{policy_to_delete, policy_to_set, policy_version, preview};
 pub(super) use queue::{edited, queue_query, queued_id, queued_ids, to_enqueue};

@@ -20,8 +20,14 @@ use super::status::{self, status};
 /// No call takes longer to begin its answer, whatever the client allows.
 const DEADLINE_MAX: Duration = Duration::from_secs(20);
 /// But for one whose request takes its time: it has a limit for each of its messages.
-const REPLACE_ALL: &str = "/syncline.v1.SyncService/ReplaceAll";
-const REPLACE_ALL_DEADLINE_MAX: Duration = Duration::from_hours(1);
+const LONG: [&str; 4] = [
+    "/syncline.v1.SyncService/ReplaceAll",
+    "/syncline.v1.SpaceService/ImportSpace",
+    // These wait for whatever the space has to be deleted.
+    "/syncline.v1.SpaceService/EraseSpace",
+    "/syncline.v1.SpaceService/EraseUser",
+];
+const LONG_DEADLINE_MAX: Duration = Duration::from_hours(1);
 /// tonic has a timer of its own, which answers CANCELLED: ours comes first.
 const HEAD_START: Duration = Duration::from_millis(5);
 /// What an answer takes after a wait.
@@ -126,7 +132,7 @@ fn asked_timeout(headers: &HeaderMap) -> Option<Duration> {
 
 /// That, up to our own limit.
 fn deadline(method: &str, asked: Option<Duration>) -> Duration {
-    let most = if method == REPLACE_ALL { REPLACE_ALL_DEADLINE_MAX } else { DEADLINE_MAX };
+    let most = if LONG.contains(&method) { LONG_DEADLINE_MAX } else { DEADLINE_MAX };
     asked.map_or(most, |asked| asked.saturating_sub(HEAD_START).min(most))
 }
 

@@ -97,7 +97,10 @@ impl<K: Hash + Eq + Clone> Keyed<K> {
         self.limiter.check_key(key).map_err(|denied| {
             let wait = denied.wait_time_from(DefaultClock::default().now());
             let most = self.rate.count().map_or(0, std::num::NonZeroU32::get);
-            let message = format!("more than {most} {} a second; wait as long as retry_delay says", self.name);
+            let message = format!(
+                "more than {most} {} a second; wait as long as retry_delay says",
+                self.name
+            );
             let numbers = [("kind", self.name.to_owned()), ("per_second", most.to_string())];
             // Never none: who comes back at once is refused again.
             let wait = wait.max(Duration::from_millis(1));

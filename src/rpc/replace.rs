@@ -63,14 +63,16 @@ async fn whole(service: &Service, principal: &Principal, name: &str) -> Result<S
 
 /// The next part; None at the end of the stream.
 async fn next(parts: &mut Streaming<proto::ReplaceAllRequest>) -> Result<Option<Part>, Status> {
+    match within_silence(parts).await? {
+        Some(message) => message.part.map(Some).ok_or_else(|| invalid("part", "must be given")),
+        None => Ok(None),
+    }
+}
+
+/// The next message; None at the end of the stream.
+pub(super) async fn within_silence<T>(parts: &mut Streaming<T>) -> Result<Option<T>, Status> {
     match timeout(SILENCE_MAX, parts.message()).await {
-        Ok(message) => match message? {
-            Some(message) => {
-                let empty = || invalid("part", "must be given");
-                message.part.map(Some).ok_or_else(empty)
-            }
-            None => Ok(None),
-        },
+        Ok(message) => message,
         Err(_silent) => {
             let seconds = SILENCE_MAX.as_secs();
             let message = format!("nothing came for {seconds} s; nothing was replaced");

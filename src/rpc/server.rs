@@ -143,11 +143,7 @@ fn acting(app: Arc<App>) -> CheckLayer {
 }
 
 /// Our service and, if it is wanted, the contract by reflection, added to others.
-fn routes(
-    parts: Parts,
-    (streams, limiters): (&Tasks, Arc<Limiters>),
-    others: Routes,
-) -> Routes {
+fn routes(parts: Parts, (streams, limiters): (&Tasks, Arc<Limiters>), others: Routes) -> Routes {
     let service = Service {
         app: parts.app,
         clock: parts.clock,

@@ -2,7 +2,7 @@
 //! back from a deletion.
 
 use prost::Message;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
 use super::encoded::Encoded;
@@ -10,6 +10,7 @@ use super::from_proto::{HistoryToken, NewSpace};
 use super::page::PageBuilder;
 use super::proto::server::space_service_server::SpaceService;
 use super::service::{Service, principal};
+use super::whole_space::{self, Exported};
 use super::{from_proto, proto, status, to_proto, token};
 use crate::app::{Error, SharedSpace, StepsQuery, StoredEntry, Undeletable};
 use crate::auth::{Grant, Principal};
@@ -17,6 +18,9 @@ use crate::domain::{CursorFault, OpenSpace, Right, Space, SpaceId, Spaces, limit
 
 #[tonic::async_trait]
 impl SpaceService for Service {
+    type ExportSpaceStream = Exported<proto::ExportSpaceResponse>;
+    type ExportUserStream = Exported<proto::ExportUserResponse>;
+
     async fn create_space(
         &self,
         request: Request<proto::CreateSpaceRequest>,
@@ -168,6 +172,41 @@ impl SpaceService for Service {
             next_page_token: next.map_or_else(String::new, |it| token::seal(it.to_string())),
         };
         Ok(Response::new(builder.finish(&rest)))
+    }
+
+    async fn export_space(
+        &self,
+        request: Request<proto::ExportSpaceRequest>,
+    ) -> Result<Response<Self::ExportSpaceStream>, Status> {
+        whole_space::export_space(self, request).await.map(Response::new)
+    }
+
+    async fn export_user(
+        &self,
+        request: Request<proto::ExportUserRequest>,
+    ) -> Result<Response<Self::ExportUserStream>, Status> {
+        whole_space::export_user(self, request).await.map(Response::new)
+    }
+
+    async fn import_space(
+        &self,
+        request: Request<Streaming<proto::ImportSpaceRequest>>,
+    ) -> Result<Response<proto::ImportSpaceResponse>, Status> {
+        whole_space::import_space(self, request).await.map(Response::new)
+    }
+
+    async fn erase_space(
+        &self,
+        request: Request<proto::EraseSpaceRequest>,
+    ) -> Result<Response<proto::EraseSpaceResponse>, Status> {
+        whole_space::erase_space(self, request).await.map(Response::new)
+    }
+
+    async fn erase_user(
+        &self,
+        request: Request<proto::EraseUserRequest>,
+    ) -> Result<Response<proto::EraseUserResponse>, Status> {
+        whole_space::erase_user(self, request).await.map(Response::new)
     }
 
     async fn list_record_history(

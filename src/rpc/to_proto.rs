@@ -18,7 +18,8 @@ use super::proto;
 use crate::app::Tallies;
 use crate::domain::{
     Change, ChangeAction, CollectionTally, CursorFault, Delta, DeviceId, Document, DocumentForm,
-    Epoch, Event, HistoryEntry, Quotas, Rate, Rates, Record, RecordKey, RecordStep, Revision, Tally, Violation, limits,
+    Epoch, Event, HistoryEntry, Quotas, Rate, Rates, Record, RecordKey, RecordStep, Revision,
+    Tally, Violation, limits,
 };
 
 use conflict::strategy;
@@ -243,9 +244,8 @@ pub(super) fn resync_reason(fault: CursorFault) -> proto::ResyncReason {
 /// The limits that clients are told.
 pub(super) fn limits(rates: Rates, quotas: Quotas) -> proto::Limits {
     let wire = |limit: usize| i32::try_from(limit).unwrap_or(i32::MAX);
-    let rate = |rate: Rate| {
-        rate.count().map_or(0, |count| i32::try_from(count.get()).unwrap_or(i32::MAX))
-    };
+    let rate =
+        |rate: Rate| rate.count().map_or(0, |count| i32::try_from(count.get()).unwrap_or(i32::MAX));
     proto::Limits {
         message_bytes: wire(limits::MESSAGE_BYTES_MAX),
         document_bytes: wire(limits::DOCUMENT_BYTES_MAX),

@@ -28,7 +28,9 @@ impl Store {
              select a.space_id, a.author, a.device, a.revision, $5
              from unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[])
                  a (space_id, author, device, revision)
+             join spaces s on s.id = a.space_id
              order by a.space_id, a.author collate \"C\", a.device collate \"C\"
+             for key share of s
              on conflict (space_id, author, device) do update
              set revision = excluded.revision, updated_at = excluded.updated_at
              where acknowledgements.revision < excluded.revision";

@@ -102,7 +102,7 @@ impl Store {
         for (space, entry) in entries {
             let mut transaction = connection.begin().await?;
             // Not erased as long as this goes on.
-            let there = sqlx::query("select from spaces where id = $1 for share").bind(space.0);
+            let there = sqlx::query("select from spaces where id = $1 for key share").bind(space.0);
             let there = there.fetch_optional(&mut *transaction).await?.is_some();
             let chain = if there { *space } else { crate::domain::SERVER_CHAIN };
             append(&mut transaction, chain, entry, at).await?;

@@ -9,7 +9,7 @@
 
 mod sql;
 
-pub(super) use sql::modulus;
+pub(super) use sql::{LOCK_HEADS, modulus};
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -4,6 +4,8 @@
 #![expect(unreachable_pub, reason = "helpers are public among the modules of this binary")]
 
 #[cfg(test)]
+mod access;
+#[cfg(test)]
 mod bad_inputs;
 #[cfg(test)]
 mod bench;

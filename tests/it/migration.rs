@@ -138,7 +138,7 @@ async fn what_an_older_server_had_enqueued_is_applied() {
     let query = sqlx::query(ENQUEUED).bind(payload("a", "{}")).bind(payload("b", "{\"n\":1}"));
     query.execute(&mut connection).await.unwrap();
     connection.execute(LANE).await.unwrap();
-    assert_eq!(database.store().await.migrate().await.unwrap(), 1);
+    assert_eq!(database.store().await.migrate().await.unwrap(), 2);
     let server = TestServer::start(&database).await;
     let alice = server.client("alice").await;
     wait_for("both to be applied", async || (alice.head().await == 2).then_some(())).await;

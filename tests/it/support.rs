@@ -4,6 +4,7 @@
 mod client;
 pub mod compaction;
 mod database;
+pub mod generic;
 pub mod history;
 mod house;
 pub mod http1;

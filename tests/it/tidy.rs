@@ -105,6 +105,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0006_whole_state.sql", "0806223ac0964b3582d392ab8c22eed45d210c1a6d3ed42bc70551bc142e29eb"),
     ("0007_queue.sql", "183a1d7031d117dd3b789dad85c18d178016c772e7d21a318fc6c9dc412bb164"),
     ("0008_queue_times.sql", "8618c4bdb347ddc9468fdc40f76d26588b14f45961795eb967b0228993b6e5ef"),
+    ("0009_access.sql", "4f52e873142c43935617db8e0c50b23b4a94084da4f010c34271c1ebadd5a80b"),
 ];
 
 const LINES_MAX: usize = 400;

@@ -28,7 +28,7 @@ pub(in crate::rpc) fn replacement(
     let parsed = device.zip(id).zip(seen).map(|((device, id), seen)| {
         let Caller { user: author, actor, .. } = caller.clone();
         let fingerprint = Fingerprint::of_replacement(&author, device.as_ref(), seen);
-        Replacement { space, author, actor, device, id, seen, fingerprint }
+        Replacement { space, author, actor, device, id, seen, fingerprint, imports: false }
     });
     done(parsed, broken)
 }

@@ -1,7 +1,7 @@
 //! The statements that write. Each part of them costs a group time, also where it
 //! has nothing to do, so there are several.
 
-pub(super) const LOCK_HEADS: &str =
+pub(in crate::store) const LOCK_HEADS: &str =
     "select id from spaces where id = any($1) order by id for update";
 
 /// 2^256, which digests are counted by.

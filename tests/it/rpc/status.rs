@@ -46,6 +46,13 @@ async fn the_limits_are_told_and_kept() {
         filter_keys: 1_000,
         stream_filter_keys: 10_000,
         filter_collections: 100,
+        reads_per_second: 0,
+        writes_per_second: 0,
+        opens_per_second: 0,
+        user_streams: 0,
+        space_records: 0,
+        space_bytes: 0,
+        space_subscriptions: 0,
         wait: Some(prost_types::Duration { seconds: 15, nanos: 0 }),
     };
     assert_eq!(limits, expected);

@@ -15,6 +15,17 @@ pub struct ServerProcess {
     pub address: SocketAddr,
 }
 
+/// Limits that are off unless a test says otherwise.
+const UNLIMITED: [&str; 7] = [
+    "SYNCLINE_READS_PER_SECOND",
+    "SYNCLINE_WRITES_PER_SECOND",
+    "SYNCLINE_OPENS_PER_SECOND",
+    "SYNCLINE_USER_STREAMS",
+    "SYNCLINE_SPACE_RECORDS",
+    "SYNCLINE_SPACE_BYTES",
+    "SYNCLINE_SPACE_SUBSCRIPTIONS",
+];
+
 impl ServerProcess {
     /// Starts it and waits until it says where it listens.
     pub fn start(database_url: &str) -> Self {
@@ -34,6 +45,8 @@ impl ServerProcess {
             .args(["--jwt-issuer", ISSUER, "--jwt-audience", AUDIENCE])
             .env("SYNCLINE_JWT_SECRET", SECRET)
             .env("DATABASE_URL", database_url)
+            // What is limited is limited by the tests of limits.
+            .envs(UNLIMITED.map(|name| (name, "0")))
             .envs(environment.iter().copied())
             // What is freed goes back at once, so that memory can be compared.
             .env("MIMALLOC_PURGE_DELAY", "0")
