@@ -6,6 +6,8 @@
 #[cfg(test)]
 mod access;
 #[cfg(test)]
+mod audit;
+#[cfg(test)]
 mod bad_inputs;
 #[cfg(test)]
 mod bench;
@@ -63,5 +65,7 @@ mod wakeups;
 mod web;
 #[cfg(test)]
 mod whole;
+#[cfg(test)]
+mod whole_space;
 #[cfg(test)]
 mod without_token;

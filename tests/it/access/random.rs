@@ -12,9 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Duration, Instant, timeout};
 
 use super::{Team, put_in, remove, set, write};
-use crate::support::{
-    Client, Random, Stream, TestServer, error_reason, scale, seed, subscribe_frame,
-};
+use crate::support::{Client, Random, Stream, TestServer, scale, seed, subscribe_frame};
 
 const COLLECTIONS: [&str; 3] = ["task", "note", "diary"];
 const ROLES: [Role; 3] = [Role::Reader, Role::Writer, Role::Admin];
