@@ -34,6 +34,8 @@ mod history;
 #[cfg(test)]
 mod kill;
 #[cfg(test)]
+mod limits;
+#[cfg(test)]
 mod migration;
 #[cfg(test)]
 mod network;
