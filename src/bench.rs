@@ -6,12 +6,15 @@
 //! Load generator, server and PostgreSQL share the cores. Rounds alternate, and
 //! the medians of the rounds' ratios are what counts.
 
+mod abuse;
+mod access;
 mod baseline;
 mod batch;
 mod catchup;
 mod conflict;
 mod empty;
 mod fanout;
+mod host;
 mod load;
 mod process;
 mod report;
@@ -52,9 +55,12 @@ pub(crate) async fn run(config: BenchConfig) -> Result<(), Failure> {
                 BenchKind::Fanout,
                 BenchKind::Conflict,
                 BenchKind::Whole,
+                BenchKind::Access,
+                BenchKind::Abuse,
             ]
         }
         kind @ (BenchKind::HostOurs | BenchKind::HostBare) => return Ok(fanout::host(kind).await?),
+        BenchKind::HostGuarded => return Ok(abuse::host().await?),
         kind => vec![kind],
     };
     let connections_max = process::connections_max();
@@ -93,7 +99,12 @@ impl Bench {
                 BenchKind::Fanout => fanout::round(self, round).await?,
                 BenchKind::Conflict => conflict::round(self).await?,
                 BenchKind::Whole => whole::round(self, round).await?,
-                BenchKind::All | BenchKind::HostOurs | BenchKind::HostBare => {}
+                BenchKind::Access => access::round(self).await?,
+                BenchKind::Abuse => abuse::round(self).await?,
+                BenchKind::All
+                | BenchKind::HostOurs
+                | BenchKind::HostBare
+                | BenchKind::HostGuarded => {}
             }
             self.progress.inc(1);
         }

@@ -75,6 +75,11 @@ impl Beside {
         Ok(SyncServiceClient::new(InterceptedService::new(channel, bearer)))
     }
 
+    /// Its address.
+    pub(super) fn uri(&self) -> String {
+        format!("http://{}", self.server.address())
+    }
+
     pub(super) async fn stop(self) {
         self.server.shutdown().await;
     }
@@ -95,7 +100,7 @@ impl Target {
     pub(super) async fn open(target: BenchTarget) -> anyhow::Result<Self> {
         let run = Uuid::now_v7().simple().to_string();
         match target {
-            BenchTarget::Dev => Self::start(run).await,
+            BenchTarget::Dev => Self::start(run, unlimited(dev_config()?)).await,
             BenchTarget::Remote { uri, signer, database_url } => Ok(Self {
                 uri: uri.to_string(),
                 tokens: Tokens::Remote(*signer),
@@ -106,9 +111,14 @@ impl Target {
         }
     }
 
+    /// A server of the bench's own with all the limits that hold by default.
+    pub(super) async fn guarded() -> anyhow::Result<Self> {
+        Self::start(Uuid::now_v7().simple().to_string(), dev_config()?).await
+    }
+
     /// A server and a PostgreSQL of the bench's own, with the settings that
     /// `syncline dev` uses, apart from room for the load.
-    async fn start(run: String) -> anyhow::Result<Self> {
+    async fn start(run: String, config: ServerConfig) -> anyhow::Result<Self> {
         let dir = std::env::temp_dir().join(format!("syncline-bench-{run}"));
         let mut options = Options::new(&dir);
         for (name, value) in [
@@ -128,7 +138,6 @@ impl Target {
         let key = KeyConfig::Secret(run.repeat(2).into_bytes());
         let verifier = Verifier::new(&key, DEV_ISSUER, DEV_AUDIENCE)?;
         let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let config = dev_config()?;
         let server = Server::start(listener, store, verifier, Clock::system(), &config).await?;
         Ok(Self {
             uri: format!("http://{}", server.address()),
@@ -178,7 +187,7 @@ impl Target {
         let store = Store::connect(self.database()?, settings).await?;
         let key = KeyConfig::Secret(self.run.repeat(2).into_bytes());
         let verifier = Verifier::new(&key, DEV_ISSUER, DEV_AUDIENCE)?;
-        let mut config = dev_config()?;
+        let mut config = unlimited(dev_config()?);
         change(&mut config);
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let server = Server::start(listener, store, verifier, Clock::system(), &config).await?;
@@ -215,15 +224,16 @@ impl Target {
     }
 }
 
-/// What `syncline dev` runs with when no flag is given, but without limits: what is measured
-/// is the service, and not how it holds back one user.
+/// The same without limits, where what is measured is the service, and not how it holds back
+/// one user.
+fn unlimited(config: ServerConfig) -> ServerConfig {
+    ServerConfig { quotas: QuotaConfig::unlimited(), rates: RateConfig::unlimited(), ..config }
+}
+
+/// What `syncline dev` runs with when no flag is given.
 fn dev_config() -> anyhow::Result<ServerConfig> {
     match config::load(["syncline".into(), "dev".into()], |_variable| None)? {
-        Command::Dev(dev) => Ok(ServerConfig {
-            quotas: QuotaConfig::unlimited(),
-            rates: RateConfig::unlimited(),
-            ..dev.server
-        }),
+        Command::Dev(dev) => Ok(dev.server),
         _ => anyhow::bail!("`dev` is not the command that was parsed"),
     }
 }

@@ -290,6 +290,10 @@ pub enum BenchKind {
     Conflict,
     /// Whole states: replaced, loaded, caught up with; what compaction and digests cost.
     Whole,
+    /// What asking who may do what costs writers.
+    Access,
+    /// What honest callers notice of those who flood, stall and hoard.
+    Abuse,
     /// One after the other.
     All,
     /// The server whose memory `fanout` measures, in a process of its own.
@@ -298,6 +302,9 @@ pub enum BenchKind {
     /// The baseline of that.
     #[value(hide = true)]
     HostBare,
+    /// The server that `abuse` abuses, with the limits that hold by default.
+    #[value(hide = true)]
+    HostGuarded,
 }
 
 /// How `syncline bench` measures.

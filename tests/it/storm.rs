@@ -176,8 +176,10 @@ async fn spaces_that_are_watched_and_idle_cost_one_statement_a_second() {
     wait_for("some polls", polls).await;
     let counts = wire.statements();
     println!("{spaces} idle spaces: {counts:?}");
-    // Beside it, policies and the like, which do not know of spaces.
-    assert!(counts.values().sum::<u64>() <= 12, "{counts:?}");
+    // Beside it policies, memberships and the queue are looked at, which do not know of
+    // spaces: each once in the time of a poll, or so.
+    let most = 4 * wire.executed(HEADS);
+    assert!(counts.values().sum::<u64>() <= most, "{counts:?}");
     drop(watching);
     server.stop().await;
 }

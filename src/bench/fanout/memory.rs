@@ -1,29 +1,16 @@
 //! The memory of idle subscribers: how much the resident set of a server grows
-//! when they come. The server is a process of its own, so that the clients do not
-//! count: this executable again, which serves until its standard input ends.
-
-use std::io::{BufRead, BufReader, Read, Write};
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
-
-use anyhow::Context;
-use tokio::task::spawn_blocking;
-use tokio::time::{Instant, sleep};
+//! when they come.
 
 use super::bare::BareServer;
 use super::crowd::{Crowd, Shape};
 use super::peer::{Peer, Side};
 use super::user;
 use crate::bench::Bench;
+use crate::bench::host::{Host, until_asked_to_end};
 use crate::bench::report::Expected;
 use crate::bench::target::{Bearer, Target};
 use crate::config::{BenchKind, BenchTarget};
 use crate::rpc::proto::SubscribeResponse;
-
-/// Between two readings.
-const READING_INTERVAL: Duration = Duration::from_millis(100);
-/// For the readings to become equal.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) async fn round(
     bench: &mut Bench,
@@ -57,76 +44,22 @@ pub(super) async fn round(
 
 /// KiB for each subscriber; none where there is nothing to read that from.
 async fn growth(side: Side, shape: Shape) -> anyhow::Result<Option<f64>> {
-    let host = Host::start(side).await?;
+    let host = Host::start(match side {
+        Side::Ours => "host-ours",
+        Side::Bare => "host-bare",
+    });
+    let host = host.await?;
+    let (uri, bearer) = (host.uri.clone(), Bearer::new(&host.word)?);
+    let peer = Peer { side, uri, bearer, cursor: None };
     // What a server takes for the first one of a kind is no subscriber's.
-    let first = Crowd::open(host.peer.clone(), shape.tenth()).await?;
+    let first = Crowd::open(peer.clone(), shape.tenth()).await?;
     let before = host.settled().await;
-    let crowd = Crowd::open(host.peer.clone(), shape).await?;
+    let crowd = Crowd::open(peer, shape).await?;
     let after = host.settled().await;
     crowd.close().await;
     first.close().await;
     host.end().await?;
     Ok(before.zip(after).map(|(before, after)| shape.share_of(after.saturating_sub(before))))
-}
-
-/// A server in a process of its own.
-struct Host {
-    child: Child,
-    peer: Peer,
-}
-
-impl Host {
-    async fn start(side: Side) -> anyhow::Result<Self> {
-        let kind = match side {
-            Side::Ours => "host-ours",
-            Side::Bare => "host-bare",
-        };
-        let mut child = Command::new(std::env::current_exe()?)
-            .args(["bench", kind, "--dev", "--log", "error"])
-            // What is freed goes back at once: what was needed to begin is not held.
-            .env("MIMALLOC_PURGE_DELAY", "0")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let stdout = child.stdout.take().context("the server has no output")?;
-        let line = spawn_blocking(move || {
-            let mut line = String::new();
-            BufReader::new(stdout).read_line(&mut line).map(|_| line)
-        });
-        let line = line.await??;
-        let (uri, token) = line.trim_end().split_once(' ').context("the server did not start")?;
-        let (uri, bearer) = (uri.to_owned(), Bearer::new(token)?);
-        Ok(Self { child, peer: Peer { side, uri, bearer, cursor: None } })
-    }
-
-    /// KiB of memory, once two readings are equal.
-    async fn settled(&self) -> Option<u64> {
-        let give_up = Instant::now() + PATIENCE;
-        let mut last = self.resident()?;
-        loop {
-            // Only between the readings of the condition.
-            sleep(READING_INTERVAL).await;
-            let now = self.resident()?;
-            if now == last || Instant::now() > give_up {
-                return Some(now);
-            }
-            last = now;
-        }
-    }
-
-    fn resident(&self) -> Option<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-        line.trim().strip_suffix(" kB")?.parse().ok()
-    }
-
-    /// Ends the process, as its input's end asks it to.
-    async fn end(mut self) -> anyhow::Result<()> {
-        drop(self.child.stdin.take());
-        let status = spawn_blocking(move || self.child.wait()).await??;
-        anyhow::ensure!(status.success(), "the server ended with {status}");
-        Ok(())
-    }
 }
 
 /// What that process does.
@@ -139,13 +72,4 @@ pub(crate) async fn host(kind: BenchKind) -> anyhow::Result<()> {
     let target = Target::open(BenchTarget::Dev).await?;
     until_asked_to_end(target.uri(), &target.token_of(&user())?).await?;
     target.close().await
-}
-
-async fn until_asked_to_end(uri: &str, token: &str) -> anyhow::Result<()> {
-    let mut out = std::io::stdout();
-    writeln!(out, "{uri} {token}")?;
-    out.flush()?;
-    let input = spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new()));
-    input.await??;
-    Ok(())
 }

@@ -44,6 +44,10 @@ async fn a_large_space_is_walked_through_once() {
     let tally = &migration[migration.find("insert into digests").unwrap()..];
     let tally = tally.split_inclusive(';').next().unwrap();
     connection.execute(sqlx::AssertSqlSafe(tally)).await.unwrap();
+    let migration = include_str!("../../../migrations/0009_access.sql");
+    let usage = &migration[migration.find("update spaces").unwrap()..];
+    let usage = usage.split_inclusive(';').next().unwrap();
+    connection.execute(sqlx::AssertSqlSafe(usage)).await.unwrap();
     // A thousand spaces are small: so are all, as far as is known.
     connection.execute("analyze").await.unwrap();
     let count = usize::try_from(ROWS).unwrap();
