@@ -2,6 +2,7 @@
 //! token and in the request. Each row says what it expects, no row may meet
 //! UNKNOWN, and after each the server still answers a good call.
 
+mod access;
 mod conflicts;
 mod flood;
 mod framing;
