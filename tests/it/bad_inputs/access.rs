@@ -184,7 +184,8 @@ async fn logs_and_messages_have_nothing_of_what_clients_send() {
                 .encode_to_vec(),
             // Broken documents, and bytes that are no message.
             MutateRequest {
-                mutation: Some(put("m2", "1", &format!("{{\"{canary}\":"))),
+                // The path to what is broken is told, and not what is there.
+                mutation: Some(put("m2", "1", &format!("{{\"a\":\"{canary}"))),
                 ..Default::default()
             }
             .encode_to_vec(),
