@@ -35,6 +35,8 @@ const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset
 #[derive(Debug)]
 pub struct Metrics {
     registry: Mutex<Registry>,
+    pub(crate) access_refused: Counter,
+    pub(crate) calls_limited: Counter,
     pub(crate) queue_applied: Counter,
     pub(crate) queue_conflicted: Counter,
     pub(crate) queue_failed: Counter,
@@ -50,6 +52,11 @@ impl Default for Metrics {
             counter
         };
         Self {
+            access_refused: counter(
+                "access_refused",
+                "Calls and frames of known callers that were refused for lack of a right",
+            ),
+            calls_limited: counter("calls_limited", "Calls and frames beyond a rate"),
             queue_applied: counter("queue_applied", "Queued mutations that were applied"),
             queue_conflicted: counter(
                 "queue_conflicted",

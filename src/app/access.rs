@@ -248,7 +248,7 @@ impl App {
     ) -> Result<Access, Error> {
         let found = self.find_access(caller, name, wanted).await;
         if let Err(Error::SpaceNotFound | Error::NotGranted(_)) = found {
-            self.noted.refused(caller, name, &wanted.to_string());
+            self.note_refused(caller, name, &wanted.to_string());
         }
         found
     }
@@ -276,7 +276,13 @@ impl App {
 
     /// Notes that a caller lacks something; empty = it concerns no space.
     pub fn note_refused(&self, caller: &Caller, space: &str, wanted: &str) {
+        self.metrics.access_refused.inc();
         self.noted.refused(caller, space, wanted);
+    }
+
+    /// Counts a call or a frame that was beyond a rate.
+    pub fn count_limited(&self) {
+        self.metrics.calls_limited.inc();
     }
 
     /// Has a stream hear of its user's memberships.

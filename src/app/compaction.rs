@@ -48,6 +48,9 @@ const RESTS: u32 = 4;
 const REST_MAX: Duration = Duration::from_millis(200);
 
 /// Compacts until `stop`, on whichever replica comes first.
+/// Whoever has not looked at changes of memberships for so long takes nothing for known.
+const ACCESS_CHANGES_KEPT: time::Duration = time::Duration::hours(1);
+
 pub(super) async fn keep_compacting(
     store: Store,
     policies: Arc<Policies>,
@@ -120,6 +123,7 @@ async fn compact(
     let forgotten = Forgotten::default();
     let mut round = Round { compactor, policies, retention, now, pace, forgotten };
     round.forget_answers().await?;
+    store.forget_access_changes(now - ACCESS_CHANGES_KEPT).await?;
     while !pace.stop.is_cancelled() {
         let count = store.expire_conflicts(now).await?;
         round.forgotten.conflicts += i64::try_from(count).unwrap_or(i64::MAX);

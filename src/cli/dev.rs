@@ -42,7 +42,7 @@ pub(super) async fn run(config: DevConfig) -> Result<(), Failure> {
     let key = KeyConfig::Secret(secret(dir)?);
     let clock = Clock::system();
     let user = UserId::parse(DEV_USER).map_err(anyhow::Error::msg)?;
-    let minter = Minter::new(&key)?.with_grants(vec![Grant::Policies]);
+    let minter = Minter::new(&key)?.with_grants(vec![Grant::Policies, Grant::Audit]);
     let token = minter.mint(&user, TOKEN_TTL, clock.unix_seconds(), DEV_ISSUER, DEV_AUDIENCE)?;
     write_private(&dir.join("dev.token"), &format!("{token}\n"))?;
 

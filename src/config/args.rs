@@ -230,7 +230,8 @@ pub(super) struct TokenArgs {
     /// How long the token is good.
     #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = ttl)]
     pub(super) ttl: Duration,
-    /// What else the bearer may do: `policies`, to set and delete policies.
+    /// What else the bearer may do: `policies`, `audit`, `act_for:USER`, or `read:SPACE`,
+    /// `write:SPACE` and `admin:SPACE`, such as `write:users/bob`; `*` stands for all.
     #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = grant)]
     pub(super) grants: Vec<Grant>,
     #[command(flatten)]

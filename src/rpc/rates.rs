@@ -228,6 +228,25 @@ mod tests {
     }
 
     #[test]
+    fn every_method_that_is_named_is_there() {
+        use prost::Message;
+        let set = crate::rpc::proto::DESCRIPTOR_SET;
+        let set = prost_types::FileDescriptorSet::decode(set).unwrap();
+        let services = set.file.iter().flat_map(|file| &file.service);
+        let methods: Vec<_> = services
+            .flat_map(|it| {
+                it.method.iter().map(|method| format!("{}/{}", it.name(), method.name()))
+            })
+            .collect();
+        for (method, _) in KINDS {
+            assert!(methods.iter().any(|known| known == method), "{method}");
+        }
+        assert_eq!(Kind::of_path("/syncline.v1.SyncService/GetRecord"), Kind::Reads);
+        assert_eq!(Kind::of_path("/syncline.v1.SyncService/Mutate"), Kind::Writes);
+        assert_eq!(Kind::of_path("/some.other/Thing"), Kind::Writes);
+    }
+
+    #[test]
     fn who_calls_too_often_is_told_when_to_come_back_and_nobody_else() {
         let rates = Rates { writes: Rate::per_second(5), ..Rates::default() };
         let limiters = Limiters::new(rates);

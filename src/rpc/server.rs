@@ -94,9 +94,9 @@ pub async fn serve(
         .layer(GateLayer)
         .layer(GrpcWebLayer::new())
         .layer(OuterLayer)
-        .layer(by_address(Arc::clone(&limiters)))
+        .layer(by_address(Arc::clone(&limiters), Arc::clone(&parts.app)))
         .layer(AuthLayer::new(Arc::clone(&parts.verifier), parts.clock.clone()))
-        .layer(by_user(Arc::clone(&limiters)))
+        .layer(by_user(Arc::clone(&limiters), Arc::clone(&parts.app)))
         .layer(acting(Arc::clone(&parts.app)));
     let routes = routes(parts, (&streams, limiters), Routes::new(health_service));
     let serving = limited()
@@ -121,18 +121,21 @@ pub async fn serve(
 }
 
 /// Refuses addresses that call too often, whoever calls.
-fn by_address(limiters: Arc<Limiters>) -> CheckLayer {
+fn by_address(limiters: Arc<Limiters>, app: Arc<App>) -> CheckLayer {
     CheckLayer::new(move |request| {
         let peer = request.extensions.get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
-        peer.map_or(Ok(()), |peer| limiters.admit_address(peer.ip()))
+        let admitted = peer.map_or(Ok(()), |peer| limiters.admit_address(peer.ip()));
+        admitted.inspect_err(|_refused| app.count_limited())
     })
 }
 
 /// Refuses users who call too often. Of who acts for another it is the actor who counts.
-fn by_user(limiters: Arc<Limiters>) -> CheckLayer {
+fn by_user(limiters: Arc<Limiters>, app: Arc<App>) -> CheckLayer {
     CheckLayer::new(move |request| match request.extensions.get::<Principal>() {
         Some(principal) => {
-            limiters.admit(&principal.caller.user, Kind::of_path(request.uri.path()))
+            let kind = Kind::of_path(request.uri.path());
+            let admitted = limiters.admit(&principal.caller.user, kind);
+            admitted.inspect_err(|_refused| app.count_limited())
         }
         None => Ok(()),
     })

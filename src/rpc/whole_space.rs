@@ -11,7 +11,7 @@ use super::service::{Service, principal};
 use super::{proto, status};
 use crate::app::{Begun, Error, ExportParts, Replaced, Replacement, Whole};
 use crate::auth::Principal;
-use crate::domain::{Fingerprint, Membership, Right, Space, UserId, Violation};
+use crate::domain::{Fingerprint, Membership, Right, Space, UserId, Violation, limits};
 
 /// A stream of parts.
 pub(super) type Exported<T> =
@@ -208,7 +208,13 @@ impl Import {
             let read = from_proto::imported_line(line, self.lines == 0);
             match read.map_err(|rule| invalid(&field, &rule))? {
                 ImportedLine::Record(key, document) => records.push((key, document)),
-                ImportedLine::Member(user, membership) => self.members.push((user, membership)),
+                ImportedLine::Member(user, membership) => {
+                    let most = usize::try_from(limits::SPACE_MEMBERS_MAX).unwrap_or(usize::MAX);
+                    if self.members.len() >= most {
+                        return Err(invalid(&field, &format!("is a member more than {most}")));
+                    }
+                    self.members.push((user, membership));
+                }
                 ImportedLine::End(lines) if lines != self.lines => {
                     return Err(invalid(
                         &field,

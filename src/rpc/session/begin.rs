@@ -16,6 +16,7 @@ use crate::rpc::frames::Ended;
 use crate::rpc::from_proto::{Start, Wanted};
 use crate::rpc::live::{Place, View};
 use crate::rpc::proto::subscribe_response::Frame as Response;
+use crate::rpc::rates::Kind;
 use crate::rpc::status::status;
 use crate::rpc::subscription::{Phase, Subscription};
 use crate::rpc::{from_proto, proto, to_proto};
@@ -43,6 +44,12 @@ impl Session {
         if self.subscriptions.all.iter().any(|open| open.id == id) {
             let rule = "is the name of an open subscription";
             return Err(invalid("subscribe.subscription_id", rule));
+        }
+        // That of a call with one subscription counts with the call.
+        let admitted = if self.watch.is_some() { Ok(()) } else { self.admit(Kind::Opens) };
+        if let Err(status) = admitted {
+            self.end_subscription(id, status.into());
+            return Ok(());
         }
         match self.begin(frame).await {
             Ok((subscription, subscribed)) => {

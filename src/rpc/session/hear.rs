@@ -25,10 +25,7 @@ use crate::rpc::{from_proto, proto, to_proto};
 impl Session {
     pub(super) async fn hear(&mut self, frame: proto::SubscribeRequest) -> Result<(), End> {
         match frame.frame {
-            Some(Heard::Subscribe(frame)) => match self.admit(Kind::Opens) {
-                Ok(()) => self.subscribe(frame).await?,
-                Err(status) => self.end_subscription(frame.subscription_id, status.into()),
-            },
+            Some(Heard::Subscribe(frame)) => self.subscribe(frame).await?,
             Some(Heard::Unsubscribe(frame)) => self.unsubscribe(&frame.subscription_id)?,
             Some(Heard::Mutate(frame)) => self.mutate(&frame).await?,
             Some(Heard::Ack(frame)) => self.acknowledge(&frame),
@@ -42,8 +39,9 @@ impl Session {
     }
 
     /// Whether the caller may send one more frame like this now.
-    fn admit(&self, kind: Kind) -> Result<(), Status> {
-        self.open.limiters().admit(self.principal.caller.really(), kind)
+    pub(super) fn admit(&self, kind: Kind) -> Result<(), Status> {
+        let admitted = self.open.limiters().admit(self.principal.caller.really(), kind);
+        admitted.inspect_err(|_refused| self.app.count_limited())
     }
 
     /// The open subscription of a name, or a word that there is none. What can be no
