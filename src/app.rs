@@ -126,6 +126,16 @@ struct SharedReads {
     snapshots: Shared<SnapshotKey, SharedSnapshot>,
 }
 
+impl SharedReads {
+    fn new(tasks: &Tasks) -> Self {
+        Self {
+            pages: Shared::new(limits::SHARED_PAGES_BYTES_MAX, tasks.clone()),
+            conflicts: Shared::new(limits::SHARED_PAGES_BYTES_MAX / 4, tasks.clone()),
+            snapshots: Shared::new(limits::SHARED_PAGES_BYTES_MAX, tasks.clone()),
+        }
+    }
+}
+
 impl fmt::Debug for SharedReads {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SharedReads").finish_non_exhaustive()
@@ -159,14 +169,7 @@ impl App {
             without_digests: settings.without_digests,
             quota: settings.quotas.usage,
         };
-        let committers = (0..settings.committers.max(1))
-            .map(|_| {
-                let (sender, queue) = mpsc::channel(limits::COMMITTER_QUEUE_REQUESTS_MAX);
-                let committer = Committer::new(parts.clone());
-                tasks.spawn_thread("committer", committer.run(queue, tasks.token()))?;
-                Ok(sender)
-            })
-            .collect::<io::Result<_>>()?;
+        let committers = start_committers(settings.committers, &parts, &tasks)?;
         let token = tasks.token();
         tasks.spawn_thread("waker", Arc::clone(&feeder).wake(token.clone()))?;
         drop(tasks.spawn("turns", Arc::clone(&feeder).take_turns(token.clone())));
@@ -191,11 +194,7 @@ impl App {
         let queue_kib = (settings.queue_bytes_max >> 10).min(Semaphore::MAX_PERMITS);
         let queue_space = Arc::new(Semaphore::new(queue_kib));
         let clock = clock.clone();
-        let shared = SharedReads {
-            pages: Shared::new(limits::SHARED_PAGES_BYTES_MAX, tasks.clone()),
-            conflicts: Shared::new(limits::SHARED_PAGES_BYTES_MAX / 4, tasks.clone()),
-            snapshots: Shared::new(limits::SHARED_PAGES_BYTES_MAX, tasks.clone()),
-        };
+        let shared = SharedReads::new(&tasks);
         let app = Arc::new(Self {
             store,
             hub,
@@ -282,4 +281,19 @@ impl App {
             Err(panic) => Err(panic.into()),
         }
     }
+}
+
+/// So many of them, each on a thread of its own.
+fn start_committers(
+    count: usize,
+    parts: &Parts,
+    tasks: &Tasks,
+) -> io::Result<Vec<mpsc::Sender<Job>>> {
+    let start = |_number| {
+        let (sender, queue) = mpsc::channel(limits::COMMITTER_QUEUE_REQUESTS_MAX);
+        let committer = Committer::new(parts.clone());
+        tasks.spawn_thread("committer", committer.run(queue, tasks.token()))?;
+        Ok(sender)
+    };
+    (0..count.max(1)).map(start).collect()
 }

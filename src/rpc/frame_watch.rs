@@ -35,7 +35,10 @@ pub(super) struct FrameWatch {
 enum Place {
     /// So many bytes of the preface have come.
     Preface(usize),
-    Head { bytes: [u8; HEAD_BYTES], have: usize },
+    Head {
+        bytes: [u8; HEAD_BYTES],
+        have: usize,
+    },
     /// So many bytes of it are still to come.
     Payload(usize),
     /// It is not HTTP/2.

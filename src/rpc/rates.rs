@@ -213,7 +213,7 @@ pub(super) fn network(address: IpAddr) -> IpAddr {
             let prefix = six.to_bits() & !u128::from(u64::MAX);
             IpAddr::V6(std::net::Ipv6Addr::from_bits(prefix))
         }
-        four => four,
+        four @ IpAddr::V4(_) => four,
     }
 }
 

@@ -18,6 +18,7 @@ use super::acting::act;
 use super::auth::AuthLayer;
 use super::check::CheckLayer;
 use super::incoming::incoming;
+use super::intake::IntakeLayer;
 use super::linger::LingerLayer;
 use super::outer::OuterLayer;
 use super::proto::DESCRIPTOR_SET;
@@ -97,7 +98,8 @@ pub async fn serve(
         .layer(by_address(Arc::clone(&limiters), Arc::clone(&parts.app)))
         .layer(AuthLayer::new(Arc::clone(&parts.verifier), parts.clock.clone()))
         .layer(by_user(Arc::clone(&limiters), Arc::clone(&parts.app)))
-        .layer(acting(Arc::clone(&parts.app)));
+        .layer(acting(Arc::clone(&parts.app)))
+        .layer(IntakeLayer::default());
     let routes = routes(parts, (&streams, limiters), Routes::new(health_service));
     let serving = limited()
         .layer(layers)

@@ -1,6 +1,8 @@
 //! Errors to gRPC statuses: the only place that does it, and that logs failed
 //! requests, once, with all causes. No inner text reaches a client.
 
+mod space;
+
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -13,8 +15,7 @@ use crate::app::Error;
 use crate::auth::Grant;
 use crate::chain::Chain;
 use crate::domain::{
-    CollectionName, CursorFault, Epoch, QueueState, RecordKey, Refusal, Revision, Right, Usage,
-    Violation, limits,
+    CursorFault, Epoch, QueueState, RecordKey, Refusal, Revision, Violation, limits,
 };
 use crate::store;
 
@@ -95,6 +96,12 @@ pub(super) fn stopping() -> Status {
     retryable(Code::Unavailable, "SYNC_FAILED", "the server is stopping; try again")
 }
 
+/// Too much waits already.
+pub(super) fn overloaded() -> Status {
+    let message = "too many requests are waiting; try again later";
+    retryable(Code::ResourceExhausted, "OVERLOADED", message)
+}
+
 /// The database does not answer, or not in time.
 fn away() -> Status {
     let message = "the database is not available; whether a write happened is unknown, \
@@ -117,43 +124,15 @@ impl From<Error> for Status {
                 "SPACE_NOT_FOUND",
                 "the space does not exist; leave `space` empty for your own",
             ),
-            Error::NotGranted(right) => right_not_granted(right),
-            Error::CollectionNotGranted(collection) => collection_not_granted(&collection),
-            Error::WholeSpaceNotGranted => status(
-                Code::PermissionDenied,
-                "PERMISSION_DENIED",
-                "this concerns the whole space, and the membership is limited to collections",
-                [],
-            ),
-            Error::AccessChanged => status(
-                Code::Aborted,
-                "ACCESS_CHANGED",
-                "what the membership extends to has changed; begin again",
-                [],
-            ),
-            Error::SpaceExists => {
-                let message = "there is a space of this id already";
-                status(Code::AlreadyExists, "ALREADY_EXISTS", message, [])
-            }
-            Error::PrivateSpace => {
-                let message = "the space is private: it has no members; create a shared one";
-                status(Code::FailedPrecondition, "PRIVATE_SPACE", message, [])
-            }
-            Error::LastAdmin => {
-                let message = "this is the space's last admin; make somebody else one, or erase it";
-                status(Code::FailedPrecondition, "LAST_ADMIN", message, [])
-            }
-            Error::TooManyMembers => {
-                let (members, spaces) = (limits::SPACE_MEMBERS_MAX, limits::USER_SPACES_MAX);
-                let message = format!(
-                    "a space has {members} members at most, and a user is one of {spaces} spaces"
-                );
-                status(Code::ResourceExhausted, "TOO_MANY_MEMBERS", message, [])
-            }
-            Error::TooManySubscriptions => {
-                let message = "the space has as many subscriptions as it may; see GetStatus";
-                retry_after(Code::ResourceExhausted, "QUOTA_EXCEEDED", message, QUOTA_RETRY, [])
-            }
+            Error::NotGranted(right) => space::right_not_granted(right),
+            Error::CollectionNotGranted(collection) => space::collection_not_granted(&collection),
+            Error::WholeSpaceNotGranted => space::whole_space_not_granted(),
+            Error::AccessChanged => space::access_changed(),
+            Error::SpaceExists => space::exists(),
+            Error::PrivateSpace => space::private(),
+            Error::LastAdmin => space::last_admin(),
+            Error::TooManyMembers => space::too_many_members(),
+            Error::TooManySubscriptions => space::too_many_subscriptions(),
             Error::RecordNotFound { deleted_at } => record_not_found(deleted_at),
             Error::RecordNotThere { at } => record_not_there(at),
             Error::DocumentNotKept { deleted_at, floor } => document_not_kept(deleted_at, floor),
@@ -161,9 +140,7 @@ impl From<Error> for Status {
             Error::ConflictNotFound => {
                 not_found("CONFLICT_NOT_FOUND", "the conflict does not exist, or is no longer kept")
             }
-            Error::QueuedNotFound => {
-                not_found("QUEUED_NOT_FOUND", "the queue has no such entry, or no longer")
-            }
+            Error::QueuedNotFound => queued_not_found(),
             Error::QueuedState { state, answered } => queued_state(state, answered),
             Error::QueueFull => status(
                 Code::ResourceExhausted,
@@ -201,11 +178,7 @@ impl From<Error> for Status {
                 "the space is being replaced as a whole; try again",
             ),
             Error::Cursor { fault, epoch, head, floor } => cursor(fault, epoch, head, floor),
-            Error::Overloaded => retryable(
-                Code::ResourceExhausted,
-                "OVERLOADED",
-                "too many requests are waiting; try again later",
-            ),
+            Error::Overloaded => overloaded(),
             Error::Stopping => stopping(),
             Error::SlowStore => away(),
             Error::Store(failure) => store_failed(&failure),
@@ -217,6 +190,10 @@ impl From<Error> for Status {
 fn space_changed(head: Revision) -> Status {
     let message = format!("the space is at revision {head}; see what has changed, and decide anew");
     status(Code::FailedPrecondition, "SPACE_CHANGED", message, [("head", head.to_string())])
+}
+
+fn queued_not_found() -> Status {
+    not_found("QUEUED_NOT_FOUND", "the queue has no such entry, or no longer")
 }
 
 fn queued_state(state: QueueState, answered: bool) -> Status {
@@ -236,35 +213,6 @@ fn queued_state(state: QueueState, answered: bool) -> Status {
         format!("the entry is {state}; only what has failed or conflicted can be tried again")
     };
     status(Code::FailedPrecondition, "QUEUED_STATE", message, [("state", state.to_owned())])
-}
-
-fn right_not_granted(right: Right) -> Status {
-    let message = match right {
-        Right::Read => "neither the token nor a membership lets you read in the space",
-        Right::Write => "neither the token nor a membership lets you write in the space",
-        Right::Admin => "this takes an admin of the space",
-    };
-    status(Code::PermissionDenied, "PERMISSION_DENIED", message, [("right", right.to_string())])
-}
-
-fn collection_not_granted(collection: &CollectionName) -> Status {
-    let message = "the membership of the space is limited to other collections";
-    let collection = [("collection", collection.to_string())];
-    status(Code::PermissionDenied, "PERMISSION_DENIED", message, collection)
-}
-
-fn over_quota(used: Usage, quota: Usage) -> Status {
-    let message = format!(
-        "the space holds {} records with {} bytes, and may hold {} with {}; delete some (0 = any)",
-        used.records, used.bytes, quota.records, quota.bytes
-    );
-    let numbers = [
-        ("records", used.records.to_string()),
-        ("bytes", used.bytes.to_string()),
-        ("records_max", quota.records.to_string()),
-        ("bytes_max", quota.bytes.to_string()),
-    ];
-    retry_after(Code::ResourceExhausted, "QUOTA_EXCEEDED", message, QUOTA_RETRY, numbers)
 }
 
 fn store_failed(failure: &store::Error) -> Status {
@@ -292,7 +240,7 @@ fn refused(refusal: Refusal) -> Status {
             format!("mutation id {id} was used before, with other content or in another batch"),
             [("mutation_id", id.to_string()), ("index", index.to_string())],
         ),
-        Refusal::OverQuota { used, quota } => over_quota(used, quota),
+        Refusal::OverQuota { used, quota } => space::over_quota(used, quota),
         Refusal::TooLarge { bytes } => status(
             Code::ResourceExhausted,
             "REQUEST_TOO_LARGE",

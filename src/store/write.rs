@@ -253,10 +253,8 @@ async fn write(
         .bind(columns.settlement)
         .bind(written().map(|it| it.conflicts).collect::<Vec<_>>())
         .bind(columns.batch_end)
-        .bind(columns.actor)
-        .bind(written().map(|it| it.writes.usage.records).collect::<Vec<_>>())
-        .bind(written().map(|it| it.writes.usage.bytes).collect::<Vec<_>>());
-    let query = bind_tallies(query, decided);
+        .bind(columns.actor);
+    let query = bind_tallies(bind_usage(query, decided), decided);
     let query = if plain && peaceful { query } else { bind_conflicts(query, decided)? };
     let query = if plain {
         query
@@ -284,6 +282,13 @@ async fn write(
 }
 
 type Bound<'q> = Query<'q, Postgres, PgArguments>;
+
+fn bind_usage<'q>(query: Bound<'q>, decided: &'q [Decided]) -> Bound<'q> {
+    let written = || decided.iter().filter(|it| !it.is_empty());
+    query
+        .bind(written().map(|it| it.writes.usage.records).collect::<Vec<_>>())
+        .bind(written().map(|it| it.writes.usage.bytes).collect::<Vec<_>>())
+}
 
 fn bind_tallies<'q>(query: Bound<'q>, decided: &'q [Decided]) -> Bound<'q> {
     let tallies = digests::Columns::of(decided);

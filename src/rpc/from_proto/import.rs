@@ -65,7 +65,7 @@ pub(in crate::rpc) fn imported_line(line: &str, first: bool) -> Result<ImportedL
         },
         (_, true) => Err("must be an `export` line".into()),
         ("export", false) => Err("is the beginning of another export".into()),
-        ("record", _) => record(parsed(line)?),
+        ("record", _) => record(&parsed(line)?),
         ("member", _) => member(&parsed(line)?),
         ("end", _) => Ok(ImportedLine::End(parsed::<EndLine>(line)?.lines)),
         _ => Ok(ImportedLine::Other),
@@ -76,7 +76,7 @@ fn parsed<'l, T: Deserialize<'l>>(line: &'l str) -> Result<T, String> {
     serde_json::from_str(line).map_err(|error| format!("is not a line of an export: {error}"))
 }
 
-fn record(line: RecordLine<'_>) -> Result<ImportedLine, String> {
+fn record(line: &RecordLine<'_>) -> Result<ImportedLine, String> {
     let collection = CollectionName::parse(&line.collection);
     let collection = collection.map_err(|rule| format!("collection {rule}"))?;
     let id = RecordId::parse(&line.id).map_err(|rule| format!("id {rule}"))?;

@@ -95,7 +95,8 @@ pub(in crate::rpc) fn audit_query(
     let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     let user = given(&wire.user).map(|user| UserId::parse(&user)).transpose();
     let user = note(&mut broken, "user", user);
-    let named = |name: String| AuditAction::parse(&name).ok_or("must be one of the actions".into());
+    let named =
+        |name: String| AuditAction::parse(&name).ok_or_else(|| "must be one of the actions".into());
     let action = note(&mut broken, "action", given(&wire.action).map(named).transpose());
     let since = note(&mut broken, "since", wire.since.as_ref().map(time).transpose());
     let until = note(&mut broken, "until", wire.until.as_ref().map(time).transpose());

@@ -13,6 +13,7 @@ use crate::domain::{
     Caller, DocumentForm, Event, MutationResult, Request, Revision, Right, Space, Violation, limits,
 };
 use crate::rpc::auth::unauthenticated;
+use crate::rpc::check::HOLD;
 use crate::rpc::frames::{closed, failure};
 use crate::rpc::outbox::End;
 use crate::rpc::proto::subscribe_request::Frame as Heard;
@@ -166,8 +167,15 @@ impl Session {
                 });
             }
             Err(status) => {
+                let hold = status.code() == Code::ResourceExhausted;
                 let refused = answer(Err(status), DocumentForm::default());
-                self.mutates.add(None, 0, std::future::ready(refused));
+                self.mutates.add(None, 0, async move {
+                    if hold {
+                        // Whoever sends too much is heard more slowly: the wait is the answer.
+                        tokio::time::sleep(HOLD).await;
+                    }
+                    refused
+                });
             }
         }
         Ok(())
