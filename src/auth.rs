@@ -1,39 +1,41 @@
 //! Who is calling: turns a bearer token into a [`Principal`], and mints tokens for development and
 //! tests. Knows JWT and keys; must not know tonic, HTTP or spaces.
 //!
-//! The algorithm belongs to the key and is fixed when the key is loaded; a token only confirms it.
+//! An algorithm belongs to its key and is fixed when the key is loaded; a token only confirms it.
 //! The library checks signatures and nothing else: its own checks of claims take a missing or
 //! mistyped `iss` or `aud` as fine and read a clock of their own, so those are made here
 //! (`auth/claims.rs`). No error shows any text of a token.
 
 mod claims;
+mod follower;
+mod jwks;
 mod keys;
+mod names;
+mod strict;
 #[cfg(test)]
 pub(crate) mod test_keys;
 #[cfg(test)]
 mod tests;
+mod verifier;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey};
-use parking_lot::Mutex;
+use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::json;
 
-use self::claims::Claims;
+pub use self::follower::Pace;
+pub use self::jwks::{JwksError, JwksSource};
 pub use self::keys::{KeyConfig, KeyError, SECRET_SIZE_MIN_BYTES};
-use crate::domain::{Caller, OpenSpace, Right, Space, Spaces, UserId};
+pub use self::names::{ClaimName, ClaimNames};
+pub use self::verifier::Verifier;
+use crate::domain::{Caller, DeviceId, OpenSpace, Right, Space, Spaces, UserId};
 
 /// Longer tokens are refused before anything in them is decoded.
 pub const TOKEN_SIZE_MAX_BYTES: usize = 8 * 1024;
 /// How far the issuer's clock and ours may differ.
 pub const LEEWAY_SECONDS: i64 = 5;
-/// Tokens that were proven lately: a signature costs more than many a request.
-const REMEMBERED_MAX: usize = 4_096;
-/// Larger tokens are proven each time.
-const REMEMBERED_SIZE_MAX_BYTES: usize = 2 * 1024;
 /// The last second of the year 9999: a later `exp` is a mistake, usually milliseconds.
 const NUMERIC_DATE_MAX: i64 = 253_402_300_799;
 
@@ -42,6 +44,8 @@ const NUMERIC_DATE_MAX: i64 = 253_402_300_799;
 pub struct Principal {
     /// Who calls, and which spaces are open to them.
     pub caller: Caller,
+    /// The device that their token is bound to, if it is.
+    pub device: Option<DeviceId>,
     /// When their token ends, without leeway, in seconds since 1970.
     pub expires_at: i64,
     /// What else they may.
@@ -70,7 +74,8 @@ impl Principal {
         }
         let actor = Some(self.caller.user.clone());
         let caller = Caller { actor, ..Caller::of(user.clone()) };
-        Some(Self { caller, expires_at: self.expires_at, may: May::default() })
+        let (device, expires_at) = (self.device.clone(), self.expires_at);
+        Some(Self { caller, device, expires_at, may: May::default() })
     }
 }
 
@@ -142,10 +147,14 @@ pub enum TokenError {
     /// A header that we cannot accept.
     #[error("token header `{0}` is missing or not acceptable")]
     Header(&'static str),
+    /// Signed with a key that its issuer may have, and we do not.
+    #[error("token names a key that is not known")]
+    UnknownKey,
     /// Signed by somebody else, or altered.
     #[error("token signature does not match")]
     Signature,
-    /// A claim that is missing, mistyped or meant for others.
+    /// A claim that is missing, mistyped or meant for others; one with a name of the issuer's
+    /// choice is called by what it is for.
     #[error("token claim `{0}` is missing or not acceptable")]
     Claim(&'static str),
     /// `nbf` lies ahead.
@@ -186,90 +195,11 @@ impl TokenError {
             Self::TooLong
             | Self::Malformed
             | Self::Header(_)
+            | Self::UnknownKey
             | Self::Signature
             | Self::Claim(_)
             | Self::NotYetValid => RefusalClass::Invalid,
         }
-    }
-}
-
-/// Checks tokens of one issuer for one audience with one key.
-pub struct Verifier {
-    algorithm: Algorithm,
-    key: DecodingKey,
-    issuer: String,
-    audience: String,
-    proven: Mutex<HashMap<Box<str>, Arc<Claims>>>,
-}
-
-impl Verifier {
-    /// A verifier for tokens that `issuer` signs for `audience`; of a pair it takes the public key.
-    pub fn new(
-        key: &KeyConfig,
-        issuer: impl Into<String>,
-        audience: impl Into<String>,
-    ) -> Result<Self, KeyError> {
-        let (algorithm, key) = keys::verifying(key)?;
-        let (issuer, audience) = (issuer.into(), audience.into());
-        Ok(Self { algorithm, key, issuer, audience, proven: Mutex::default() })
-    }
-
-    /// The principal that the token proves at the given time, or why it proves none.
-    pub fn verify(&self, token: &str, now_unix_seconds: i64) -> Result<Principal, TokenError> {
-        let known = self.proven.lock().get(token).cloned();
-        let claims = match known {
-            Some(claims) => claims,
-            None => {
-                let claims = Arc::new(self.prove(token)?);
-                self.remember(token, &claims);
-                claims
-            }
-        };
-        if now_unix_seconds >= claims.expires_at.saturating_add(LEEWAY_SECONDS) {
-            return Err(TokenError::Expired);
-        }
-        if claims.not_before > now_unix_seconds.saturating_add(LEEWAY_SECONDS) {
-            return Err(TokenError::NotYetValid);
-        }
-        let Claims { caller, may, expires_at, .. } = claims.as_ref();
-        Ok(Principal { caller: caller.clone(), expires_at: *expires_at, may: may.clone() })
-    }
-
-    /// What the token says, if it is ours; all but the times is checked.
-    fn prove(&self, token: &str) -> Result<Claims, TokenError> {
-        if token.len() > TOKEN_SIZE_MAX_BYTES {
-            return Err(TokenError::TooLong);
-        }
-        let (message, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
-        let (header, payload) = message.split_once('.').ok_or(TokenError::Malformed)?;
-        claims::check_header(header, self.algorithm)?;
-        let signed =
-            jsonwebtoken::crypto::verify(signature, message.as_bytes(), &self.key, self.algorithm);
-        if !matches!(signed, Ok(true)) {
-            return Err(TokenError::Signature);
-        }
-        // Only now is it worth knowing what the token says.
-        claims::read(payload, &self.issuer, &self.audience)
-    }
-
-    fn remember(&self, token: &str, claims: &Arc<Claims>) {
-        if token.len() <= REMEMBERED_SIZE_MAX_BYTES {
-            let mut proven = self.proven.lock();
-            if proven.len() >= REMEMBERED_MAX {
-                proven.clear();
-            }
-            proven.insert(token.into(), Arc::clone(claims));
-        }
-    }
-}
-
-impl fmt::Debug for Verifier {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Verifier")
-            .field("algorithm", &self.algorithm)
-            .field("issuer", &self.issuer)
-            .field("audience", &self.audience)
-            .finish_non_exhaustive()
     }
 }
 

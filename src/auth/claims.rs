@@ -1,17 +1,17 @@
 //! What a token's header and claims may say. Strict where the library is lax: a claim of the wrong
-//! type is refused, not absent, and no name may occur twice. Must not know keys or the time.
-
-use std::fmt;
+//! type is refused, not absent, and no name may occur twice. Must not know keys or the time; what
+//! the issuer calls its claims is in `names`.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::Algorithm;
-use serde::de::{Error, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use serde_json::Value;
 
+use super::names::{ClaimName, ClaimNames};
+use super::strict::Strict;
 use super::{Grant, May, NUMERIC_DATE_MAX, TokenError};
-use crate::domain::{Caller, OpenSpace, UserId};
+use crate::domain::{Caller, DeviceId, OpenSpace, UserId};
 
 const KEY_ID_SIZE_MAX_BYTES: usize = 128;
 
@@ -19,19 +19,31 @@ const KEY_ID_SIZE_MAX_BYTES: usize = 128;
 #[derive(Debug)]
 pub(super) struct Claims {
     pub(super) caller: Caller,
+    pub(super) device: Option<DeviceId>,
     pub(super) may: May,
     pub(super) expires_at: i64,
     /// 0 where the token does not say.
     pub(super) not_before: i64,
 }
 
-/// Refuses every header that we do not know how to honour.
-pub(super) fn check_header(segment: &str, algorithm: Algorithm) -> Result<(), TokenError> {
+/// What a token says about how it was signed.
+pub(super) struct Header {
+    /// To be confirmed by a key, never to choose how one is used.
+    pub(super) algorithm: Algorithm,
+    pub(super) key_id: Option<String>,
+}
+
+/// Refuses every header that we do not know how to honour. What it says of where keys may be
+/// fetched (`jku`, `x5u`) or what they are (`jwk`, `x5c`) is not even looked at.
+pub(super) fn header(segment: &str) -> Result<Header, TokenError> {
     let header = Object::from_segment(segment)?;
-    let expected = format!("{algorithm:?}");
-    if header.text("alg") != Some(&expected) {
-        return Err(TokenError::Header("alg"));
-    }
+    let algorithm = match header.text("alg") {
+        Some("HS256") => Algorithm::HS256,
+        Some("RS256") => Algorithm::RS256,
+        Some("ES256") => Algorithm::ES256,
+        Some("EdDSA") => Algorithm::EdDSA,
+        _ => return Err(TokenError::Header("alg")),
+    };
     // Whatever must be understood is not: none of the extensions is.
     if header.get("crit").is_some() {
         return Err(TokenError::Header("crit"));
@@ -42,21 +54,28 @@ pub(super) fn check_header(segment: &str, algorithm: Algorithm) -> Result<(), To
     if header.get("typ").is_some() && !header.text("typ").is_some_and(is_access_token) {
         return Err(TokenError::Header("typ"));
     }
-    if header.get("kid").is_some() && !header.text("kid").is_some_and(is_key_id) {
-        return Err(TokenError::Header("kid"));
-    }
-    Ok(())
+    let key_id = match header.get("kid") {
+        None => None,
+        Some(Value::String(id)) if is_key_id(id) => Some(id.clone()),
+        Some(_) => return Err(TokenError::Header("kid")),
+    };
+    Ok(Header { algorithm, key_id })
 }
 
 /// Plain names, UUIDs, thumbprints, base64, and URLs; never a way up a directory or a quote.
-fn is_key_id(text: &str) -> bool {
+pub(super) fn is_key_id(text: &str) -> bool {
     (1..=KEY_ID_SIZE_MAX_BYTES).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.~+/=:#@".contains(&byte))
         && !text.contains("..")
 }
 
 /// The claims, if they are complete, well-typed and for this issuer and audience.
-pub(super) fn read(segment: &str, issuer: &str, audience: &str) -> Result<Claims, TokenError> {
+pub(super) fn read(
+    segment: &str,
+    issuer: &str,
+    audience: &str,
+    names: &ClaimNames,
+) -> Result<Claims, TokenError> {
     let claims = Object::from_segment(segment)?;
     if claims.text("iss") != Some(issuer) {
         return Err(TokenError::Claim("iss"));
@@ -72,13 +91,15 @@ pub(super) fn read(segment: &str, issuer: &str, audience: &str) -> Result<Claims
         return Err(TokenError::Claim("aud"));
     }
     // Refused where it is not in normal form: two subjects must never become one user.
-    let user = claims.text("sub").and_then(|sub| UserId::parse(sub).ok());
-    let user = user.ok_or(TokenError::Claim("sub"))?;
+    let user = claims.find(&names.user).and_then(Value::as_str);
+    let user = user.and_then(|user| UserId::parse(user).ok()).ok_or(TokenError::Claim("user"))?;
+    let device = claims.device(&names.device)?;
     claims.date("iat")?;
-    let grants = claims.grants()?;
+    let grants = claims.grants(&names.grants)?;
     let (open, may) = granted(grants);
     Ok(Claims {
         caller: Caller { user, open: open.into(), actor: None },
+        device,
         may,
         expires_at: claims.date("exp")?.ok_or(TokenError::Claim("exp"))?,
         not_before: claims.date("nbf")?.unwrap_or(0),
@@ -107,7 +128,12 @@ impl Object {
     /// Decodes base64url without padding; serde_json itself refuses what is nested too deep.
     fn from_segment(segment: &str) -> Result<Self, TokenError> {
         let bytes = URL_SAFE_NO_PAD.decode(segment).map_err(|_| TokenError::Malformed)?;
-        serde_json::from_slice(&bytes).map_err(|_| TokenError::Malformed)
+        let mut reader = serde_json::Deserializer::from_slice(&bytes);
+        let read = Strict::deserialize(&mut reader).and_then(|read| reader.end().map(|()| read));
+        match read {
+            Ok(Strict(Value::Object(object))) => Ok(Self(object)),
+            _ => Err(TokenError::Malformed),
+        }
     }
 
     fn get(&self, name: &str) -> Option<&Value> {
@@ -118,12 +144,29 @@ impl Object {
         self.get(name)?.as_str()
     }
 
+    fn find(&self, name: &ClaimName) -> Option<&Value> {
+        name.find(&self.0)
+    }
+
+    /// The device that the token is bound to.
+    fn device(&self, name: &ClaimName) -> Result<Option<DeviceId>, TokenError> {
+        let Some(value) = self.find(name) else { return Ok(None) };
+        let device = value.as_str().and_then(|device| DeviceId::parse(device).ok());
+        device.map(Some).ok_or(TokenError::Claim("device"))
+    }
+
     /// The grants that are ours; others may be somebody else's.
-    fn grants(&self) -> Result<Vec<Grant>, TokenError> {
+    fn grants(&self, name: &ClaimName) -> Result<Vec<Grant>, TokenError> {
         let wrong = TokenError::Claim("grants");
-        let Some(value) = self.get("grants") else { return Ok(Vec::new()) };
-        let names = value.as_array().ok_or(wrong)?.iter().map(Value::as_str);
-        let names = names.collect::<Option<Vec<_>>>().ok_or(wrong)?;
+        let names: Vec<&str> = match self.find(name) {
+            None => return Ok(Vec::new()),
+            // As OAuth writes a `scope`.
+            Some(Value::String(names)) => names.split(' ').collect(),
+            Some(Value::Array(names)) => {
+                names.iter().map(Value::as_str).collect::<Option<_>>().ok_or(wrong)?
+            }
+            Some(_) => return Err(wrong),
+        };
         Ok(names.into_iter().filter_map(Grant::parse).collect())
     }
 
@@ -145,30 +188,4 @@ impl Object {
 )]
 fn whole_seconds(seconds: f64) -> Option<i64> {
     (0.0..=NUMERIC_DATE_MAX as f64).contains(&seconds).then_some(seconds as i64)
-}
-
-impl<'de> Deserialize<'de> for Object {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct EachNameOnce;
-
-        impl<'de> Visitor<'de> for EachNameOnce {
-            type Value = Object;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Object, A::Error> {
-                let mut object = serde_json::Map::new();
-                while let Some((name, value)) = access.next_entry::<String, Value>()? {
-                    if object.insert(name, value).is_some() {
-                        return Err(A::Error::custom("a name occurs twice"));
-                    }
-                }
-                Ok(Object(object))
-            }
-        }
-
-        deserializer.deserialize_map(EachNameOnce)
-    }
 }

@@ -11,7 +11,7 @@ use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, EncodingKey};
 /// A secret shorter than HS256's own output is easier to guess than the signature (RFC 7518, 3.2).
 pub const SECRET_SIZE_MIN_BYTES: usize = 32;
 
-const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
+pub(super) const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 /// What precedes the point in the DER of every uncompressed P-256 public key. The curve must be
 /// read from here: the library tells curves apart by length, and secp256k1 has the same.
 const P256_DER_PREFIX: &[u8] = &[
@@ -56,14 +56,30 @@ pub enum KeyError {
     Signing(#[source] jsonwebtoken::errors::Error),
 }
 
-pub(super) fn verifying(key: &KeyConfig) -> Result<(Algorithm, DecodingKey), KeyError> {
-    match key {
+/// A key that signatures are checked with.
+#[derive(Clone)]
+pub(super) struct Key {
+    pub(super) algorithm: Algorithm,
+    /// What tokens call it. A key without a name may have signed any.
+    pub(super) id: Option<Box<str>>,
+    pub(super) key: DecodingKey,
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} {:?}", self.algorithm, self.id)
+    }
+}
+
+pub(super) fn verifying(key: &KeyConfig) -> Result<Key, KeyError> {
+    let (algorithm, key) = match key {
         KeyConfig::Secret(secret) => {
             check_secret(secret)?;
-            Ok((Algorithm::HS256, DecodingKey::from_secret(secret)))
+            (Algorithm::HS256, DecodingKey::from_secret(secret))
         }
-        KeyConfig::Pem(pem) => public_key(pem),
-    }
+        KeyConfig::Pem(pem) => public_key(pem)?,
+    };
+    Ok(Key { algorithm, id: None, key })
 }
 
 pub(super) fn signing(key: &KeyConfig) -> Result<(Algorithm, EncodingKey), KeyError> {

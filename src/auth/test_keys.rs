@@ -9,6 +9,9 @@ use aws_lc_rs::signature::{
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use jsonwebtoken::jwk::Jwk;
+use jsonwebtoken::{Algorithm, AlgorithmFamily, EncodingKey, Header};
+
 use super::KeyConfig;
 
 /// 32 bytes, the shortest secret that is allowed.
@@ -63,10 +66,47 @@ impl TestKey {
     }
 }
 
+/// As an issuer publishes it.
+impl TestKey {
+    pub(crate) fn jwk(&self, kid: &str) -> serde_json::Value {
+        let (algorithm, key) = self.encoding();
+        let mut jwk =
+            serde_json::to_value(Jwk::from_encoding_key(&key, algorithm).unwrap()).unwrap();
+        jwk["kid"] = kid.into();
+        jwk
+    }
+
+    /// A token with this header and these claims.
+    pub(crate) fn sign(&self, kid: Option<&str>, claims: &serde_json::Value) -> String {
+        let (algorithm, key) = self.encoding();
+        let header = Header { kid: kid.map(str::to_owned), ..Header::new(algorithm) };
+        jsonwebtoken::encode(&header, claims, &key).unwrap()
+    }
+
+    fn encoding(&self) -> (Algorithm, EncodingKey) {
+        let key = EncodingKey::from_rsa_pem(&self.private_pem)
+            .or_else(|_| EncodingKey::from_ec_pem(&self.private_pem))
+            .or_else(|_| EncodingKey::from_ed_pem(&self.private_pem))
+            .unwrap();
+        let algorithm = match key.family() {
+            AlgorithmFamily::Rsa => Algorithm::RS256,
+            AlgorithmFamily::Ec => Algorithm::ES256,
+            _ => Algorithm::EdDSA,
+        };
+        (algorithm, key)
+    }
+}
+
 /// DER in the clothes of a PEM file.
 pub(crate) fn pem(label: &str, der: &[u8]) -> Vec<u8> {
     let text = STANDARD.encode(der);
     let lines: Vec<&str> =
         text.as_bytes().chunks(64).map(|line| str::from_utf8(line).unwrap()).collect();
     format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n")).into_bytes()
+}
+
+/// A key set with these, each under its name.
+pub(crate) fn jwks(keys: &[(&str, &TestKey)]) -> String {
+    let keys: Vec<_> = keys.iter().map(|(kid, key)| key.jwk(kid)).collect();
+    serde_json::json!({ "keys": keys }).to_string()
 }

@@ -1,5 +1,7 @@
 //! The catalogue of bad tokens, each with the class that the caller is told.
 
+mod keys;
+
 use std::sync::LazyLock;
 
 use base64::Engine;
@@ -101,6 +103,7 @@ fn every_kind_of_key_accepts_what_it_signs_and_nothing_of_the_others() {
             let expected = if at == of {
                 Ok(Principal {
                     caller: Caller::of(user.clone()),
+                    device: None,
                     expires_at: NOW + 60,
                     may: May::default(),
                 })
@@ -223,6 +226,7 @@ fn the_shape_is_exact() {
             ("47 sub twice", twice(r#""sub":"alice""#), INVALID),
             ("47 exp twice", twice(r#""exp":1900000000"#), INVALID),
             ("47 a claim of others twice", twice(r#""x":1,"x":2"#), INVALID),
+            ("47 a claim twice, deep inside", twice(r#""a":[{"b":1,"b":2}]"#), INVALID),
             ("47 alg twice", with_header(r#"{"alg":"none","alg":"HS256"}"#), INVALID),
         ],
     );

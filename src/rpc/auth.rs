@@ -9,7 +9,7 @@ use std::future::{Ready, ready};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use futures_util::future::Either;
+use futures_util::future::{BoxFuture, Either};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, Request, Response};
 use tonic::{Code, Status};
@@ -39,22 +39,37 @@ impl AuthLayer {
         Self { verifier, clock }
     }
 
-    /// Who calls, as the headers prove it.
-    fn authenticate(&self, headers: &HeaderMap) -> Result<Principal, RefusalClass> {
-        let mut values = headers.get_all(AUTHORIZATION).iter();
-        let value = values.next().ok_or(RefusalClass::Missing)?;
-        // With two of them, a proxy and we could each believe another one.
-        if values.next().is_some() {
-            return Err(RefusalClass::Invalid);
-        }
-        let value = value.to_str().map_err(|_| RefusalClass::Invalid)?;
-        let (scheme, token) = value.split_once(' ').ok_or(RefusalClass::Invalid)?;
-        if !scheme.eq_ignore_ascii_case("bearer") {
-            return Err(RefusalClass::Invalid);
-        }
-        let now = self.clock.unix_seconds();
-        self.verifier.verify(token.trim_start_matches(' '), now).map_err(TokenError::class)
+    /// Who calls, as the headers prove it, or the token whose key has to be asked for.
+    fn authenticate(&self, headers: &HeaderMap) -> Result<Principal, Refusal> {
+        let token = bearer(headers).map_err(Refusal::Now)?;
+        self.verifier.verify(token, self.clock.unix_seconds()).map_err(|error| match error {
+            TokenError::UnknownKey => Refusal::UnlessRefreshed(token.to_owned()),
+            error => Refusal::Now(error.class()),
+        })
     }
+}
+
+/// Why a request is not let in.
+enum Refusal {
+    Now(RefusalClass),
+    /// The issuer may have new keys, and this be a token of one of them.
+    UnlessRefreshed(String),
+}
+
+/// The only token that the headers bear.
+fn bearer(headers: &HeaderMap) -> Result<&str, RefusalClass> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let value = values.next().ok_or(RefusalClass::Missing)?;
+    // With two of them, a proxy and we could each believe another one.
+    if values.next().is_some() {
+        return Err(RefusalClass::Invalid);
+    }
+    let value = value.to_str().map_err(|_| RefusalClass::Invalid)?;
+    let (scheme, token) = value.split_once(' ').ok_or(RefusalClass::Invalid)?;
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Err(RefusalClass::Invalid);
+    }
+    Ok(token.trim_start_matches(' '))
 }
 
 impl<S> Layer<S> for AuthLayer {
@@ -65,6 +80,10 @@ impl<S> Layer<S> for AuthLayer {
     }
 }
 
+type Answer<S, R> = Result<<S as Service<R>>::Response, <S as Service<R>>::Error>;
+/// At once, or once it is known whether the issuer has new keys.
+type Refused<S, R> = Either<Ready<Answer<S, R>>, BoxFuture<'static, Answer<S, R>>>;
+
 /// The service that [`AuthLayer`] makes.
 #[derive(Clone, Debug)]
 pub struct AuthService<S> {
@@ -74,35 +93,55 @@ pub struct AuthService<S> {
 
 impl<S, RequestBody, ResponseBody> Service<Request<RequestBody>> for AuthService<S>
 where
-    S: Service<Request<RequestBody>, Response = Response<ResponseBody>>,
+    S: Service<Request<RequestBody>, Response = Response<ResponseBody>> + Clone + Send + 'static,
+    S::Future: Send,
+    RequestBody: Send + 'static,
     ResponseBody: Default,
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = Either<S::Future, Ready<Result<S::Response, S::Error>>>;
+    type Future = Either<S::Future, Refused<S, Request<RequestBody>>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, mut request: Request<RequestBody>) -> Self::Future {
+    fn call(&mut self, request: Request<RequestBody>) -> Self::Future {
         let path = request.uri().path();
         if OPEN_PATH_PREFIXES.iter().any(|prefix| path.starts_with(prefix)) {
             return Either::Left(self.inner.call(request));
         }
         match self.auth.authenticate(request.headers()) {
-            Ok(principal) => {
-                // Nothing behind this door can log or pass on the token.
-                request.headers_mut().remove(AUTHORIZATION);
-                request.extensions_mut().insert(principal);
-                Either::Left(self.inner.call(request))
-            }
-            Err(class) => {
-                tracing::debug!(class = class.as_str(), "request refused");
-                Either::Right(ready(Ok(unauthenticated(class).into_http())))
+            Ok(principal) => Either::Left(self.inner.call(admitted(request, principal))),
+            Err(Refusal::Now(class)) => Either::Right(Either::Left(ready(Ok(refused(class))))),
+            Err(Refusal::UnlessRefreshed(token)) => {
+                // What was found ready is called, and its clone is asked again.
+                let clone = self.inner.clone();
+                let mut inner = std::mem::replace(&mut self.inner, clone);
+                let auth = self.auth.clone();
+                Either::Right(Either::Right(Box::pin(async move {
+                    let now = auth.clock.unix_seconds();
+                    match auth.verifier.verify_when_refreshed(&token, now).await {
+                        Ok(principal) => inner.call(admitted(request, principal)).await,
+                        Err(error) => Ok(refused(error.class())),
+                    }
+                })))
             }
         }
     }
+}
+
+/// The request as it is let in.
+fn admitted<B>(mut request: Request<B>, principal: Principal) -> Request<B> {
+    // Nothing behind this door can log or pass on the token.
+    request.headers_mut().remove(AUTHORIZATION);
+    request.extensions_mut().insert(principal);
+    request
+}
+
+fn refused<B: Default>(class: RefusalClass) -> Response<B> {
+    tracing::debug!(class = class.as_str(), "request refused");
+    unauthenticated(class).into_http()
 }
 
 /// The status of a caller without a good token; also how a stream ends when its token does.
@@ -140,7 +179,7 @@ mod tests {
     struct House {
         layer: AuthLayer,
         clock: Clock,
-        calls: AtomicUsize,
+        calls: Arc<AtomicUsize>,
     }
 
     impl House {
@@ -149,7 +188,7 @@ mod tests {
             let clock = Clock::manual(OffsetDateTime::UNIX_EPOCH);
             let verifier = Arc::new(Verifier::new(&key, "issuer", "audience").unwrap());
             let layer = AuthLayer::new(verifier, clock.clone());
-            Self { layer, clock, calls: AtomicUsize::new(0) }
+            Self { layer, clock, calls: Arc::default() }
         }
 
         fn token(&self) -> String {
@@ -160,8 +199,9 @@ mod tests {
         }
 
         fn call(&self, path: &str, headers: &[&str]) -> Response<String> {
-            let inner = service_fn(|request: Request<()>| {
-                self.calls.fetch_add(1, Ordering::Relaxed);
+            let calls = Arc::clone(&self.calls);
+            let inner = service_fn(move |request: Request<()>| {
+                calls.fetch_add(1, Ordering::Relaxed);
                 assert!(!request.headers().contains_key(AUTHORIZATION), "the token got in");
                 let caller = request.extensions().get::<Principal>();
                 let caller =

@@ -20,7 +20,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("store", &["domain", "chain"]),
     ("hub", &["bell", "domain"]),
     ("app", &["bell", "domain", "store", "hub", "clock", "tasks", "chain", "failpoint", "metrics"]),
-    ("auth", &["domain"]),
+    ("auth", &["chain", "domain"]),
     ("rpc", &["app", "auth", "bell", "domain", "clock", "tasks", "chain"]),
     ("postgres", &[]),
     ("server", &["app", "auth", "rpc", "store", "config", "clock", "tasks", "chain", "metrics"]),
@@ -70,6 +70,9 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("governor", &["rpc"]),
     ("jsonwebtoken", &["auth"]),
     ("aws_lc_rs", &["auth"]),
+    // The keys of an issuer are the only thing that is fetched.
+    ("reqwest", &["auth"]),
+    ("tokio_rustls", &["rpc"]),
     ("nix", &["postgres", "bench"]),
     ("hyper", &["metrics"]),
     ("prometheus_client", &["metrics"]),
