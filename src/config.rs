@@ -3,9 +3,11 @@
 //! does with them. Nothing here shows a secret.
 
 mod args;
+mod keys;
 mod layers;
 mod limits;
 mod retention;
+mod tls;
 mod values;
 
 #[cfg(test)]
@@ -19,13 +21,14 @@ use std::{fs, io};
 pub use self::args::{BenchKind, BenchPlan, DevConfig, HealthConfig, LogConfig, ServerConfig};
 pub use self::limits::{QuotaConfig, RateConfig};
 pub use self::retention::RetentionConfig;
+pub use self::tls::TlsConfig;
 pub use self::values::{Origins, Policies, Secret};
-use crate::auth::{Grant, KeyConfig, KeyError, Minter, Verifier};
+use crate::auth::{Grant, JwksError, KeyConfig, KeyError, Minter, Verifier};
 use crate::domain::{Retention, UserId};
 use crate::exit::Exit;
 use args::{
     BenchArgs, CommandArgs, CompactArgs, DatabaseArgs, ServeArgs, SignerArgs, SigningKeyArgs,
-    TokenArgs, TokenNameArgs, VerifyArgs, VerifyingKeyArgs,
+    TokenArgs, TokenNameArgs, VerifyArgs,
 };
 
 /// The issuer of development tokens.
@@ -39,7 +42,7 @@ pub enum Command {
     /// Run everything on this machine.
     Dev(DevConfig),
     /// Run the service.
-    Serve(ServeConfig),
+    Serve(Box<ServeConfig>),
     /// Print a token.
     Token(TokenConfig),
     /// Update the schema.
@@ -198,6 +201,14 @@ pub enum Error {
         /// Why.
         source: KeyError,
     },
+    /// A key set that cannot be used.
+    #[error("--jwks: {jwks}")]
+    Jwks {
+        /// Where it should be.
+        jwks: String,
+        /// Why.
+        source: JwksError,
+    },
 }
 
 impl Error {
@@ -230,7 +241,7 @@ pub fn load(
     let cli = layers::parse(arguments.into_iter().collect(), &environment)?;
     match cli.command {
         CommandArgs::Dev(config) => Ok(Command::Dev(config)),
-        CommandArgs::Serve(args) => serve(args).map(Command::Serve),
+        CommandArgs::Serve(args) => serve(*args).map(Box::new).map(Command::Serve),
         CommandArgs::Token(args) => token(args).map(Command::Token),
         CommandArgs::Migrate(args) => {
             let database_url = required_database(args.database)?;
@@ -251,23 +262,23 @@ pub fn load(
 
 fn serve(args: ServeArgs) -> Result<ServeConfig, Error> {
     let listen = args.server.listen;
-    if !listen.ip().to_canonical().is_loopback() && !args.allow_plaintext {
+    let tls = args.tls.config()?;
+    let is_reachable = !listen.ip().to_canonical().is_loopback();
+    if is_reachable && tls.is_none() && !args.allow_plaintext {
         return Err(wrong(
             "--listen",
             format!(
-                "`{listen}` is reachable from other machines, and there is no TLS: put a proxy \
-                 that provides it in front and add --allow-plaintext, or use a loopback address"
+                "`{listen}` is reachable from other machines, and there is no TLS: give --tls-cert \
+                 and --tls-key, or put a proxy that provides it in front and add \
+                 --allow-plaintext, or use a loopback address"
             ),
         ));
     }
     let database_url = required_database(args.database)?;
-    let (setting, key) = verifying_key(&args.key)?;
-    let issuer = required_name("--jwt-issuer", args.names.jwt_issuer)?;
-    let audience = required_name("--jwt-audience", args.names.jwt_audience)?;
-    let verifier =
-        Verifier::new(&key, issuer, audience).map_err(|source| Error::Key { setting, source })?;
+    let verifier = keys::verifier(args.key, args.names, args.claims)?;
     let allow_unsafe_database = args.allow_unsafe_database;
-    Ok(ServeConfig { database_url, verifier, allow_unsafe_database, server: args.server })
+    let server = ServerConfig { tls, ..args.server };
+    Ok(ServeConfig { database_url, verifier, allow_unsafe_database, server })
 }
 
 fn token(args: TokenArgs) -> Result<TokenConfig, Error> {
@@ -289,30 +300,14 @@ fn bench(args: BenchArgs) -> Result<BenchConfig, Error> {
 }
 
 /// The key that was given, if any, and the flag that gave it; clap takes no more than one.
-fn key(
-    secret: Option<&Secret>,
-    secret_file: Option<&PathBuf>,
-    (pem_flag, pem_file): (&'static str, Option<&PathBuf>),
-) -> Result<Option<(&'static str, KeyConfig)>, Error> {
-    Ok(match (secret, secret_file, pem_file) {
+fn signing_key(args: &SigningKeyArgs) -> Result<Option<(&'static str, KeyConfig)>, Error> {
+    let SigningKeyArgs { jwt_secret, jwt_secret_file, jwt_private_key } = args;
+    Ok(match (jwt_secret, jwt_secret_file, jwt_private_key) {
         (Some(secret), ..) => Some(("--jwt-secret", KeyConfig::Secret(secret.expose().into()))),
         (_, Some(path), _) => Some(("--jwt-secret-file", KeyConfig::Secret(read_secret(path)?))),
-        (.., Some(path)) => Some((pem_flag, KeyConfig::Pem(read(path)?))),
+        (.., Some(path)) => Some(("--jwt-private-key", KeyConfig::Pem(read(path)?))),
         (None, None, None) => None,
     })
-}
-
-fn verifying_key(args: &VerifyingKeyArgs) -> Result<(&'static str, KeyConfig), Error> {
-    let pem = ("--jwt-public-key", args.jwt_public_key.as_ref());
-    key(args.jwt_secret.as_ref(), args.jwt_secret_file.as_ref(), pem)?.ok_or_else(|| {
-        let reason = "missing: tokens need a key, give this one, --jwt-secret-file or --jwt-secret";
-        wrong("--jwt-public-key", reason)
-    })
-}
-
-fn signing_key(args: &SigningKeyArgs) -> Result<Option<(&'static str, KeyConfig)>, Error> {
-    let pem = ("--jwt-private-key", args.jwt_private_key.as_ref());
-    key(args.jwt_secret.as_ref(), args.jwt_secret_file.as_ref(), pem)
 }
 
 /// Without a key, the development secret signs, and then the names are its own as well: a token

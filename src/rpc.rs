@@ -34,6 +34,7 @@ mod space_service;
 mod status;
 mod subscription;
 mod subscriptions;
+mod tls;
 mod to_proto;
 mod token;
 mod web;
@@ -41,3 +42,4 @@ mod whole_space;
 
 pub use queue_service::parse_mutation;
 pub use server::{Parts, serve};
+pub use tls::{Tls, TlsError, TlsFiles};

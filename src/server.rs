@@ -15,7 +15,7 @@ use crate::app::{App, Settings};
 use crate::auth::Verifier;
 use crate::chain::Chain;
 use crate::clock::Clock;
-use crate::config::ServerConfig;
+use crate::config::{ServerConfig, TlsConfig};
 use crate::metrics::Metrics;
 use crate::rpc;
 use crate::store::Store;
@@ -47,6 +47,11 @@ impl Server {
     ) -> io::Result<Self> {
         let address = listener.local_addr()?;
         let tasks = Tasks::new();
+        let tls = config.tls.as_ref().map(|files| begin_tls(files, &tasks)).transpose()?;
+        let verifier = Arc::new(verifier);
+        verifier.first_refresh().await;
+        let (keys, stop) = (Arc::clone(&verifier), tasks.token());
+        drop(tasks.spawn("keys", async move { keys.follow(stop).await }));
         let metrics = Arc::new(Metrics::default());
         if let Some(address) = config.metrics_listen {
             let listener = TcpListener::bind(address).await?;
@@ -70,9 +75,11 @@ impl Server {
         let app = App::start(store.clone(), settings, policies, &clock, tasks.clone()).await?;
         let parts = rpc::Parts {
             app,
-            verifier: Arc::new(verifier),
+            verifier,
             clock,
             connections_max: config.max_connections,
+            address_connections_max: config.max_connections_per_address,
+            tls,
             cors_origins: config.cors_origins.0.clone(),
             rates: config.rates.rates(),
             reflection: config.reflection,
@@ -114,4 +121,15 @@ impl Server {
         }
         self.store.close().await;
     }
+}
+
+/// Reads the files and goes on looking at them.
+fn begin_tls(files: &TlsConfig, tasks: &Tasks) -> io::Result<Arc<rpc::Tls>> {
+    let TlsConfig { cert, key, client_ca, look_interval } = files.clone();
+    let tls = rpc::Tls::load(rpc::TlsFiles { cert, key, client_ca })
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+    let tls = Arc::new(tls);
+    let following = Arc::clone(&tls).follow(look_interval, tasks.token());
+    drop(tasks.spawn("certificates", following));
+    Ok(tls)
 }

@@ -9,7 +9,9 @@ use std::time::Duration;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use super::limits::{QuotaConfig, RateConfig};
+use super::keys::{ClaimArgs, VerifyingKeyArgs};
 use super::retention::{RetentionConfig, pause};
+use super::tls::{TlsArgs, TlsConfig};
 use super::values::{Origins, Policies, Secret, duration, origins, policies, size_bytes};
 use crate::auth::Grant;
 use crate::domain::UserId;
@@ -33,7 +35,7 @@ pub(super) enum CommandArgs {
     /// Run everything on this machine, with a private PostgreSQL and a development token.
     Dev(DevConfig),
     /// Run the service on your PostgreSQL.
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
     /// Print a token that is good for one user.
     Token(TokenArgs),
     /// Bring the database's schema up to date and end.
@@ -84,6 +86,13 @@ pub struct ServerConfig {
     #[arg(long, value_name = "N", default_value = "10000")]
     #[arg(value_parser = count::<usize>(1_000_000))]
     pub max_connections: usize,
+    /// Of them those from one address; of IPv6 a /64 counts as one. 0 = as many as there may be:
+    /// behind a proxy all have its address.
+    #[arg(long, value_name = "N", default_value = "0", value_parser = count_or_none)]
+    pub max_connections_per_address: usize,
+    /// What only `serve` has flags for: where TLS finds its files.
+    #[arg(skip)]
+    pub tls: Option<TlsConfig>,
     /// Origins of web pages that may call from a browser, such as
     /// `https://app.example.com,http://localhost:5173`, or `*` for all. By default only pages that
     /// come from the same origin as the service can.
@@ -153,6 +162,10 @@ pub(super) struct ServeArgs {
     pub(super) key: VerifyingKeyArgs,
     #[command(flatten)]
     pub(super) names: TokenNameArgs,
+    #[command(flatten)]
+    pub(super) claims: ClaimArgs,
+    #[command(flatten)]
+    pub(super) tls: TlsArgs,
     /// Start although the database may lose acknowledged writes (fsync or full_page_writes off).
     #[arg(long)]
     pub(super) allow_unsafe_database: bool,
@@ -168,22 +181,6 @@ pub(super) struct DatabaseArgs {
     /// The database, as postgres://user:password@host/name; DATABASE_URL is read, too.
     #[arg(long, value_name = "URL")]
     pub(super) database_url: Option<Secret>,
-}
-
-/// The key that tokens are checked with.
-#[derive(Debug, Args)]
-#[group(multiple = false)]
-pub(super) struct VerifyingKeyArgs {
-    /// Secret that tokens are signed with (HS256); other users of the machine see flags, so rather
-    /// use the file or the environment.
-    #[arg(long, value_name = "SECRET")]
-    pub(super) jwt_secret: Option<Secret>,
-    /// File with that secret.
-    #[arg(long, value_name = "FILE")]
-    pub(super) jwt_secret_file: Option<PathBuf>,
-    /// File with the issuer's public key in PEM: RSA (RS256), P-256 (ES256) or Ed25519 (EdDSA).
-    #[arg(long, value_name = "FILE")]
-    pub(super) jwt_public_key: Option<PathBuf>,
 }
 
 /// The key that tokens are signed with.
@@ -362,6 +359,11 @@ fn count<T: TryFrom<u64>>(max: u64) -> impl Fn(&str) -> Result<T, String> + Clon
             .and_then(|number| T::try_from(number).ok())
             .ok_or_else(|| format!("expected a number from 1 to {max}"))
     }
+}
+
+fn count_or_none(text: &str) -> Result<usize, &'static str> {
+    let number = text.parse().ok().filter(|number| *number <= 1_000_000);
+    number.ok_or("expected a number from 0 to 1000000")
 }
 
 fn address(text: &str) -> Result<SocketAddr, &'static str> {

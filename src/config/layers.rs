@@ -19,10 +19,12 @@ use toml::de::{DeTable, DeValue};
 use super::Error;
 use super::args::Cli;
 
-/// Flags of which one excludes the others: a layer that sets one hides what lower layers say about
-/// any of them.
-const ALTERNATIVES: [&[&str]; 2] =
-    [&["jwt-secret", "jwt-secret-file", "jwt-public-key", "jwt-private-key"], &["dev", "target"]];
+/// Flags that are alternatives: a layer that sets one hides what lower layers say about any of
+/// them. So it is one layer that says which keys count, all of them: no forgotten variable adds one.
+const ALTERNATIVES: [&[&str]; 2] = [
+    &["jwt-secret", "jwt-secret-file", "jwt-public-key", "jwt-private-key", "jwks"],
+    &["dev", "target"],
+];
 
 const HELP: &str = "Every flag can also be set in the environment (--log-format is \
 SYNCLINE_LOG_FORMAT) or in the file given with --config (log-format = \"json\"). Flags win over \

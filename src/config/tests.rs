@@ -1,7 +1,9 @@
 //! What each layer may say, which one wins, and what people are told when it makes no sense.
 
 mod commands;
+mod keys;
 mod policies;
+mod tls;
 
 use std::collections::HashMap;
 
@@ -73,7 +75,7 @@ impl World {
     #[track_caller]
     fn serve(&self, line: &str) -> ServeConfig {
         match self.load(&format!("serve {line}")).unwrap() {
-            Command::Serve(config) => config,
+            Command::Serve(config) => *config,
             other => panic!("not serve: {other:?}"),
         }
     }
@@ -134,13 +136,15 @@ fn the_flag_names_another_file_than_the_environment() {
 fn sample(key: &str) -> &'static str {
     match key {
         "data-dir" | "jwt-secret" | "jwt-secret-file" | "jwt-public-key" | "jwt-private-key"
-        | "jwt-issuer" | "jwt-audience" | "sub" => "x",
+        | "jwt-issuer" | "jwt-audience" | "sub" | "jwks" | "jwt-user-claim"
+        | "jwt-device-claim" | "jwt-grants-claim" | "tls-cert" | "tls-key" | "tls-client-ca" => "x",
         "listen" | "metrics-listen" => "[::1]:1",
         "log" => "debug",
         "log-format" => "json",
         "committers"
         | "database-connections"
         | "max-connections"
+        | "max-connections-per-address"
         | "seconds"
         | "rounds"
         | "subscribers"
@@ -301,41 +305,6 @@ fn serve_reads_database_url_as_other_tools_do() {
     assert_eq!(url(plain().variable("SYNCLINE_DATABASE_URL", "postgres://own")), "postgres://own");
     assert_eq!(url(plain().variable("SYNCLINE_DATABASE_URL", "")), "postgres://plain");
     assert_eq!(url(plain().config("database-url = \"postgres://file\"")), "postgres://plain");
-}
-
-#[test]
-fn one_key_counts_and_the_higher_layer_chooses_it() {
-    let world = World::new();
-    world.file("secret", format!("{}\r\n", secret()));
-    world.file("key.pem", TestKey::ed25519().public_pem);
-    let line = format!("{DATABASE} {NAMES}");
-    let algorithm = |world: &World, more: &str| {
-        let shown = format!("{:?}", world.serve(&format!("{line} {more}")).verifier);
-        shown.split([' ', ',']).nth(3).unwrap().to_owned()
-    };
-    assert_eq!(algorithm(&world, "--jwt-secret-file DIR/secret"), "HS256");
-    assert_eq!(algorithm(&world, "--jwt-public-key DIR/key.pem"), "EdDSA");
-    let world = world.variable("SYNCLINE_JWT_SECRET", secret());
-    assert_eq!(algorithm(&world, ""), "HS256");
-    assert_eq!(algorithm(&world, "--jwt-public-key DIR/key.pem"), "EdDSA");
-    let both = "--jwt-public-key DIR/key.pem --jwt-secret-file DIR/secret";
-    assert!(world.error(&format!("serve {line} {both}")).contains("cannot be used with"));
-    let world = world.variable("SYNCLINE_JWT_SECRET_FILE", "x");
-    assert!(world.error(&format!("serve {line}")).contains("cannot be used with"));
-}
-
-#[test]
-fn plaintext_stays_on_this_machine_unless_allowed() {
-    let world = World::new();
-    let line = format!("{DATABASE} {NAMES} --jwt-secret {}", secret());
-    for listen in ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
-        world.serve(&format!("{line} --listen {listen}"));
-    }
-    for listen in ["0.0.0.0:1", "[::]:1", "10.0.0.1:1", "[::ffff:10.0.0.1]:1"] {
-        let error = world.error(&format!("serve {line} --listen {listen}"));
-        assert!(error.starts_with(&format!("--listen: `{listen}` is reachable")), "{error}");
-        world.serve(&format!("{line} --listen {listen} --allow-plaintext"));
-    }
 }
 
 #[test]

@@ -17,8 +17,8 @@ use tracing::{info, warn};
 use super::acting::act;
 use super::auth::AuthLayer;
 use super::check::CheckLayer;
-use super::incoming::incoming;
 use super::intake::IntakeLayer;
+use super::incoming::{Limits, incoming};
 use super::linger::LingerLayer;
 use super::outer::OuterLayer;
 use super::proto::DESCRIPTOR_SET;
@@ -29,6 +29,7 @@ use super::proto::server::space_service_server::SpaceServiceServer;
 use super::proto::server::sync_service_server::SyncServiceServer;
 use super::rates::{Kind, Limiters};
 use super::service::Service;
+use super::tls::Tls;
 use super::web::{GateLayer, cors};
 use crate::app::App;
 use crate::auth::{Principal, Verifier};
@@ -44,6 +45,10 @@ pub struct Parts {
     pub clock: Clock,
     /// Client connections; further ones are closed at once.
     pub connections_max: usize,
+    /// Of them those from one address; 0 = all.
+    pub address_connections_max: usize,
+    /// Without it, connections are in the clear.
+    pub tls: Option<Arc<Tls>>,
     /// The origins whose pages may read answers; `*` alone stands for all.
     pub cors_origins: Vec<HeaderValue>,
     /// How often callers may call.
@@ -80,7 +85,8 @@ pub async fn serve(
     let streams = Tasks::new();
     let stopping = streams.token();
     let deadline = parts.shutdown_deadline;
-    let incoming = incoming(listener, parts.connections_max);
+    let limits = Limits { all: parts.connections_max, address: parts.address_connections_max };
+    let incoming = incoming(listener, limits, parts.tls.clone(), streams.clone());
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<SyncServiceServer<Service>>().await;
     health.set_serving::<ConflictServiceServer<Service>>().await;

@@ -25,6 +25,8 @@ async fn start(postgres: &PrivatePostgres) -> Server {
         committers: 1,
         database_connections: 2,
         max_connections: 10,
+        max_connections_per_address: 0,
+        tls: None,
         cors_origins: Origins::default(),
         without_digests: false,
         metrics_listen: None,

@@ -71,12 +71,22 @@ impl TestServer {
         clock: Clock,
         change: impl FnOnce(&mut ServerConfig),
     ) -> Self {
-        let mut config = ServerConfig {
+        let mut config = Self::config();
+        change(&mut config);
+        let verifier = Verifier::new(&KeyConfig::Secret(SECRET.into()), ISSUER, AUDIENCE).unwrap();
+        Self::start_verifying(store, verifier, clock, &config).await
+    }
+
+    /// Small, quick and without limits.
+    pub fn config() -> ServerConfig {
+        ServerConfig {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             log: LogConfig { filter: "warn".into(), format: syncline::logging::LogFormat::Auto },
             committers: 2,
             database_connections: 4,
             max_connections: 1_000,
+            max_connections_per_address: 0,
+            tls: None,
             cors_origins: Origins::default(),
             clock_skew: Duration::from_secs(60),
             retention: RetentionConfig {
@@ -93,11 +103,18 @@ impl TestServer {
             without_digests: false,
             metrics_listen: None,
             reflection: true,
-        };
-        change(&mut config);
+        }
+    }
+
+    /// One that lets in whom this verifier does.
+    pub async fn start_verifying(
+        store: Store,
+        verifier: Verifier,
+        clock: Clock,
+        config: &ServerConfig,
+    ) -> Self {
         let listener = TcpListener::bind(config.listen).await.unwrap();
-        let verifier = Verifier::new(&KeyConfig::Secret(SECRET.into()), ISSUER, AUDIENCE).unwrap();
-        let server = Server::start(listener, store, verifier, clock, &config).await.unwrap();
+        let server = Server::start(listener, store, verifier, clock, config).await.unwrap();
         Self { server }
     }
 
