@@ -32,6 +32,8 @@ mod health;
 #[cfg(test)]
 mod history;
 #[cfg(test)]
+mod keys;
+#[cfg(test)]
 mod kill;
 #[cfg(test)]
 mod limits;
@@ -59,6 +61,8 @@ mod streams;
 mod support;
 #[cfg(test)]
 mod tidy;
+#[cfg(test)]
+mod tls;
 #[cfg(test)]
 mod transcript;
 #[cfg(test)]

@@ -40,8 +40,13 @@ pub struct Client {
 
 impl Client {
     pub async fn connect(address: SocketAddr, token: &str) -> Self {
+        Self::on(Self::channel(address).await, token)
+    }
+
+    /// A connection, for whoever has more than one token.
+    pub async fn channel(address: SocketAddr) -> Channel {
         let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
-        Self::on(endpoint.connect().await.unwrap(), token)
+        endpoint.connect().await.unwrap()
     }
 
     /// A client that connects when it is first used, and again when it must.
