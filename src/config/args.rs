@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
-use super::limits::{QuotaConfig, RateConfig};
 use super::keys::{ClaimArgs, VerifyingKeyArgs};
+use super::limits::{QuotaConfig, RateConfig};
 use super::retention::{RetentionConfig, pause};
 use super::tls::{TlsArgs, TlsConfig};
 use super::values::{Origins, Policies, Secret, duration, origins, policies, size_bytes};

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -20,6 +20,8 @@ use tokio_rustls::server::TlsStream;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 use tracing::{debug, warn};
 
+use super::frame_watch::FrameWatch;
+use super::rates::network;
 use super::tls::Tls;
 use crate::tasks::Tasks;
 
@@ -31,8 +33,6 @@ const PREFACE_WITHIN: Duration = Duration::from_secs(5);
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 /// Connections after their handshake; further ones wait until tonic takes one.
 const READY_MAX: usize = 64;
-/// Whoever has one address of IPv6 has a network of them.
-const IPV6_NETWORK: Ipv6Addr = Ipv6Addr::new(!0, !0, !0, !0, 0, 0, 0, 0);
 
 /// How many connections there may be.
 #[derive(Clone, Copy, Debug)]
@@ -154,14 +154,6 @@ impl Room {
     }
 }
 
-/// What counts as one address.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6(address & IPV6_NETWORK),
-        v4 @ IpAddr::V4(_) => v4,
-    }
-}
-
 /// A connection's place among those that are allowed.
 struct Place {
     _permit: OwnedSemaphorePermit,
@@ -203,6 +195,7 @@ pub(super) struct Guarded {
     /// Kept from the beginning: the system forgets whose a connection was once it is reset.
     peer: SocketAddr,
     preface: Option<Preface>,
+    frames: FrameWatch,
     _place: Place,
 }
 
@@ -215,7 +208,7 @@ impl Guarded {
     fn new(stream: Transport, peer: SocketAddr, place: Place) -> Self {
         let deadline = Box::pin(sleep(PREFACE_WITHIN));
         let preface = Some(Preface { missing: PREFACE_BYTES, deadline });
-        Self { stream, peer, preface, _place: place }
+        Self { stream, peer, preface, frames: FrameWatch::new(), _place: place }
     }
 }
 
@@ -227,6 +220,11 @@ impl AsyncRead for Guarded {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = with!(self, stream => Pin::new(stream).poll_read(context, buffer));
+        let came = buffer.filled().get(before..).unwrap_or_default();
+        if self.frames.see(came).is_err() {
+            debug!("a connection sends nothing but pings and the like; it is closed");
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         let Some(preface) = &mut self.preface else { return read };
         match read {
             Poll::Ready(Ok(())) => {

@@ -105,6 +105,21 @@ async fn floods_of_broken_streams_end_their_own_connection_only() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_pings_ends_its_connection() {
+    let house = House::new().await;
+    let address = house.server.address();
+    let ping = |_| Frame::new(kind::PING, 0, 0, b"01234567".to_vec());
+    let (seen, _) = ending(&flood(address, (0..1_000).map(ping)).await);
+    house.check("8 a thousand pings", &seen, "answered all").await;
+    let answers = |seen: &[Frame]| seen.iter().filter(|frame| frame.kind == kind::PING).count();
+    let seen = flood(address, (0..200_000).map(ping)).await;
+    assert!(answers(&seen) < 20_000, "row 8: {} pings were answered", answers(&seen));
+    assert!(!seen.iter().any(|frame| frame.payload == b"finished"), "row 8: all were answered");
+    house.check("8 pings", "", "").await;
+    house.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn streams_beyond_the_advertised_number_are_refused() {
     let house = House::new().await;
     let block = headers(&[]);
