@@ -64,6 +64,18 @@ pub struct May {
 }
 
 impl Principal {
+    /// The device that a call is from, which names one or none; Err is the one that the
+    /// token is bound to, if that is another.
+    pub fn device(&self, named: Option<DeviceId>) -> Result<Option<DeviceId>, DeviceId> {
+        match &self.device {
+            None => Ok(named),
+            Some(bound) if named.as_ref().is_none_or(|named| named == bound) => {
+                Ok(Some(bound.clone()))
+            }
+            Some(bound) => Err(bound.clone()),
+        }
+    }
+
     /// The same as somebody for whom they act, with all that these may and nothing else;
     /// None if they may not.
     #[must_use]

@@ -23,7 +23,7 @@ use crate::store;
 pub fn run(command: Command) -> Result<Exit, Failure> {
     let done = match command {
         Command::Health(config) => return block_on(health::run(config)),
-        Command::Dev(config) => block_on(dev::run(config)),
+        Command::Dev(config) => block_on(dev::run(*config)),
         Command::Serve(config) => block_on(serve::run(*config)),
         Command::Migrate(config) => block_on(migrate::run(config)),
         Command::Compact(config) => block_on(compact::run(config)),

@@ -3,6 +3,7 @@
 //! does with them. Nothing here shows a secret.
 
 mod args;
+mod bench;
 mod keys;
 mod layers;
 mod limits;
@@ -18,7 +19,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fs, io};
 
-pub use self::args::{BenchKind, BenchPlan, DevConfig, HealthConfig, LogConfig, ServerConfig};
+pub use self::args::{DevConfig, HealthConfig, LogConfig, ServerConfig};
+use self::bench::BenchArgs;
+pub use self::bench::{BenchKind, BenchPlan};
 pub use self::limits::{QuotaConfig, RateConfig};
 pub use self::retention::RetentionConfig;
 pub use self::tls::TlsConfig;
@@ -27,8 +30,8 @@ use crate::auth::{Grant, JwksError, KeyConfig, KeyError, Minter, Verifier};
 use crate::domain::{Retention, UserId};
 use crate::exit::Exit;
 use args::{
-    BenchArgs, CommandArgs, CompactArgs, DatabaseArgs, ServeArgs, SignerArgs, SigningKeyArgs,
-    TokenArgs, TokenNameArgs, VerifyArgs,
+    CommandArgs, CompactArgs, DatabaseArgs, ServeArgs, SignerArgs, SigningKeyArgs, TokenArgs,
+    TokenNameArgs, VerifyArgs,
 };
 
 /// The issuer of development tokens.
@@ -40,7 +43,7 @@ pub const DEV_AUDIENCE: &str = "syncline";
 #[derive(Debug)]
 pub enum Command {
     /// Run everything on this machine.
-    Dev(DevConfig),
+    Dev(Box<DevConfig>),
     /// Run the service.
     Serve(Box<ServeConfig>),
     /// Print a token.
@@ -256,7 +259,7 @@ pub fn load(
             Ok(Command::Verify(VerifyConfig { database_url, space, log }))
         }
         CommandArgs::Health(config) => Ok(Command::Health(config)),
-        CommandArgs::Bench(args) => bench(args).map(Command::Bench),
+        CommandArgs::Bench(args) => measured(args).map(Command::Bench),
     }
 }
 
@@ -287,7 +290,7 @@ fn token(args: TokenArgs) -> Result<TokenConfig, Error> {
     Ok(TokenConfig { user, ttl: args.ttl, signer })
 }
 
-fn bench(args: BenchArgs) -> Result<BenchConfig, Error> {
+fn measured(args: BenchArgs) -> Result<BenchConfig, Error> {
     let target = match args.target {
         Some(uri) => BenchTarget::Remote {
             uri,

@@ -4,6 +4,7 @@
 
 mod acting;
 pub mod auth;
+mod caller;
 mod check;
 mod codec;
 mod conflict_service;

@@ -67,7 +67,7 @@ impl World {
     #[track_caller]
     fn dev(&self, line: &str) -> DevConfig {
         match self.load(line).unwrap() {
-            Command::Dev(config) => config,
+            Command::Dev(config) => *config,
             other => panic!("not dev: {other:?}"),
         }
     }

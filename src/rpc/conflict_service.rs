@@ -5,6 +5,7 @@ use std::sync::Arc;
 use prost::Message;
 use tonic::{Request, Response, Status};
 
+use super::caller::device_of;
 use super::encoded::Encoded;
 use super::page::PageBuilder;
 use super::proto::server::conflict_service_server::ConflictService;
@@ -76,7 +77,7 @@ impl ConflictService for Service {
             self.access(&request, &request.get_ref().space, Right::Write).await?;
         let wire = request.into_inner();
         let form = from_proto::document_form(wire.document_form).map_err(status::invalid)?;
-        let device = from_proto::device(&wire.device).map_err(status::invalid)?;
+        let device = device_of(&principal, &wire.device)?;
         let resolution = from_proto::resolution(&wire, device.as_ref()).map_err(status::invalid)?;
         let id = resolution.conflict().clone();
         let (result, conflict) = match self.conflict(&access, &id).await? {

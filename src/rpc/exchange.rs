@@ -3,9 +3,10 @@
 use prost::Message;
 use tonic::{Request, Status};
 
+use super::caller::{device_of, of_caller};
 use super::encoded::Encoded;
 use super::page::PageBuilder;
-use super::service::{Service, of_caller};
+use super::service::Service;
 use super::{from_proto, proto, status, to_proto};
 use crate::app::Reading;
 use crate::domain::{Change, DocumentForm, Filter, Revision, Right, Sight, limits};
@@ -18,7 +19,7 @@ pub(super) async fn exchange(
     let right = if writes { Right::Write } else { Right::Read };
     let (principal, access) = service.access(&request, &request.get_ref().space, right).await?;
     let wire = request.into_inner();
-    let device = from_proto::device(&wire.device).map_err(status::invalid)?;
+    let device = device_of(&principal, &wire.device)?;
     let form = from_proto::document_form(wire.document_form).map_err(status::invalid)?;
     let cursor = from_proto::cursor(wire.cursor.as_ref()).map_err(status::invalid)?;
     let scope = from_proto::scope(&wire.collections, &wire.keys).map_err(status::invalid)?;

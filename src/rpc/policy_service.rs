@@ -2,8 +2,9 @@
 
 use tonic::{Request, Response, Status};
 
+use super::caller::principal;
 use super::proto::server::policy_service_server::PolicyService;
-use super::service::{Service, principal};
+use super::service::Service;
 use super::{from_proto, proto, status, to_proto, token};
 use crate::app::{Condition, NewPolicy};
 use crate::auth::{Grant, Principal};

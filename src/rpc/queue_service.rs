@@ -3,6 +3,7 @@
 use prost::Message;
 use tonic::{Request, Response, Status};
 
+use super::caller::bound;
 use super::encoded::Encoded;
 use super::page::PageBuilder;
 use super::proto::server::queue_service_server::QueueService;
@@ -21,6 +22,7 @@ impl QueueService for Service {
             self.queue_access(&request, &request.get_ref().space, Right::Write).await?;
         let wire = request.into_inner();
         let (device, new) = from_proto::to_enqueue(&wire).map_err(status::invalid)?;
+        bound(&principal, Some(device.clone()))?;
         let by = queued_by(principal, &access);
         let entries = self.app.enqueue(access.space, (by, device), new).await?;
         let entries = entries.iter().map(to_proto::queued).collect();

@@ -5,8 +5,9 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tonic::{Code, Request, Status, Streaming};
 
+use super::caller::{bound, principal};
 use super::proto::replace_all_request::Part;
-use super::service::{Service, principal};
+use super::service::Service;
 use super::{from_proto, proto, status, to_proto};
 use crate::app::{Begun, Replaced};
 use crate::auth::Principal;
@@ -26,7 +27,8 @@ pub(super) async fn replace_all(
     };
     let space = whole(service, &principal, &begin.space).await?;
     let replacement = from_proto::replacement(&begin, space.clone(), &principal.caller);
-    let replacement = replacement.map_err(status::invalid)?;
+    let mut replacement = replacement.map_err(status::invalid)?;
+    replacement.device = bound(&principal, replacement.device)?;
     let mut replacing = match service.app.replace(replacement).await? {
         Begun::Before(replaced) => return answer(service, space, replaced, true).await,
         Begun::Now(replacing) => replacing,

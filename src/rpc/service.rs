@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
+use super::caller::{device_of, of_caller, principal, still};
 use super::encoded::Encoded;
 use super::outbox::Frames;
 use super::outer::Deadline;
@@ -21,8 +22,8 @@ use crate::app::{App, Error, QueueCounts, Reading, SpaceStatus};
 use crate::auth::{Principal, Verifier};
 use crate::clock::Clock;
 use crate::domain::{
-    self, Access, Caller, Denied, DeviceId, Epoch, Mutation, MutationResult, RecordId, Revision,
-    Right, Scope, Space, Violation, limits,
+    self, Access, Denied, DeviceId, Epoch, Mutation, MutationResult, RecordId, Revision, Right,
+    Violation, limits,
 };
 use crate::tasks::Tasks;
 
@@ -37,12 +38,6 @@ pub(super) struct Service {
     pub(super) streams: Tasks,
     /// Cancelled when streams are to end.
     pub(super) stop: CancellationToken,
-}
-
-/// Who calls. The door lets nobody in without.
-pub(super) fn principal<T>(request: &Request<T>) -> Result<Principal, Status> {
-    let found = request.extensions().get::<Principal>().cloned();
-    found.ok_or_else(|| status::internal(&std::io::Error::other("a request without principal")))
 }
 
 impl Service {
@@ -86,19 +81,6 @@ impl Service {
     }
 }
 
-/// What a caller asks for, as far as they may.
-pub(super) fn of_caller(
-    principal: &Principal,
-    access: Access,
-    device: Option<DeviceId>,
-    atomic: bool,
-    mutations: Vec<Mutation>,
-) -> (Space, domain::Request) {
-    let Access { space, collections, .. } = access;
-    let Caller { user: author, actor, .. } = principal.caller.clone();
-    (space, domain::Request { author, actor, device, atomic, mutations, collections })
-}
-
 #[tonic::async_trait]
 impl SyncService for Service {
     type SubscribeStream = Frames;
@@ -112,7 +94,7 @@ impl SyncService for Service {
         let (principal, access) =
             self.access(&request, &request.get_ref().space, Right::Write).await?;
         let wire = request.into_inner();
-        let device = from_proto::device(&wire.device).map_err(status::invalid)?;
+        let device = device_of(&principal, &wire.device)?;
         let form = from_proto::document_form(wire.document_form).map_err(status::invalid)?;
         let mutation = from_proto::single(wire.mutation.as_ref(), device.as_ref());
         let mutations = vec![mutation.map_err(status::invalid)?];
@@ -130,7 +112,7 @@ impl SyncService for Service {
         let (principal, access) =
             self.access(&request, &request.get_ref().space, Right::Write).await?;
         let wire = request.into_inner();
-        let device = from_proto::device(&wire.device).map_err(status::invalid)?;
+        let device = device_of(&principal, &wire.device)?;
         let form = from_proto::document_form(wire.document_form).map_err(status::invalid)?;
         let mutations = from_proto::mutations(&wire.mutations, device.as_ref(), wire.atomic)
             .map_err(status::invalid)?;
@@ -291,7 +273,7 @@ impl SyncService for Service {
         let (principal, access) =
             self.access(&request, &request.get_ref().space, Right::Read).await?;
         let wire = request.into_inner();
-        let device = from_proto::device(&wire.device).map_err(status::invalid)?;
+        let device = device_of(&principal, &wire.device)?;
         let scope = from_proto::digest_scope(&wire).map_err(status::invalid)?;
         let open_conflicts = self.app.open_conflicts(&access).await?;
         let whole = access.whole().is_ok();
@@ -329,18 +311,6 @@ impl SyncService for Service {
             subscriptions: i32::try_from(subscriptions).unwrap_or(i32::MAX),
         }))
     }
-}
-
-/// Whether somebody who wanted a part of a space may still read as much of it as when
-/// they asked.
-pub(super) async fn still(
-    app: &App,
-    caller: &Caller,
-    space: &Space,
-    (wanted, scope): (Scope, &Scope),
-) -> Result<(), Error> {
-    let access = app.access(caller, space.name(), Right::Read).await?;
-    if access.scope(wanted)? == *scope { Ok(()) } else { Err(Error::AccessChanged) }
 }
 
 /// Where a listing goes on, and where the space was when it began.

@@ -8,10 +8,11 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Status};
 
 use super::auth::unauthenticated;
+use super::caller::still;
 use super::encoded::Encoded;
 use super::from_proto::SnapshotToken;
 use super::page::PageBuilder;
-use super::service::{Service, still};
+use super::service::Service;
 use super::session::EXPIRY_GRACE_SECONDS;
 use super::{from_proto, proto, status, to_proto};
 use crate::app::{App, PageSize, Snapshot, SnapshotPlace};

@@ -5,11 +5,12 @@ use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
+use super::caller::{device_of, principal};
 use super::encoded::Encoded;
 use super::from_proto::{HistoryToken, NewSpace};
 use super::page::PageBuilder;
 use super::proto::server::space_service_server::SpaceService;
-use super::service::{Service, principal};
+use super::service::Service;
 use super::whole_space::{self, Exported};
 use super::{from_proto, proto, status, to_proto, token};
 use crate::app::{Error, SharedSpace, StepsQuery, StoredEntry, Undeletable};
@@ -255,7 +256,7 @@ impl SpaceService for Service {
             self.access(&request, &request.get_ref().space, Right::Write).await?;
         let wire = request.into_inner();
         let form = from_proto::document_form(wire.document_form).map_err(status::invalid)?;
-        let device = from_proto::device(&wire.device).map_err(status::invalid)?;
+        let device = device_of(&principal, &wire.device)?;
         let undeletion = from_proto::undeletion(&wire, device.as_ref()).map_err(status::invalid)?;
         let collection = &undeletion.undelete.key.collection;
         self.within(&principal, &access, access.collection(collection))?;

@@ -15,7 +15,7 @@ use crate::app::Error;
 use crate::auth::Grant;
 use crate::chain::Chain;
 use crate::domain::{
-    CursorFault, Epoch, QueueState, RecordKey, Refusal, Revision, Violation, limits,
+    CursorFault, DeviceId, Epoch, QueueState, RecordKey, Refusal, Revision, Violation, limits,
 };
 use crate::store;
 
@@ -94,6 +94,13 @@ pub(super) fn not_granted(grant: &Grant) -> Status {
 /// A stream or request that the server cannot go on with because it stops.
 pub(super) fn stopping() -> Status {
     retryable(Code::Unavailable, "SYNC_FAILED", "the server is stopping; try again")
+}
+
+/// A request from another device than the token is for.
+pub(super) fn other_device(bound: &DeviceId) -> Status {
+    let message = "the token is bound to another device than the request names";
+    let device = [("device", bound.to_string())];
+    status(Code::PermissionDenied, "PERMISSION_DENIED", message, device)
 }
 
 /// Too much waits already.

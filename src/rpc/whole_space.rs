@@ -4,10 +4,11 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Status, Streaming};
 
+use super::caller::principal;
 use super::from_proto::{self, ImportedLine};
 use super::proto::import_space_request::Part;
 use super::replace::within_silence;
-use super::service::{Service, principal};
+use super::service::Service;
 use super::{proto, status};
 use crate::app::{Begun, Error, ExportParts, Replaced, Replacement, Whole};
 use crate::auth::Principal;

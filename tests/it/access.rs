@@ -2,8 +2,10 @@
 //! and how soon a change of all that is felt.
 
 mod acting;
+mod devices;
 mod live;
 mod random;
+mod requests;
 mod roles;
 mod spaces;
 mod worlds;

@@ -14,7 +14,7 @@ mod tokens;
 
 use crate::support::{Client, Database, TestServer, put};
 
-pub use tokens::expired_token;
+pub use tokens::{expired_token, with};
 
 /// A server that has to survive the rows.
 struct House {

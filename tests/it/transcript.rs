@@ -126,8 +126,7 @@ fn show(frame: Frame) -> String {
             }
         }
         Frame::Access(it) => {
-            let limits = it.collections.join(" ");
-            format!("access {} {} {:?} {limits}", it.space, it.title, it.role())
+            format!("access {} {} {:?} {}", it.space, it.title, it.role(), it.collections.join(" "))
         }
         Frame::Event(it) => {
             let document = it.document.as_ref().map_or_else(|| "-".into(), text);

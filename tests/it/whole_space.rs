@@ -210,7 +210,7 @@ async fn an_export_has_everything_and_can_be_read_back() {
     assert_eq!(counts(&lines), expected);
     assert_eq!(lines[0]["space"], house.space);
     assert_eq!(lines.last().unwrap()["lines"], lines.len() - 1);
-    let audit = lines.iter().filter(|it| it["type"] == "audit").last().unwrap();
+    let audit = lines.iter().rfind(|it| it["type"] == "audit").unwrap();
     assert_eq!((&audit["action"], &audit["actor"]), (&"space_exported".into(), &CANARY.into()));
     // No number loses a digit.
     let text = exported_text(&house.canary, &house.space).await;
@@ -337,7 +337,14 @@ async fn what_is_erased_is_in_no_table_and_returning_clients_are_told() {
     assert!(describe(&status).starts_with("FailedPrecondition EPOCH_CHANGED"), "{status:?}");
     assert_eq!(epoch("").await.unwrap().1, 0);
 
-    // The shared space goes as well: then nothing is left at all.
+    nothing_is_left_of_the_shared_space_either(&house).await;
+    replica.stop().await;
+    house.server.stop().await;
+}
+
+/// The shared space goes as well: then nothing is left at all.
+async fn nothing_is_left_of_the_shared_space_either(house: &House) {
+    let mut connection = house.database.connect().await;
     let erase = EraseSpaceRequest { space: house.space.clone(), confirm: house.space.clone() };
     house.bob.spaces.clone().erase_space(erase).await.unwrap();
     let sql = "delete from spaces where name = 'users/' || $1";
@@ -355,8 +362,6 @@ async fn what_is_erased_is_in_no_table_and_returning_clients_are_told() {
     assert_eq!(facts, expected);
     let verified = house.database.store().await.verify(None).await.unwrap();
     assert!(verified.is_ok(), "{verified:?}");
-    replica.stop().await;
-    house.server.stop().await;
 }
 
 /// A table that is added later must be thought of.

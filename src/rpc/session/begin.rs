@@ -12,6 +12,7 @@ use super::{Session, invalid};
 use crate::app::{ConflictPlace, Error, SpaceHead};
 use crate::domain::{Cursor, Epoch, Filter, Revision, Right, Scope, Space, limits};
 use crate::hub::{Waker, Watch};
+use crate::rpc::caller::bound;
 use crate::rpc::frames::Ended;
 use crate::rpc::from_proto::{Start, Wanted};
 use crate::rpc::live::{Place, View};
@@ -78,7 +79,8 @@ impl Session {
             // Events are of the whole space.
             access.whole().map_err(Error::from)?;
         }
-        let wanted = Wanted { scope, ..wanted };
+        let device = bound(&self.principal, wanted.device)?;
+        let wanted = Wanted { scope, device, ..wanted };
         let space = access.space;
         self.room_for(&wanted)?;
         let Wanted { delta: deltas, events, .. } = wanted;

@@ -13,12 +13,12 @@ use crate::domain::{
     Caller, DocumentForm, Event, MutationResult, Request, Revision, Right, Space, Violation, limits,
 };
 use crate::rpc::auth::unauthenticated;
+use crate::rpc::caller::{bound, of_caller};
 use crate::rpc::check::HOLD;
 use crate::rpc::frames::{closed, failure};
 use crate::rpc::outbox::End;
 use crate::rpc::proto::subscribe_request::Frame as Heard;
 use crate::rpc::rates::Kind;
-use crate::rpc::service::of_caller;
 use crate::rpc::status::{self, status};
 use crate::rpc::subscription::Subscription;
 use crate::rpc::{from_proto, proto, to_proto};
@@ -99,14 +99,17 @@ impl Session {
 
     /// Goes on with another token of the same user. What it does not allow ends.
     async fn refresh_token(&mut self, token: &str) -> Result<(), Status> {
-        let verified = self.verifier.verify(token, self.clock.unix_seconds());
+        let now = self.clock.unix_seconds();
+        // Cancel: a key that does not come in time is not known.
+        let verified = self.verifier.verify_when_refreshed(token, now).await;
         let principal = verified.map_err(TokenError::class).map_err(unauthenticated)?;
         let Caller { user, actor, .. } = &self.principal.caller;
-        let same = principal.caller.user == *actor.as_ref().unwrap_or(user);
+        let same = principal.caller.user == *actor.as_ref().unwrap_or(user)
+            && principal.device == self.principal.device;
         let acting = actor.as_ref().map(|_| principal.acting_for(user));
         let principal = acting.unwrap_or(Some(principal)).filter(|_| same);
         let Some(principal) = principal else {
-            let message = "the token is of another subject: open another stream for it";
+            let message = "the token is of another subject or device: open another stream for it";
             return Err(status(Code::PermissionDenied, "OTHER_SUBJECT", message, []));
         };
         self.principal = principal;
@@ -212,6 +215,7 @@ async fn request(
     let broken = |violations| broken_in("mutate", violations);
     let access = access(app, &principal.caller, &frame.space, Right::Write).await?;
     let (device, form) = from_proto::writer(frame).map_err(broken)?;
+    let device = bound(principal, device)?;
     let mutations = from_proto::mutations(&frame.mutations, device.as_ref(), frame.atomic);
     let mutations = mutations.map_err(broken)?;
     let (space, request) = of_caller(principal, access, device, frame.atomic, mutations);

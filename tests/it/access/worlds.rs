@@ -55,7 +55,7 @@ fn space(random: &mut Random, team: &str) -> String {
 
 fn mutation(random: &mut Random) -> Mutation {
     let (id, record) = (format!("m{}", random.below(40)), random.below(5).to_string());
-    let base = (random.below(3) == 0).then(|| 0);
+    let base = (random.below(3) == 0).then_some(0);
     let document = format!("{{\"n\":{}}}", random.below(10));
     Mutation { base, ..put_in("task", &id, &record, &document) }
 }

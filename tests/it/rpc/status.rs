@@ -27,12 +27,8 @@ async fn a_space_tells_where_it_is_from_its_first_look_on() {
     house.end().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_limits_are_told_and_kept() {
-    let house = House::new().await;
-    let alice = house.alice().await;
-    let limits = status(&alice, "").await.limits.unwrap();
-    let expected = Limits {
+fn expected_limits() -> Limits {
+    Limits {
         queue_entries: 10_000,
         message_bytes: 3 << 20,
         document_bytes: 256 << 10,
@@ -54,8 +50,15 @@ async fn the_limits_are_told_and_kept() {
         space_bytes: 0,
         space_subscriptions: 0,
         wait: Some(prost_types::Duration { seconds: 15, nanos: 0 }),
-    };
-    assert_eq!(limits, expected);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_limits_are_told_and_kept() {
+    let house = House::new().await;
+    let alice = house.alice().await;
+    let limits = status(&alice, "").await.limits.unwrap();
+    assert_eq!(limits, expected_limits());
     let size = |limit: i32| usize::try_from(limit).unwrap();
     let (bytes, depth) = (size(limits.document_bytes), size(limits.document_depth));
     let deep = |levels| format!("{}1{}", "{\"a\":".repeat(levels), "}".repeat(levels));
