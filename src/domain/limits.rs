@@ -4,8 +4,8 @@
 pub const MESSAGE_BYTES_MAX: usize = 3 << 20;
 /// Messages up to here need no room while they are on their way.
 pub const INTAKE_FREE_BYTES: usize = 16 << 10;
-/// Room for larger ones of one user.
-pub const USER_INTAKE_BYTES_MAX: usize = 48 << 20;
+/// Room for larger ones of one user: more than what may wait to be decided.
+pub const USER_INTAKE_BYTES_MAX: usize = 96 << 20;
 /// Room for those of all users together.
 pub const INTAKE_BYTES_MAX: usize = 384 << 20;
 /// Documents that one page or frame gathers from the store. Leaves room for the

@@ -171,6 +171,19 @@ fn mend(response: Response<Body>) -> Response<Body> {
 mod tests {
     use super::*;
 
+    #[tokio::test]
+    async fn a_panic_is_an_answer_and_says_nothing_of_itself() {
+        let handler = tower::service_fn(|_request: Request<()>| async {
+            assert!(std::hint::black_box(false), "canary");
+            Ok::<_, std::convert::Infallible>(Response::new(Body::empty()))
+        });
+        let request = Request::builder().uri("http://localhost/some/Call").body(()).unwrap();
+        let answer = tower::ServiceExt::oneshot(OuterLayer.layer(handler), request).await.unwrap();
+        let status = Status::from_header_map(answer.headers()).unwrap();
+        assert_eq!(status.code(), Code::Internal);
+        assert!(!status.message().contains("canary"), "{status:?}");
+    }
+
     #[test]
     fn clients_deadlines_are_read_and_bounded() {
         for (header, millis) in [

@@ -44,7 +44,7 @@ def generate(folder):
     sys.path.insert(0, folder)
     names = ["digest", "document", "exchange", "limits", "mutation", "queue", "record"]
     names += ["replace", "snapshot", "subscribe", "sync_service", "space_service"]
-    names += ["queue_service"]
+    names += ["queue_service", "space", "audit", "export"]
     module = __import__("syncline.v1", fromlist=["v1"])
     api = type(sys)("api")
     for name in names:
@@ -408,6 +408,28 @@ def what_is_enqueued_is_applied(calls, collection):
     assert calls.ClearSynced(api.ClearSyncedRequest()).cleared >= 1
 
 
+def a_shared_space_is_made_exported_and_erased(calls, collection):
+    api = calls.api
+    request = api.CreateSpaceRequest(request_id=collection, title="Shared")
+    space = calls.CreateSpace(request).space.space
+    assert calls.CreateSpace(request).space.space == space, "the same request, the same space"
+    member = api.SetMemberRequest(space=space, user="bob", role=api.ROLE_READER)
+    calls.SetMember(member)
+    mutation = calls.put(collection, "1", {"text": "ours"})
+    calls.Mutate(api.MutateRequest(space=space, mutation=mutation))
+    entries = calls.ListAuditEntries(api.ListAuditEntriesRequest(space=space)).entries
+    assert [entry.action for entry in entries] == ["member_set", "space_created"], entries
+    parts = calls.ExportSpace(api.ExportSpaceRequest(space=space))
+    lines = [json.loads(line) for part in parts for line in part.lines.splitlines()]
+    kinds = [line["type"] for line in lines]
+    assert kinds[0] == "export" and kinds[-1] == "end" and kinds.count("member") == 2, kinds
+    record = next(line for line in lines if line["type"] == "record")
+    assert record["document"] == {"text": "ours"}, record
+    calls.EraseSpace(api.EraseSpaceRequest(space=space, confirm=space))
+    request = api.GetSpaceRequest(space=space)
+    fails(lambda: calls.GetSpace(request), grpc.StatusCode.NOT_FOUND, "SPACE_NOT_FOUND")
+
+
 def errors_say_what_and_where(calls, collection):
     api = calls.api
     details = fails(
@@ -464,6 +486,7 @@ CHECKS = [
     a_deleted_record_is_looked_back_at_and_comes_back,
     a_snapshot_has_the_digest_that_is_told,
     what_is_enqueued_is_applied,
+    a_shared_space_is_made_exported_and_erased,
     errors_say_what_and_where,
 ]
 

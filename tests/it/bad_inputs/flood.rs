@@ -46,6 +46,28 @@ async fn connections_that_do_not_begin_to_speak_are_closed() {
     house.end().await;
 }
 
+/// Reads whatever comes and answers nothing; how long it took until the server closed.
+async fn deaf(address: SocketAddr) -> Duration {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let settings = Frame::new(kind::SETTINGS, 0, 0, Vec::new()).bytes();
+    stream.write_all(&[PREFACE, &settings].concat()).await.unwrap();
+    let began = Instant::now();
+    let mut rest = Vec::new();
+    let closed = timeout(Duration::from_secs(45), stream.read_to_end(&mut rest)).await;
+    assert!(closed.is_ok(), "row 3: open after 45 s");
+    began.elapsed()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_answers_no_ping_is_closed() {
+    let house = House::new().await;
+    let took = deaf(house.server.address()).await;
+    // The interval, and the time for an answer.
+    assert!((25..40).contains(&took.as_secs()), "row 3: {took:?}");
+    house.check("3 no answer to a ping", "", "").await;
+    house.end().await;
+}
+
 /// The headers of a call of Mutate, and more.
 fn headers(more: &[(&str, &str)]) -> Vec<u8> {
     let bearer = format!("Bearer {}", mint("alice"));
