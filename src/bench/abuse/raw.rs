@@ -81,11 +81,11 @@ impl Abuse {
         }
     }
 
-    /// What it may cost the server: a connection is about 20 KiB.
+    /// What it may cost the server: a connection that says nothing takes about 29 KiB.
     pub(super) fn memory(self) -> Expected {
         #[expect(clippy::cast_precision_loss, reason = "a small number")]
         match self {
-            Self::Idle(count) => Expected::AtMost(16.0 + count as f64 * 24.0 / 1024.0),
+            Self::Idle(count) => Expected::AtMost(16.0 + count as f64 * 32.0 / 1024.0),
             _ => Expected::AtMost(64.0),
         }
     }
