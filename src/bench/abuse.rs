@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::Bench;
 use super::host::{Host, until_asked_to_end};
@@ -26,7 +26,8 @@ use raw::Abuse;
 use tonic::service::interceptor::InterceptedService;
 
 /// Honest callers, who write and read by turns at this pace: far from what the server can do.
-const CALLERS: usize = 20;
+/// They call one after the other, so that what holds the machine up for a moment meets few.
+const CALLERS: u32 = 20;
 const PACE: Duration = Duration::from_millis(50);
 
 pub(super) async fn round(bench: &mut Bench) -> anyhow::Result<()> {
@@ -98,8 +99,8 @@ async fn honest(host: &Guarded, seconds: u64) -> anyhow::Result<Measured> {
     }
     let span = Span::of(seconds);
     let mut running = JoinSet::new();
-    for stub in callers {
-        running.spawn(call(stub, span));
+    for (number, stub) in (0..).zip(callers) {
+        running.spawn(call(stub, Instant::now() + PACE * number / CALLERS, span));
     }
     let (elapsed, latency) = (span.end - span.begin, latencies()?);
     let mut total = Measured { operations: 0, elapsed, latency, cpu: None };
@@ -111,10 +112,14 @@ async fn honest(host: &Guarded, seconds: u64) -> anyhow::Result<Measured> {
     Ok(total)
 }
 
-async fn call(mut stub: Stub, span: Span) -> anyhow::Result<(u64, hdrhistogram::Histogram<u64>)> {
+async fn call(
+    mut stub: Stub,
+    begin: Instant,
+    span: Span,
+) -> anyhow::Result<(u64, hdrhistogram::Histogram<u64>)> {
     let mut latency = latencies()?;
     let mut operations = 0;
-    let mut pace = interval(PACE);
+    let mut pace = interval_at(begin, PACE);
     pace.set_missed_tick_behavior(MissedTickBehavior::Burst);
     for number in 0.. {
         let due = pace.tick().await;

@@ -81,7 +81,7 @@ impl Abuse {
         }
     }
 
-    /// What it may cost the server: a connection that says nothing takes about 29 KiB.
+    /// What it may cost the server: a connection that says nothing takes 29 to 33 KiB.
     pub(super) fn memory(self) -> Expected {
         #[expect(clippy::cast_precision_loss, reason = "a small number")]
         match self {
