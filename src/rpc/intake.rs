@@ -100,10 +100,10 @@ impl<S: Service<Request<Body>>> Service<Request<Body>> for IntakeService<S> {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let Some(principal) = request.extensions().get::<Principal>() else {
-            return self.inner.call(request);
-        };
-        let (room, user) = (Arc::clone(&self.room), principal.caller.really().clone());
+        // What needs no token has small messages only.
+        let principal = request.extensions().get::<Principal>();
+        let user = principal.map(|principal| principal.caller.really().clone());
+        let room = Arc::clone(&self.room);
         self.inner.call(request.map(|body| Body::new(Intake::new(body, room, user))))
     }
 }
@@ -115,7 +115,7 @@ struct Intake {
 }
 
 impl Intake {
-    fn new(body: Body, room: Arc<Room>, user: UserId) -> Self {
+    fn new(body: Body, room: Arc<Room>, user: Option<UserId>) -> Self {
         Self { body, messages: Messages::new(room, user) }
     }
 }
@@ -158,7 +158,8 @@ impl HttpBody for Intake {
 /// Finds the messages in bytes, however these are cut.
 struct Messages {
     room: Arc<Room>,
-    user: UserId,
+    /// None has no room.
+    user: Option<UserId>,
     /// What has come and was not looked at.
     unseen: Bytes,
     head: [u8; HEAD_BYTES],
@@ -172,7 +173,7 @@ struct Messages {
 }
 
 impl Messages {
-    fn new(room: Arc<Room>, user: UserId) -> Self {
+    fn new(room: Arc<Room>, user: Option<UserId>) -> Self {
         let (unseen, head, gathered) = (Bytes::new(), [0; HEAD_BYTES], Vec::new());
         Self { room, user, unseen, head, have: 0, left: 0, gathered, loan: None }
     }
@@ -236,11 +237,12 @@ impl Messages {
         (self.have, self.left) = (0, length);
         // The one before has been decoded by now.
         self.loan = None;
-        // What is too large is refused by what decodes, before it makes room.
-        if !(limits::INTAKE_FREE_BYTES..=limits::MESSAGE_BYTES_MAX).contains(&length) {
+        let small = length < limits::INTAKE_FREE_BYTES;
+        // What is too large for users is refused by what decodes, before it makes room.
+        if small || (length > limits::MESSAGE_BYTES_MAX && self.user.is_some()) {
             return Ok(false);
         }
-        self.loan = self.room.lend(&self.user, length);
+        self.loan = self.user.as_ref().and_then(|user| self.room.lend(user, length));
         if self.loan.is_none() {
             return Err(status::overloaded());
         }
@@ -269,7 +271,7 @@ mod tests {
     use super::*;
 
     fn messages_of(room: &Arc<Room>, user: &str) -> Messages {
-        Messages::new(Arc::clone(room), UserId::parse(user).unwrap())
+        Messages::new(Arc::clone(room), Some(UserId::parse(user).unwrap()))
     }
 
     fn message(length: usize) -> Vec<u8> {
@@ -348,6 +350,13 @@ mod tests {
         let mut small = messages_of(&room, "bob");
         passed(&mut small, &message(limits::INTAKE_FREE_BYTES - 1)).unwrap();
         passed(&mut small, &[0, 255, 255, 255, 255]).unwrap();
+        // Nobody has none.
+        let mut nobody = Messages::new(Arc::clone(&room), None);
+        passed(&mut nobody, &message(limits::INTAKE_FREE_BYTES - 1)).unwrap();
+        for length in [limits::INTAKE_FREE_BYTES, limits::MESSAGE_BYTES_MAX + 1] {
+            let mut nobody = Messages::new(Arc::clone(&room), None);
+            assert!(passed(&mut nobody, &message(length)[..HEAD_BYTES]).is_err());
+        }
         drop(held);
         assert_eq!(room.lent.lock().total, 0);
         assert!(room.lent.lock().of_users.is_empty());

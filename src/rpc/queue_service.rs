@@ -71,6 +71,7 @@ impl QueueService for Service {
             None => self.app.retry_queued(access.space, id).await?,
             Some(edited) => {
                 let entry = self.app.queued(access.space.clone(), id).await?;
+                bound(&principal, Some(entry.device.clone()))?;
                 let edited = from_proto::edited(edited, &entry.device).map_err(status::invalid)?;
                 let by = queued_by(principal, &access);
                 self.app.edit_queued(access.space, entry, (by, edited)).await?

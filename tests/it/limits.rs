@@ -10,7 +10,7 @@ use syncline::rpc::proto::subscribe_request::Frame as Out;
 use syncline::rpc::proto::subscribe_response::Frame;
 use syncline::rpc::proto::{
     DeleteOperation, GetStatusRequest, GetStatusResponse, MutateFrame, Mutation, PatchOperation,
-    mutation::Operation,
+    RefreshTokenFrame, mutation::Operation,
 };
 use tokio::task::JoinSet;
 use tonic::{Code, Status};
@@ -127,6 +127,16 @@ async fn frames_count_like_calls() {
         }
     }
     assert!((9..16).contains(&open), "{open} subscriptions were let in");
+    // What every subscription is looked at for counts too, and has no answer of its own.
+    for _ in 0..20 {
+        stream.send(Out::RefreshToken(RefreshTokenFrame { token: mint("alice") })).await;
+    }
+    let status = loop {
+        if let Err(status) = stream.next().await {
+            break status;
+        }
+    };
+    assert!(describe(&status).starts_with("ResourceExhausted RATE_LIMITED"), "{status:?}");
     server.stop().await;
 }
 

@@ -4,6 +4,7 @@ use prost::Message;
 use prost_types::FileDescriptorSet;
 use syncline::rpc::proto::DESCRIPTOR_SET;
 
+use crate::support::generic::Generic;
 use crate::support::raw::{Http2, message};
 use crate::support::{Database, TestServer, describe};
 
@@ -60,5 +61,9 @@ async fn without_a_token_only_health_and_reflection_answer() {
         }
     }
     assert_eq!(open, OPEN);
+    // And only to small messages: nobody is there whose memory they could be counted as.
+    let call = Generic::connect(server.address()).await;
+    let status = call.call(OPEN[0], &[], vec![vec![0; 20 << 10]]).await.unwrap_err();
+    assert_eq!(describe(&status), "ResourceExhausted OVERLOADED retry after 500ms");
     server.stop().await;
 }

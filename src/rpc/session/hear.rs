@@ -99,6 +99,7 @@ impl Session {
 
     /// Goes on with another token of the same user. What it does not allow ends.
     async fn refresh_token(&mut self, token: &str) -> Result<(), Status> {
+        self.admit(Kind::Opens)?;
         let now = self.clock.unix_seconds();
         // Cancel: a key that does not come in time is not known.
         let verified = self.verifier.verify_when_refreshed(token, now).await;

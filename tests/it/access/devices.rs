@@ -4,12 +4,13 @@ use serde_json::json;
 use syncline::rpc::proto::subscribe_request::Frame as Out;
 use syncline::rpc::proto::subscribe_response::Frame;
 use syncline::rpc::proto::{
-    EnqueueRequest, GetRecordRequest, GetStatusRequest, MutateFrame, SubscribeFrame,
+    EnqueueRequest, GetRecordRequest, GetStatusRequest, ListQueuedRequest, MutateFrame, Mutation,
+    QueueState, RetryQueuedRequest, SubscribeFrame,
 };
 
 use super::Team;
 use crate::bad_inputs::with;
-use crate::support::{Client, Stream, describe, key, put, subscribe_frame};
+use crate::support::{Client, Stream, describe, key, mint, put, subscribe_frame, wait_for};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_of_a_device_speaks_for_no_other() {
@@ -31,6 +32,21 @@ async fn a_token_of_a_device_speaks_for_no_other() {
     let mutations = vec![put("q", "1", "{}")];
     let enqueue = EnqueueRequest { device: "desk".into(), mutations, ..Default::default() };
     let status = client.queue.clone().enqueue(enqueue).await.unwrap_err();
+    assert_eq!(describe(&status), denied);
+    // An entry of another device is not edited either.
+    let anybody = Client::connect(team.server.address(), &mint("alice")).await;
+    let mutations = vec![Mutation { base: Some(9), ..put("q", "1", "{}") }];
+    let enqueue = EnqueueRequest { device: "desk".into(), mutations, ..Default::default() };
+    anybody.queue.clone().enqueue(enqueue).await.unwrap();
+    wait_for("the entry to fail", async || {
+        let list = ListQueuedRequest::default();
+        let entries = client.queue.clone().list_queued(list).await.unwrap().into_inner().entries;
+        entries.first().filter(|it| it.state() == QueueState::Failed).map(drop)
+    })
+    .await;
+    let edited = Some(put("q", "1", "{}"));
+    let retry = RetryQueuedRequest { mutation_id: "q".into(), edited, ..Default::default() };
+    let status = client.queue.clone().retry_queued(retry).await.unwrap_err();
     assert_eq!(describe(&status), denied);
     let mut stream = Stream::open(&client).await.unwrap();
     let frame = SubscribeFrame { device: "desk".into(), ..subscribe_frame("s", None) };
