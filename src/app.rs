@@ -17,13 +17,17 @@ mod group;
 mod heads;
 mod history;
 mod noted;
+mod pause;
+mod places;
 mod policies;
+mod produced;
 mod queue;
 mod reading;
 mod replacing;
 mod shared;
 mod snapshot;
 mod spaces;
+mod things;
 mod wakeup;
 
 use std::sync::Arc;
@@ -49,6 +53,7 @@ use feeder::Feeder;
 use following::{ConflictKey, PageKey, SharedConflicts, SnapshotKey};
 use heads::Heads;
 use noted::Noted;
+use places::Places;
 use policies::Policies;
 use replacing::ClosedSpaces;
 use shared::Shared;
@@ -65,6 +70,7 @@ pub use error::Error;
 pub use export::{EXPORT_FORMAT, Parts as ExportParts, Whole};
 pub use following::{ConflictsAhead, Following, SharedPage, SharedSnapshot};
 pub use history::Undeletable;
+pub use produced::{Outlet, Produced};
 pub use queue::ParseMutation;
 pub use reading::Reading;
 pub use replacing::{Begun, Replacement, Replacing};
@@ -108,6 +114,8 @@ pub struct App {
     closed: Arc<ClosedSpaces>,
     replacements: Arc<Semaphore>,
     exports: Arc<Semaphore>,
+    replacing: Places,
+    exporting: Places,
     /// Rung when something may wait in the queue.
     queue_bell: Notify,
     metrics: Arc<Metrics>,
@@ -208,6 +216,8 @@ impl App {
             closed: Arc::default(),
             replacements: Arc::new(Semaphore::new(limits::REPLACEMENTS_MAX)),
             exports: Arc::new(Semaphore::new(limits::EXPORTS_MAX)),
+            replacing: Places::default(),
+            exporting: Places::default(),
             queue_bell: Notify::new(),
             metrics: settings.metrics,
             members,

@@ -3,6 +3,7 @@
 //! statuses.
 
 mod acting;
+mod answers;
 pub mod auth;
 mod caller;
 mod check;

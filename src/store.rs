@@ -37,7 +37,7 @@ use sqlx::PgPool;
 use sqlx::postgres::PgConnectOptions;
 
 pub use acks::Acknowledged;
-pub use audit::{AuditQuery, StoredEntry};
+pub use audit::{AuditQuery, Noter, StoredEntry};
 pub use compaction::{Candidate, Compactor, FIRST_SPACE, LogSpans, Rise, Tombstone};
 pub use conflicts::{ConflictPlace, ConflictQuery, ConflictsPage, MovedQuery};
 pub use connect::Settings;

@@ -10,6 +10,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use super::pause::{Held, Pause};
 use crate::chain::Chain;
 use crate::clock::Clock;
 use crate::domain::{DeviceId, Revision, SpaceId, UserId};
@@ -23,6 +24,7 @@ const WAITING_MAX: usize = 20 * DEVICES_MAX;
 #[derive(Debug, Default)]
 pub(super) struct Acks {
     waiting: Mutex<HashMap<(SpaceId, UserId, DeviceId), Revision>>,
+    writing: Pause,
 }
 
 impl Acks {
@@ -52,6 +54,7 @@ impl Acks {
                 () = stop.cancelled() => stopping = true,
                 _ = tick.tick() => {}
             }
+            let _writing = self.writing.hold().await;
             for some in self.take().chunks(DEVICES_MAX) {
                 if let Err(error) = store.acknowledge(some, clock.now_to_store()).await {
                     warn!(error = %Chain(&error), "acknowledgements were not written");
@@ -59,6 +62,18 @@ impl Acks {
                 }
             }
         }
+    }
+
+    /// Forgets those of a user, and has no others written as long as the guard lives.
+    pub(super) async fn pause(&self, user: &UserId) -> Held {
+        let paused = self.writing.hold().await;
+        self.forget(user);
+        paused
+    }
+
+    /// Forgets those of a user.
+    pub(super) fn forget(&self, user: &UserId) {
+        self.waiting.lock().retain(|(_, of, _), _| of != user);
     }
 
     fn take(&self) -> Vec<Acknowledged> {

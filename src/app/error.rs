@@ -94,6 +94,9 @@ pub enum Error {
     /// A revision of the past cannot be read.
     #[error("the revision cannot be read: {fault:?}")]
     Revision { fault: CursorFault, epoch: Epoch, head: Revision, floor: Revision },
+    /// Whoever wanted it has not fetched it.
+    #[error("nothing was read for too long")]
+    Unread,
     /// Too much waits already.
     #[error("too many requests are waiting")]
     Overloaded,

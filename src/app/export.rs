@@ -5,10 +5,10 @@ use std::sync::Arc;
 use serde_json::json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::OwnedSemaphorePermit;
 use uuid::Uuid;
 
-use super::{App, Error, PageSize, Snapshot};
+use super::{App, Error, Outlet, PageSize, Produced, Snapshot};
 use crate::domain::{
     Actor, AuditAction, AuditEntry, Caller, Epoch, Record, Right, Scope, Space, UserId, limits,
 };
@@ -37,14 +37,15 @@ impl Whole {
 
 /// Lines that wait to be sent, in parts of about this much.
 const PART_BYTES: usize = 256 << 10;
-const PARTS_WAITING: usize = 1;
 
 /// Parts of an export: whole lines, each with its end.
-pub type Parts = mpsc::Receiver<Result<String, Error>>;
+pub type Parts = Produced<String, Error>;
 
 impl App {
     /// Begins to take everything out; that it was is noted before anything is read.
     pub async fn export(self: &Arc<Self>, caller: &Caller, whole: Whole) -> Result<Parts, Error> {
+        let place = self.exporting.of(caller.really()).try_acquire_owned();
+        let place = place.map_err(|_taken| Error::Overloaded)?;
         let room = Arc::clone(&self.exports).try_acquire_owned();
         let room = room.map_err(|_full| Error::Overloaded)?;
         let space = whole.space();
@@ -61,31 +62,24 @@ impl App {
         };
         self.detached(async move {
             store.create_spaces(&[&space]).await?;
-            store.note(&[(noted, entry)], now).await
+            let mut noter = store.noter().await?;
+            noter.note(noted, &entry, now).await?;
+            noter.close().await
         })
         .await?;
-        let (sender, parts) = mpsc::channel(PARTS_WAITING);
-        let export = Export {
-            app: Arc::clone(self),
-            caller: caller.clone(),
-            whole,
-            began: now,
-            out: Out { sender: sender.clone(), text: String::new(), lines: 0 },
-            _room: room,
-        };
-        drop(self.tasks.spawn("export", async move {
-            // Cancel safe: nothing that is read is changed.
-            if let Err(error) = export.run(title).await {
-                let _gone = sender.send(Err(error)).await;
-            }
-        }));
-        Ok(parts)
+        let (app, caller) = (Arc::clone(self), caller.clone());
+        Ok(Produced::begin(&self.tasks, "export", move |outlet| {
+            let out = Out { outlet, text: String::new(), lines: 0 };
+            let export = Export { app, caller, whole, began: now, out, _places: [place, room] };
+            export.run(title)
+        }))
     }
 
     /// Erases a space, or a user; the server's audit log alone knows that it was. A client
     /// that comes back finds another epoch, or no space. Cancel safe: it goes on.
     pub async fn erase(&self, caller: &Caller, whole: Whole) -> Result<Erased, Error> {
         let (store, now, space) = (self.store.clone(), self.clock.now_to_store(), whole.space());
+        let (noted, acks) = (Arc::clone(&self.noted), Arc::clone(&self.acks));
         let erased = match whole {
             Whole::Space(space) => {
                 let by = audited_erasure(caller, &space);
@@ -98,10 +92,20 @@ impl App {
                 let entry = AuditEntry::new(AuditAction::UserErased, by);
                 let entry = entry.with("space_id", space.id.to_string());
                 let pseudonym = format!("erased-{}", Uuid::new_v4().simple());
-                self.detached(async move { store.erase_user(&user, &pseudonym, &entry, now).await })
-                    .await?
+                self.detached(async move {
+                    // What is still to be written would come after it.
+                    let (_noting, _acks) = (noted.pause(&user).await, acks.pause(&user).await);
+                    let erased = store.erase_user(&user, &pseudonym, &entry, now).await;
+                    noted.forget(&user);
+                    acks.forget(&user);
+                    erased
+                })
+                .await?
             }
         };
+        for (space, user) in &erased.left {
+            self.access_changed(*space, user);
+        }
         // Other replicas find that it is gone when they poll the heads.
         let gone = Refresh { epoch: Epoch(Uuid::nil()), at: Hint::default(), changes: None };
         self.hub.refresh(space.id, gone);
@@ -118,23 +122,22 @@ fn audited_erasure(caller: &Caller, space: &Space) -> Actor {
 
 /// What is sent.
 struct Out {
-    sender: mpsc::Sender<Result<String, Error>>,
+    outlet: Outlet<String>,
     text: String,
     lines: u64,
 }
 
 impl Out {
-    /// False once nobody reads any more.
-    async fn line(&mut self, line: &str) -> bool {
+    async fn line(&mut self, line: &str) -> Result<(), Error> {
         self.text.push_str(line);
         self.text.push('\n');
         self.lines += 1;
-        self.text.len() < PART_BYTES || self.flush().await
+        if self.text.len() < PART_BYTES { Ok(()) } else { self.flush().await }
     }
 
-    async fn flush(&mut self) -> bool {
+    async fn flush(&mut self) -> Result<(), Error> {
         let part = std::mem::take(&mut self.text);
-        part.is_empty() || self.sender.send(Ok(part)).await.is_ok()
+        if part.is_empty() { Ok(()) } else { self.outlet.send(part).await }
     }
 }
 
@@ -144,7 +147,7 @@ struct Export {
     whole: Whole,
     began: OffsetDateTime,
     out: Out,
-    _room: OwnedSemaphorePermit,
+    _places: [OwnedSemaphorePermit; 2],
 }
 
 impl Export {
@@ -166,23 +169,17 @@ impl Export {
             "revision": snapshot.at.get(),
             "exported_at": time(self.began),
         });
-        if !self.out.line(&head.to_string()).await || !self.records(snapshot).await? {
-            return Ok(());
-        }
+        self.out.line(&head.to_string()).await?;
+        self.records(snapshot).await?;
         for section in Section::OF_SPACE {
-            if !self.section(section, &space, None).await? {
-                return Ok(());
-            }
+            self.section(section, &space, None).await?;
         }
         for section in Section::OF_USER.into_iter().filter(|_| user.is_some()) {
-            if !self.section(section, &space, user.as_ref()).await? {
-                return Ok(());
-            }
+            self.section(section, &space, user.as_ref()).await?;
         }
         let end = json!({ "type": "end", "lines": self.out.lines });
-        self.out.line(&end.to_string()).await;
-        self.out.flush().await;
-        Ok(())
+        self.out.line(&end.to_string()).await?;
+        self.out.flush().await
     }
 
     /// Whether the caller may still have it.
@@ -191,8 +188,8 @@ impl Export {
         self.app.access(&self.caller, space.name(), Right::Admin).await.map(drop)
     }
 
-    /// The state, as of one revision. False once nobody reads any more.
-    async fn records(&mut self, snapshot: Snapshot) -> Result<bool, Error> {
+    /// The state, as of one revision.
+    async fn records(&mut self, snapshot: Snapshot) -> Result<(), Error> {
         let size = PageSize {
             entries_max: limits::PAGE_ENTRIES_MAX,
             bytes_max: limits::PAGE_DOCUMENT_BYTES_MAX,
@@ -202,24 +199,22 @@ impl Export {
             self.still().await?;
             let page = self.app.snapshot_page(snapshot.clone(), after, size).await?;
             for record in &page.records {
-                if !self.out.line(&record_line(record)).await {
-                    return Ok(false);
-                }
+                self.out.line(&record_line(record)).await?;
             }
             after = page.next;
             if after.is_none() {
-                return Ok(true);
+                return Ok(());
             }
         }
     }
 
-    /// One kind of lines. False once nobody reads any more.
+    /// One kind of lines.
     async fn section(
         &mut self,
         section: Section,
         space: &Space,
         user: Option<&UserId>,
-    ) -> Result<bool, Error> {
+    ) -> Result<(), Error> {
         let mut after = ExportPlace::default();
         loop {
             self.still().await?;
@@ -230,13 +225,11 @@ impl Export {
             });
             let (lines, next) = read.await?;
             for line in &lines {
-                if !self.out.line(line).await {
-                    return Ok(false);
-                }
+                self.out.line(line).await?;
             }
             match next {
                 Some(next) => after = next,
-                None => return Ok(true),
+                None => return Ok(()),
             }
         }
     }

@@ -2,81 +2,78 @@
 //! and that somebody acted for another. The same is noted once a minute, with how often
 //! it was, so that nobody can fill the log by being refused.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use time::OffsetDateTime;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use super::pause::{Held, Pause};
+use super::things::{Due, Things, What};
 use crate::chain::Chain;
 use crate::clock::Clock;
-use crate::domain::{Actor, AuditAction, AuditEntry, Caller, SERVER_CHAIN, Space, SpaceId, UserId};
-use crate::store::Store;
+use crate::domain::{AuditAction, Caller, SERVER_CHAIN, Space, UserId};
+use crate::store::{Error, Store};
 
 /// What came up is noted this late at most.
 const NOTE_INTERVAL: Duration = Duration::from_secs(1);
-/// The same is not noted again before.
-const AGAIN: Duration = Duration::from_secs(60);
-/// Different things that are counted at a time; more are only counted as such.
-const THINGS_MAX: usize = 10_000;
+/// After so many entries that could not be written, others wait for the next time.
+const FAILURES_MAX: usize = 3;
 /// Names that cannot be those of a space are cut.
 const NAME_CHARS_MAX: usize = 100;
 
-/// Something that may come up again.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Thing {
-    action: AuditAction,
-    actor: UserId,
-    acted_for: Option<UserId>,
-    space: String,
-    /// The right, or whatever else they lack.
-    wanted: String,
-}
-
-#[derive(Debug, Default)]
-struct Count {
-    /// How often since it was last noted.
-    times: u64,
-    noted_at: Option<Instant>,
-}
-
 /// What has come up.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Noted {
-    things: Mutex<HashMap<Thing, Count>>,
-    left_out: Mutex<u64>,
+    refused: Mutex<Things>,
+    acted: Mutex<Things>,
+    writing: Pause,
+}
+
+impl Default for Noted {
+    fn default() -> Self {
+        Self {
+            // Whoever is refused must not be able to hide that somebody acts.
+            refused: Mutex::new(Things::new(AuditAction::AccessRefused, 100)),
+            acted: Mutex::new(Things::new(AuditAction::ActedFor, 1_000)),
+            writing: Pause::default(),
+        }
+    }
 }
 
 impl Noted {
     /// Somebody was refused.
     pub(super) fn refused(&self, caller: &Caller, space: &str, wanted: &str) {
-        let space = space.chars().take(NAME_CHARS_MAX).collect();
-        self.note(AuditAction::AccessRefused, caller, space, wanted);
+        let (chain, space) = match Space::named(space) {
+            Ok(named) => (named.id, space.to_owned()),
+            Err(_rule) => (SERVER_CHAIN, space.chars().take(NAME_CHARS_MAX).collect()),
+        };
+        let acted_for = caller.actor.as_ref().map(|_| caller.user.clone());
+        let what = What::Refused { acted_for, chain, space, wanted: wanted.to_owned() };
+        self.refused.lock().note(caller.really(), what, 1);
     }
 
     /// Somebody acts for another.
     pub(super) fn acted(&self, caller: &Caller) {
-        if caller.actor.is_some() {
-            self.note(AuditAction::ActedFor, caller, String::new(), "");
+        if let Some(actor) = &caller.actor {
+            self.acted.lock().note(actor, What::Acted(caller.user.clone()), 1);
         }
     }
 
-    fn note(&self, action: AuditAction, caller: &Caller, space: String, wanted: &str) {
-        let (actor, acted_for) = match &caller.actor {
-            Some(actor) => (actor.clone(), Some(caller.user.clone())),
-            None => (caller.user.clone(), None),
-        };
-        let wanted = wanted.to_owned();
-        let thing = Thing { action, actor, acted_for, space, wanted };
-        let mut things = self.things.lock();
-        if things.len() < THINGS_MAX || things.contains_key(&thing) {
-            things.entry(thing).or_default().times += 1;
-        } else {
-            *self.left_out.lock() += 1;
-        }
+    /// Forgets what would name a user, and has nothing noted as long as the guard lives.
+    pub(super) async fn pause(&self, user: &UserId) -> Held {
+        let paused = self.writing.hold().await;
+        self.forget(user);
+        paused
+    }
+
+    /// Forgets what would name a user.
+    pub(super) fn forget(&self, user: &UserId) {
+        self.refused.lock().forget(user);
+        self.acted.lock().forget(user);
     }
 
     /// Notes until `stop`, and what is there then.
@@ -88,53 +85,55 @@ impl Noted {
     ) {
         let mut tick = interval(NOTE_INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
+        let mut stopping = false;
+        while !stopping {
             // Cancel: both only wait.
-            let stopping = tokio::select! {
+            stopping = tokio::select! {
                 biased;
                 () = stop.cancelled() => true,
                 _ = tick.tick() => false,
             };
-            let due = self.due(stopping);
-            if !due.is_empty()
-                && let Err(failure) = store.note(&due, clock.now_to_store()).await
-            {
-                warn!(error = %Chain(&failure), entries = due.len(), "not noted in the audit log");
-            }
-            if stopping {
-                return;
+            let _writing = self.writing.hold().await;
+            for things in [&self.refused, &self.acted] {
+                let due = things.lock().due(stopping, Instant::now());
+                let failed = write(&store, due, clock.now_to_store()).await;
+                let mut things = things.lock();
+                failed.into_iter().for_each(|it| things.put_back(it));
             }
         }
-    }
-
-    /// What is to be noted now.
-    fn due(&self, all: bool) -> Vec<(SpaceId, AuditEntry)> {
-        let now = Instant::now();
-        let mut due = Vec::new();
-        self.things.lock().retain(|thing, count| {
-            let rests = count.noted_at.is_some_and(|at| now.duration_since(at) < AGAIN);
-            if count.times > 0 && (all || !rests) {
-                due.push(entry(thing, count.times));
-                (count.times, count.noted_at) = (0, Some(now));
-            }
-            count.times > 0 || count.noted_at.is_some_and(|at| now.duration_since(at) < AGAIN)
-        });
-        let left_out = std::mem::take(&mut *self.left_out.lock());
-        if left_out > 0 {
-            let entry = AuditEntry::new(AuditAction::AccessRefused, Actor::default());
-            due.push((SERVER_CHAIN, entry.with("left_out", left_out)));
-        }
-        due
     }
 }
 
-fn entry(thing: &Thing, times: u64) -> (SpaceId, AuditEntry) {
-    let Thing { action, actor, acted_for, space, wanted } = thing;
-    let by = Actor { user: Some(actor.clone()), acted_for: acted_for.clone() };
-    let mut entry = AuditEntry::new(*action, by).with("times", times);
-    if *action == AuditAction::AccessRefused {
-        entry = entry.with("space", space.as_str()).with("wanted", wanted.as_str());
+/// Writes what is due; what could not be written.
+async fn write(store: &Store, due: Vec<Due>, at: OffsetDateTime) -> Vec<Due> {
+    if due.is_empty() {
+        return due;
     }
-    let chain = Space::named(space).map_or(SERVER_CHAIN, |space| space.id);
-    (chain, entry)
+    let mut noter = match store.noter().await {
+        Ok(noter) => noter,
+        Err(failure) => {
+            complain(&failure, due.len());
+            return due;
+        }
+    };
+    let (mut failed, mut last) = (Vec::new(), None);
+    for it in due {
+        if failed.len() < FAILURES_MAX {
+            let (chain, entry) = it.entry();
+            match noter.note(chain, &entry, at).await {
+                Ok(()) => continue,
+                Err(failure) => last = Some(failure),
+            }
+        }
+        failed.push(it);
+    }
+    let last = noter.close().await.err().or(last);
+    if let Some(failure) = last {
+        complain(&failure, failed.len());
+    }
+    failed
+}
+
+fn complain(failure: &Error, entries: usize) {
+    warn!(error = %Chain(failure), entries, "not noted in the audit log yet");
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use time::OffsetDateTime;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -125,9 +125,12 @@ impl App {
         if let Some(before) = self.replaced_before(&it).await? {
             return Ok(Begun::Before(before));
         }
+        let place = self.replacing.of(it.actor.as_ref().unwrap_or(&it.author)).acquire_owned();
+        let room = Arc::clone(&self.replacements).acquire_owned();
         // Cancel: who no longer waits has no place in the line.
-        let room = timeout(ROOM_WAIT, Arc::clone(&self.replacements).acquire_owned()).await;
-        let room = room.map_err(|_full| Error::Overloaded)?.map_err(|_closed| Error::Stopping)?;
+        let places = timeout(ROOM_WAIT, async { Ok([place.await?, room.await?]) }).await;
+        let places = places.map_err(|_full| Error::Overloaded)?;
+        let places = places.map_err(|_closed: AcquireError| Error::Stopping)?;
         let rules = Rules {
             policies: self.policies.current(),
             quota: self.quotas.usage,
@@ -139,7 +142,7 @@ impl App {
             rules,
             now: self.clock.now_to_store(),
             it,
-            _room: room,
+            _places: places,
         };
         let (hub, wakeup) = (Arc::clone(&self.hub), Arc::clone(&self.wakeup));
         let (parts, queue) = mpsc::channel(PARTS_WAITING);
@@ -175,7 +178,7 @@ struct Worker {
     rules: Rules,
     now: OffsetDateTime,
     it: Replacement,
-    _room: OwnedSemaphorePermit,
+    _places: [OwnedSemaphorePermit; 2],
 }
 
 impl Worker {

@@ -123,9 +123,10 @@ pub const DIGEST_COLLECTIONS_MAX: usize = 1_000;
 pub const REPLACE_RECORDS_MAX: usize = 1_000_000;
 /// Their documents: they lie in the database's temporary files meanwhile.
 pub const REPLACE_BYTES_MAX: usize = 2 << 30;
-/// Exports that one server does at a time.
+/// Exports that one server does at a time, one for each user.
 pub const EXPORTS_MAX: usize = 4;
-/// Replacements that one server does at a time: each has a connection of its own.
+/// Replacements that one server does at a time, one for each user: each has a connection
+/// of its own.
 pub const REPLACEMENTS_MAX: usize = 2;
 /// The id of a replacement: those of its changes have a number behind it.
 pub const REPLACEMENT_ID_BYTES_MAX: usize = 96;

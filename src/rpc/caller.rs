@@ -3,9 +3,12 @@
 
 use tonic::{Request, Status};
 
+use super::auth::unauthenticated;
+use super::session::EXPIRY_GRACE_SECONDS;
 use super::{from_proto, status};
 use crate::app::{App, Error};
-use crate::auth::Principal;
+use crate::auth::{Principal, RefusalClass};
+use crate::clock::Clock;
 use crate::domain::{self, Access, Caller, DeviceId, Mutation, Right, Scope, Space};
 
 /// Who calls. The door lets nobody in without.
@@ -26,6 +29,15 @@ pub(super) fn bound(
     named: Option<DeviceId>,
 ) -> Result<Option<DeviceId>, Status> {
     principal.device(named).map_err(|bound| status::other_device(&bound))
+}
+
+/// Fails once a token is no longer good for a stream.
+pub(super) fn not_expired(principal: &Principal, clock: &Clock) -> Result<(), Status> {
+    let ends_at = principal.expires_at.saturating_add(EXPIRY_GRACE_SECONDS);
+    if clock.unix_seconds() < ends_at {
+        return Ok(());
+    }
+    Err(unauthenticated(RefusalClass::Expired))
 }
 
 /// What a caller asks for, as far as they may.

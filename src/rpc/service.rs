@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use prost::Message;
 use tokio::time::Instant;
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
+use super::answers::Answers;
 use super::caller::{device_of, of_caller, principal, still};
 use super::encoded::Encoded;
 use super::outbox::Frames;
@@ -85,7 +85,7 @@ impl Service {
 impl SyncService for Service {
     type SubscribeStream = Frames;
     type WatchStream = Frames;
-    type SnapshotStream = ReceiverStream<Result<Encoded, Status>>;
+    type SnapshotStream = Answers<Encoded>;
 
     async fn mutate(
         &self,

@@ -3,31 +3,25 @@
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Status};
 
-use super::auth::unauthenticated;
-use super::caller::still;
+use super::answers::{Answers, answers};
+use super::caller::{not_expired, still};
 use super::encoded::Encoded;
 use super::from_proto::SnapshotToken;
 use super::page::PageBuilder;
 use super::service::Service;
-use super::session::EXPIRY_GRACE_SECONDS;
 use super::{from_proto, proto, status, to_proto};
-use crate::app::{App, PageSize, Snapshot, SnapshotPlace};
-use crate::auth::{Principal, RefusalClass};
+use crate::app::{App, PageSize, Produced, Snapshot, SnapshotPlace};
+use crate::auth::Principal;
 use crate::clock::Clock;
 use crate::domain::{DocumentForm, Right, Scope, limits};
-
-/// Pages that are ready while others are sent.
-const PAGES_READY: usize = 1;
 
 /// Opens the stream. What does not allow it to begin is its status.
 pub(super) async fn open(
     service: &Service,
     request: Request<proto::SnapshotRequest>,
-) -> Result<ReceiverStream<Result<Encoded, Status>>, Status> {
+) -> Result<Answers<Encoded>, Status> {
     let (principal, access) =
         service.access(&request, &request.get_ref().space, Right::Read).await?;
     let wire = request.into_inner();
@@ -47,35 +41,25 @@ pub(super) async fn open(
     let mut reader = Reader { app, clock, principal, wanted, snapshot, form, after };
     // Why it cannot begin is told at once.
     let mut next = reader.next().await?;
-    let (sender, receiver) = mpsc::channel(PAGES_READY);
     let stop = service.stop.clone();
-    drop(service.streams.spawn("snapshot", async move {
+    let pages = Produced::begin(&service.streams, "snapshot", async move |outlet| {
         let _open = open;
         loop {
             let last = next.is_last;
             // Cancel: a page that is not sent is not told of, and the client can go on
             // where it was.
-            let sent = tokio::select! {
+            tokio::select! {
                 biased;
-                () = stop.cancelled() => {
-                    let _gone = sender.send(Err(status::stopping())).await;
-                    return;
-                }
-                sent = sender.send(Ok(next.message)) => sent,
-            };
-            if sent.is_err() || last {
-                return;
+                () = stop.cancelled() => return Err(status::stopping()),
+                sent = outlet.send(next.message) => sent?,
             }
-            match reader.next().await {
-                Ok(page) => next = page,
-                Err(error) => {
-                    let _gone = sender.send(Err(error)).await;
-                    return;
-                }
+            if last {
+                return Ok(());
             }
+            next = reader.next().await?;
         }
-    }));
-    Ok(ReceiverStream::new(receiver))
+    });
+    Ok(answers(pages, Ok))
 }
 
 /// A snapshot that is being read.
@@ -96,10 +80,7 @@ struct Page {
 
 impl Reader {
     async fn next(&mut self) -> Result<Page, Status> {
-        let ends_at = self.principal.expires_at.saturating_add(EXPIRY_GRACE_SECONDS);
-        if self.clock.unix_seconds() >= ends_at {
-            return Err(unauthenticated(RefusalClass::Expired));
-        }
+        not_expired(&self.principal, &self.clock)?;
         let Snapshot { space, scope, .. } = &self.snapshot;
         let wanted = (self.wanted.clone(), scope);
         still(&self.app, &self.principal.caller, space, wanted).await?;

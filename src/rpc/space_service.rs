@@ -5,13 +5,14 @@ use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
+use super::answers::Answers;
 use super::caller::{device_of, principal};
 use super::encoded::Encoded;
 use super::from_proto::{HistoryToken, NewSpace};
 use super::page::PageBuilder;
 use super::proto::server::space_service_server::SpaceService;
 use super::service::Service;
-use super::whole_space::{self, Exported};
+use super::whole_space;
 use super::{from_proto, proto, status, to_proto, token};
 use crate::app::{Error, SharedSpace, StepsQuery, StoredEntry, Undeletable};
 use crate::auth::{Grant, Principal};
@@ -19,8 +20,8 @@ use crate::domain::{CursorFault, OpenSpace, Right, Space, SpaceId, Spaces, limit
 
 #[tonic::async_trait]
 impl SpaceService for Service {
-    type ExportSpaceStream = Exported<proto::ExportSpaceResponse>;
-    type ExportUserStream = Exported<proto::ExportUserResponse>;
+    type ExportSpaceStream = Answers<proto::ExportSpaceResponse>;
+    type ExportUserStream = Answers<proto::ExportUserResponse>;
 
     async fn create_space(
         &self,

@@ -103,6 +103,12 @@ pub(super) fn other_device(bound: &DeviceId) -> Status {
     status(Code::PermissionDenied, "PERMISSION_DENIED", message, device)
 }
 
+/// An answer that its reader left lying.
+fn unread() -> Status {
+    let message = "nothing was read for a minute; what came before is not the whole answer";
+    status(Code::DeadlineExceeded, "DEADLINE_EXCEEDED", message, [])
+}
+
 /// Too much waits already.
 pub(super) fn overloaded() -> Status {
     let message = "too many requests are waiting; try again later";
@@ -185,6 +191,7 @@ impl From<Error> for Status {
                 "the space is being replaced as a whole; try again",
             ),
             Error::Cursor { fault, epoch, head, floor } => cursor(fault, epoch, head, floor),
+            Error::Unread => unread(),
             Error::Overloaded => overloaded(),
             Error::Stopping => stopping(),
             Error::SlowStore => away(),

@@ -1,10 +1,9 @@
 //! Everything of a space, or of a user: taken out, put in, taken away.
 
-use tokio_stream::StreamExt;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Status, Streaming};
 
-use super::caller::principal;
+use super::answers::{Answers, answers};
+use super::caller::{bound, not_expired, principal};
 use super::from_proto::{self, ImportedLine};
 use super::proto::import_space_request::Part;
 use super::replace::within_silence;
@@ -14,36 +13,41 @@ use crate::app::{Begun, Error, ExportParts, Replaced, Replacement, Whole};
 use crate::auth::Principal;
 use crate::domain::{Fingerprint, Membership, Right, Space, UserId, Violation, limits};
 
-/// A stream of parts.
-pub(super) type Exported<T> =
-    std::pin::Pin<Box<dyn tokio_stream::Stream<Item = Result<T, Status>> + Send + 'static>>;
-
 /// Sends everything of a space.
 pub(super) async fn export_space(
     service: &Service,
     request: Request<proto::ExportSpaceRequest>,
-) -> Result<Exported<proto::ExportSpaceResponse>, Status> {
+) -> Result<Answers<proto::ExportSpaceResponse>, Status> {
     let (principal, access) =
         service.access(&request, &request.get_ref().space, Right::Admin).await?;
     let parts = service.app.export(&principal.caller, Whole::Space(access.space)).await?;
-    Ok(stream(parts, |lines| proto::ExportSpaceResponse { lines: lines.into() }))
+    let render = |lines: String| proto::ExportSpaceResponse { lines: lines.into() };
+    Ok(stream(service, &principal, parts, render))
 }
 
 /// Sends everything of a user.
 pub(super) async fn export_user(
     service: &Service,
     request: Request<proto::ExportUserRequest>,
-) -> Result<Exported<proto::ExportUserResponse>, Status> {
+) -> Result<Answers<proto::ExportUserResponse>, Status> {
     let (principal, user) = of_user(service, &request, &request.get_ref().user).await?;
     let parts = service.app.export(&principal.caller, Whole::User(user)).await?;
-    Ok(stream(parts, |lines| proto::ExportUserResponse { lines: lines.into() }))
+    let render = |lines: String| proto::ExportUserResponse { lines: lines.into() };
+    Ok(stream(service, &principal, parts, render))
 }
 
+/// Ends with the token, like every stream.
 fn stream<T: Send + 'static>(
+    service: &Service,
+    principal: &Principal,
     parts: ExportParts,
-    message: impl Fn(String) -> T + Send + 'static,
-) -> Exported<T> {
-    Box::pin(ReceiverStream::new(parts).map(move |part| Ok(message(part?))))
+    render: impl Fn(String) -> T + Send + 'static,
+) -> Answers<T> {
+    let (clock, principal) = (service.clock.clone(), principal.clone());
+    answers(parts, move |part| {
+        not_expired(&principal, &clock)?;
+        Ok(render(part))
+    })
 }
 
 /// Who calls, and the user whose everything they mean: themselves, or one whose private
@@ -112,12 +116,12 @@ pub(super) async fn import_space(
     let space = administrated(service, &principal, &begin.space).await?;
     let id = from_proto::import_id(&begin.id).map_err(status::invalid)?;
     let caller = &principal.caller;
-    let mut import = Import::default();
+    let mut import = Import { with_members: begin.with_members, ..Import::default() };
     let replacement = Replacement {
         space: space.clone(),
         author: caller.user.clone(),
         actor: caller.actor.clone(),
-        device: None,
+        device: bound(&principal, None)?,
         id,
         seen: None,
         fingerprint: Fingerprint::of_replacement(&caller.user, None, None),
@@ -140,7 +144,7 @@ pub(super) async fn import_space(
         }
     };
     let mut members = 0;
-    for (user, membership) in import.members.into_iter().filter(|_| begin.with_members) {
+    for (user, membership) in import.members {
         // Whoever imports stays who they are.
         if user == caller.user {
             continue;
@@ -186,6 +190,7 @@ fn invalid(field: &str, rule: &str) -> Status {
 #[derive(Default)]
 struct Import {
     lines: u64,
+    with_members: bool,
     members: Vec<(UserId, Membership)>,
     skipped: i64,
     ended: bool,
@@ -214,7 +219,7 @@ impl Import {
                     if self.members.len() >= most {
                         return Err(invalid(&field, &format!("is a member more than {most}")));
                     }
-                    self.members.push((user, membership));
+                    self.members.extend(self.with_members.then_some((user, membership)));
                 }
                 ImportedLine::End(lines) if lines != self.lines => {
                     return Err(invalid(

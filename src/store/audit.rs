@@ -6,7 +6,9 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{Error, Store};
-use crate::domain::{AuditAction, AuditEntry, Link, SpaceId, UserId, commitment, link};
+use crate::domain::{
+    AuditAction, AuditEntry, Link, SERVER_CHAIN, SpaceId, UserId, commitment, link,
+};
 
 /// An entry as it is kept.
 #[derive(Clone, Debug, PartialEq)]
@@ -90,25 +92,38 @@ pub(super) fn link_from_row(row: &PgRow, column: usize) -> Result<Link, Error> {
     Ok(Link(bytes))
 }
 
-impl Store {
-    /// Adds entries that nothing else is written with, each to the chain of its space if
-    /// that is there, else to the server's. Not cancel safe.
+/// Adds entries that nothing else is written with.
+#[derive(Debug)]
+pub struct Noter(PgConnection);
+
+impl Noter {
+    /// Adds one to the chain of a space if that is there, else to the server's. Not cancel
+    /// safe.
     pub async fn note(
-        &self,
-        entries: &[(SpaceId, AuditEntry)],
+        &mut self,
+        space: SpaceId,
+        entry: &AuditEntry,
         at: OffsetDateTime,
     ) -> Result<(), Error> {
-        let mut connection = self.connection().await?;
-        for (space, entry) in entries {
-            let mut transaction = connection.begin().await?;
-            // Not erased as long as this goes on.
-            let there = sqlx::query("select from spaces where id = $1 for key share").bind(space.0);
-            let there = there.fetch_optional(&mut *transaction).await?.is_some();
-            let chain = if there { *space } else { crate::domain::SERVER_CHAIN };
-            append(&mut transaction, chain, entry, at).await?;
-            transaction.commit().await?;
-        }
-        Ok(connection.close().await?)
+        let mut transaction = self.0.begin().await?;
+        // Not erased as long as this goes on.
+        let there = sqlx::query("select from spaces where id = $1 for key share").bind(space.0);
+        let there = there.fetch_optional(&mut *transaction).await?.is_some();
+        let chain = if there { space } else { SERVER_CHAIN };
+        append(&mut transaction, chain, entry, at).await?;
+        Ok(transaction.commit().await?)
+    }
+
+    /// Ends the connection. Not cancel safe.
+    pub async fn close(self) -> Result<(), Error> {
+        Ok(self.0.close().await?)
+    }
+}
+
+impl Store {
+    /// Opens a connection for entries that nothing else is written with. Not cancel safe.
+    pub async fn noter(&self) -> Result<Noter, Error> {
+        Ok(Noter(self.connection().await?))
     }
 
     /// A page of a chain, and whether there is more.

@@ -18,6 +18,8 @@ pub struct Erased {
     pub memberships: i64,
     /// Those of them that have no admin now.
     pub without_admin: Vec<String>,
+    /// Who was a member of what, and is no longer.
+    pub left: Vec<(SpaceId, UserId)>,
 }
 
 /// Whoever enqueues, changes members or writes waits for these.
@@ -68,6 +70,7 @@ impl Store {
         let mut erased = Erased::default();
         erase(&mut transaction, space.id, &mut erased).await?;
         audit::append(&mut transaction, SERVER_CHAIN, entry, now).await?;
+        tell(&mut transaction, &erased).await?;
         transaction.commit().await?;
         connection.close().await?;
         Ok(erased)
@@ -104,6 +107,7 @@ impl Store {
         sqlx::query(STIR).bind(written).execute(&mut *transaction).await?;
         let number = audit::append(&mut transaction, SERVER_CHAIN, entry, now).await?;
         redact(&mut transaction, user, number).await?;
+        tell(&mut transaction, &erased).await?;
         transaction.commit().await?;
         connection.close().await?;
         Ok(erased)
@@ -134,7 +138,7 @@ async fn erase(
         *count += row.try_get::<i64, _>(0)?;
     }
     for row in sqlx::query(MEMBERS).bind(space.0).fetch_all(&mut *connection).await? {
-        members::tell(connection, space, &UserId::from_stored(row.try_get(0)?)).await?;
+        erased.left.push((space, UserId::from_stored(row.try_get(0)?)));
     }
     for sql in TABLES {
         sqlx::query(sql).bind(space.0).execute(&mut *connection).await?;
@@ -157,7 +161,7 @@ async fn leave_all(
              select from members m where m.space_id = l.space_id and m.role = 3 and m.user_id <> $1
          ) from left_ones l join spaces s on s.id = l.space_id order by l.space_id";
     for row in sqlx::query(LEAVE).bind(user.as_str()).fetch_all(&mut *connection).await? {
-        members::tell(connection, SpaceId(row.try_get(0)?), user).await?;
+        erased.left.push((SpaceId(row.try_get(0)?), user.clone()));
         erased.memberships += 1;
         if !row.try_get::<bool, _>(2)? {
             erased.without_admin.push(row.try_get(1)?);
@@ -166,13 +170,25 @@ async fn leave_all(
     Ok(())
 }
 
+/// Has every replica look at who has left. At the very end, because replicas look at what was
+/// told in the last seconds only, and see it once this has committed.
+async fn tell(connection: &mut PgConnection, erased: &Erased) -> Result<(), Error> {
+    for (space, user) in &erased.left {
+        members::tell(connection, *space, user).await?;
+    }
+    Ok(())
+}
+
 /// Takes the details out of whatever entry of an audit log names a user; their hashes stay.
 async fn redact(connection: &mut PgConnection, user: &UserId, number: i64) -> Result<(), Error> {
     const REDACT: &str = "update audit set actor = null, acted_for = null, subject = null,
              details = null, erased_in = $3
-         where actor = $1 or acted_for = $1 or subject = $1 or position($2 in details) > 0";
-    // As a value of the details, and as the name of the private space in them.
-    let named = serde_json::Value::from(format!("users/{user}")).to_string();
-    sqlx::query(REDACT).bind(user.as_str()).bind(named).bind(number).execute(connection).await?;
+         where actor = $1 or acted_for = $1 or subject = $1 or position($2 in details) > 0
+             or position($4 in details) > 0";
+    // As values of the details: the name of the private space, and the right to be the user.
+    let value = |text: String| serde_json::Value::from(text).to_string();
+    let redact = sqlx::query(REDACT).bind(user.as_str()).bind(value(format!("users/{user}")));
+    let redact = redact.bind(number).bind(value(format!("act_for:{user}")));
+    redact.execute(connection).await?;
     Ok(())
 }

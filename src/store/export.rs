@@ -25,6 +25,8 @@ pub enum Section {
     Written,
     /// What the audit logs of other spaces, and of the server, say of a user.
     Mentions,
+    /// What the user was refused. Whether there was such a space must not show.
+    Refusals,
 }
 
 impl Section {
@@ -40,7 +42,8 @@ impl Section {
         Self::Audit,
     ];
     /// What belongs to a user, beside their private space.
-    pub const OF_USER: [Self; 3] = [Self::Memberships, Self::Written, Self::Mentions];
+    pub const OF_USER: [Self; 4] =
+        [Self::Memberships, Self::Written, Self::Mentions, Self::Refusals];
 
     fn sql(self) -> &'static str {
         match self {
@@ -55,6 +58,17 @@ impl Section {
             Self::Memberships => MEMBERSHIPS,
             Self::Written => WRITTEN,
             Self::Mentions => MENTIONS,
+            Self::Refusals => REFUSALS,
+        }
+    }
+
+    /// Lines that are read at once.
+    fn lines_max(self) -> i64 {
+        match self {
+            // Short ones, for which all of the log is looked through.
+            Self::Refusals => 5_000,
+            // Each may have some documents.
+            _ => 50,
         }
     }
 }
@@ -200,12 +214,21 @@ const MENTIONS: &str = lines!(
      'subject', r.subject, 'details', r.details::json",
     "select * from audit a where (a.space_id, a.number) > (p.after, p.number)
          and (a.actor = p.who or a.acted_for = p.who or a.subject = p.who)
-         and a.space_id <> p.space and a.at <= p.began
+         and a.action <> 'access_refused' and a.space_id <> p.space and a.at <= p.began
      order by a.space_id, a.number limit p.most"
 );
 
-/// Lines that are read at once: each may have some documents.
-const LINES_MAX: i64 = 50;
+/// In an order that says nothing: the chain in which one stands would tell whether the space
+/// is there.
+const REFUSALS: &str = lines!(
+    "0::bigint, encode(r.commitment, 'hex'), '', p.after",
+    "mention",
+    "'space', null, 'number', null, 'at', r.at, 'action', r.action, 'actor', r.actor,
+     'acted_for', r.acted_for, 'subject', r.subject, 'details', r.details::json",
+    "select * from audit a where (a.actor = p.who or a.acted_for = p.who)
+         and a.action = 'access_refused' and a.space_id <> p.space and a.at <= p.began
+         and a.commitment > decode(p.first, 'hex') order by a.commitment limit p.most"
+);
 
 impl Store {
     /// The next lines of a section, and where it goes on, unless it has ended.
@@ -222,12 +245,12 @@ impl Store {
             .bind(&after.names.0)
             .bind(&after.names.1)
             .bind(after.space)
-            .bind(LINES_MAX)
+            .bind(section.lines_max())
             .bind(user.map(UserId::as_str))
             .bind(began);
         let rows = self.read(query).await?;
         let lines = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<_>, _>>()?;
-        let full = i64::try_from(rows.len()).unwrap_or(i64::MAX) >= LINES_MAX;
+        let full = i64::try_from(rows.len()).unwrap_or(i64::MAX) >= section.lines_max();
         let next = rows.last().filter(|_| full).map(|row| {
             Ok::<_, Error>(ExportPlace {
                 number: row.try_get(1)?,

@@ -1,5 +1,8 @@
 //! Everything of a space or a user: taken out, put in again, taken away without a trace.
 
+mod bounds;
+mod traces;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 

@@ -1,5 +1,7 @@
 //! Lines of an export.
 
+use std::collections::BTreeSet;
+
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -93,8 +95,17 @@ fn member(line: &MemberLine) -> Result<ImportedLine, String> {
         "admin" => Right::Admin,
         other => return Err(format!("role {other} is none")),
     };
-    let names = line.collections.as_ref();
-    let names = names.map(|names| names.iter().map(|name| CollectionName::parse(name)).collect());
-    let collections = names.transpose().map_err(|rule: String| format!("collection {rule}"))?;
+    let names = line.collections.as_deref();
+    if names.is_some_and(|names| names.is_empty() || right == Right::Admin) {
+        return Err("collections must be null for an admin, and some otherwise".into());
+    }
+    let names = names.unwrap_or_default();
+    if names.len() > limits::MEMBER_COLLECTIONS_MAX {
+        return Err(format!("collections are more than {}", limits::MEMBER_COLLECTIONS_MAX));
+    }
+    let names = names.iter().map(|name| CollectionName::parse(name));
+    let names: BTreeSet<_> =
+        names.collect::<Result<_, _>>().map_err(|rule| format!("collection {rule}"))?;
+    let collections = (!names.is_empty()).then(|| names.into_iter().collect());
     Ok(ImportedLine::Member(user, Membership { right, collections }))
 }
