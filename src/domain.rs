@@ -56,7 +56,7 @@ pub use fingerprint::Fingerprint;
 pub use history::{History, HistoryEntry, Seen};
 pub use id::{CollectionName, DeviceId, MutationId, RecordId, RecordKey, Space, SpaceId, UserId};
 pub use mutation::{
-    Choice, Content, Mutation, MutationResult, Operation, Outcome, Patch, Rejection,
+    Choice, Content, Mutation, MutationResult, Operation, Outcome, OwnDevice, Patch, Rejection,
     RejectionReason, Request, Resolve, Undelete, Violation,
 };
 pub use past::{PastLog, View, Way};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::cache::Cache;
 use super::committer::Job;
-use crate::domain::{Content, DeviceId, Known, Operation, Rules, Seen, SpaceId, SpaceState};
+use crate::domain::{Content, Known, Operation, OwnDevice, Rules, Seen, SpaceId, SpaceState};
 use crate::store::{Found, Loaded, SpaceHead, Standing, Wanted};
 
 /// What is known of one space.
@@ -45,7 +45,7 @@ pub(super) fn is_known(cache: &Cache, jobs: &[Job]) -> bool {
         let mutations = &job.request.mutations;
         cache.standing(space).is_some()
             && mutations.iter().all(|it| it.content.as_ref().is_ok_and(record_known))
-            && sequenced(job).is_none_or(|device| cache.sequence(space, device).is_some())
+            && sequenced(job).is_none_or(|device| cache.sequence(space, &device).is_some())
     })
 }
 
@@ -54,7 +54,7 @@ pub(super) fn relies_on(cache: &Cache, job: &Job) -> bool {
     let space = job.space.id;
     let mut contents = job.request.mutations.iter().filter_map(|it| it.content.as_ref().ok());
     contents.any(|content| cache.record(space, &content.key).is_some())
-        || sequenced(job).is_some_and(|device| cache.sequence(space, device).is_some())
+        || sequenced(job).is_some_and(|device| cache.sequence(space, &device).is_some())
 }
 
 /// Whether the client seems to write the record for the first time.
@@ -64,9 +64,9 @@ fn looks_new(content: &Content) -> bool {
 }
 
 /// The device whose sequence the job moves.
-fn sequenced(job: &Job) -> Option<&DeviceId> {
+fn sequenced(job: &Job) -> Option<OwnDevice> {
     let moves = job.request.mutations.iter().any(|it| it.device_sequence.is_some());
-    job.request.device.as_ref().filter(|_| moves)
+    moves.then(|| job.request.own_device()).flatten()
 }
 
 /// What the decisions need and the cache may not have. Whether the cache holds
@@ -84,8 +84,8 @@ pub(super) fn wanted<'j>(cache: &Cache, jobs: &'j [Job]) -> Wanted<'j> {
             wanted.mutations.push((space, &mutation.id, key));
         }
         if let Some(device) = sequenced(job)
-            && devices.insert((space, device))
-            && cache.sequence(space, device).is_none()
+            && cache.sequence(space, &device).is_none()
+            && devices.insert((space, device.clone()))
         {
             wanted.sequences.push((space, device));
         }
@@ -133,9 +133,9 @@ pub(super) fn bases(
             }
         }
         if let Some(device) = sequenced(job)
-            && let Some(sequence) = cache.sequence(space, device)
+            && let Some(sequence) = cache.sequence(space, &device)
         {
-            basis.known.sequences.insert(device.clone(), sequence);
+            basis.known.sequences.insert(device, sequence);
         }
     }
     Some(bases)

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::domain::{DeviceId, Record, RecordKey, Sequence, SpaceId, SpaceState};
+use crate::domain::{OwnDevice, Record, RecordKey, Sequence, SpaceId, SpaceState};
 use crate::store::Standing;
 
 /// Memory for one committer's records, both generations together.
@@ -36,7 +36,7 @@ struct CachedSpace {
     standing: Standing,
     news: u32,
     records: HashMap<RecordKey, Arc<Record>>,
-    sequences: HashMap<DeviceId, Sequence>,
+    sequences: HashMap<OwnDevice, Sequence>,
 }
 
 /// What a committed group has learned of a space.
@@ -63,7 +63,7 @@ impl Cache {
     }
 
     /// A device's last sequence as it was when its space was last cached.
-    pub(super) fn sequence(&self, space: SpaceId, device: &DeviceId) -> Option<Sequence> {
+    pub(super) fn sequence(&self, space: SpaceId, device: &OwnDevice) -> Option<Sequence> {
         self.generations().find_map(|it| it.spaces.get(&space)?.sequences.get(device)).copied()
     }
 
@@ -138,8 +138,8 @@ impl Cache {
 }
 
 /// Memory that a cached sequence holds, about.
-fn sequence_bytes(device: &DeviceId) -> usize {
-    size_of::<(DeviceId, Sequence)>() + device.as_str().len()
+fn sequence_bytes(own: &OwnDevice) -> usize {
+    size_of::<(OwnDevice, Sequence)>() + own.user.as_str().len() + own.device.as_str().len()
 }
 
 #[cfg(test)]
@@ -148,7 +148,8 @@ mod tests {
 
     use super::*;
     use crate::domain::{
-        Change, CollectionName, Document, Epoch, Known, RecordId, Revision, Rules, Usage,
+        Change, CollectionName, DeviceId, Document, Epoch, Known, RecordId, Revision, Rules, Usage,
+        UserId,
     };
     use crate::store::SpaceHead;
 
@@ -174,11 +175,16 @@ mod tests {
         Arc::new(Record { change: Arc::new(change), open_conflicts: 0 })
     }
 
+    fn phone() -> OwnDevice {
+        let user = UserId::parse("alice").unwrap();
+        OwnDevice { user, device: DeviceId::parse("phone").unwrap() }
+    }
+
     fn learn(cache: &mut Cache, before: i64, record: &Arc<Record>, news: Option<u32>) {
         let (before, after) = (at(before), at(before + 1));
         let records = [Arc::clone(record)];
-        let device = (DeviceId::parse("phone").unwrap(), Sequence::new(before.at.head.get() + 1));
-        let sequences = device.1.map(|sequence| (device.0, sequence)).into_iter().collect();
+        let sequence = Sequence::new(before.at.head.get() + 1);
+        let sequences = sequence.map(|sequence| (phone(), sequence)).into_iter().collect();
         let (head, records) = (after.at.head, records.into());
         let known = Known { head, records, sequences, ..Known::default() };
         let state = &SpaceState::new(known, Rules::default());
@@ -200,8 +206,7 @@ mod tests {
         assert!(held(&cache.young) + held(&cache.old) < CACHE_BYTES_MAX + (1 << 20));
         assert!(cache.record(SPACE, &record("10000", 1, 0).key).is_some());
         assert!(cache.record(SPACE, &record("1", 1, 0).key).is_none());
-        let phone = DeviceId::parse("phone").unwrap();
-        assert_eq!(cache.sequence(SPACE, &phone), Sequence::new(10_000));
+        assert_eq!(cache.sequence(SPACE, &phone()), Sequence::new(10_000));
         assert!(cache.holds(SPACE, &at(10_000)) && !cache.holds(SPACE, &at(10_001)));
         cache.forget(SPACE);
         assert_eq!(cache.young.bytes + cache.old.bytes, 0, "what was forgotten is not counted");

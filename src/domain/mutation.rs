@@ -21,6 +21,22 @@ pub struct Request {
     pub collections: Option<Arc<[CollectionName]>>,
 }
 
+/// A device as one user has it. Each has sequences of their own, so that nobody can use up
+/// those of another.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OwnDevice {
+    pub user: UserId,
+    pub device: DeviceId,
+}
+
+impl Request {
+    /// The author's device.
+    pub fn own_device(&self) -> Option<OwnDevice> {
+        let (user, device) = (self.author.clone(), self.device.clone()?);
+        Some(OwnDevice { user, device })
+    }
+}
+
 /// One operation on one record, under a client-chosen id.
 #[derive(Clone, Debug)]
 pub struct Mutation {

@@ -13,8 +13,8 @@ use time::OffsetDateTime;
 
 use super::decide::{Asking, Decision, Knowing, NewState, decide};
 use super::{
-    Change, Closing, Conflict, Content, DeviceId, Fingerprint, Mutation, MutationId, OpenConflict,
-    Operation, Outcome, PastLog, PolicySet, Record, RecordKey, Rejection, Request, Revision,
+    Change, Closing, Conflict, Content, Fingerprint, Mutation, MutationId, OpenConflict, Operation,
+    Outcome, OwnDevice, PastLog, PolicySet, Record, RecordKey, Rejection, Request, Revision,
     Sequence, Violation, Way,
 };
 
@@ -55,7 +55,7 @@ pub struct Known {
     pub usage: Usage,
     pub records: Vec<Arc<Record>>,
     pub answers: HashMap<MutationId, Answer>,
-    pub sequences: HashMap<DeviceId, Sequence>,
+    pub sequences: HashMap<OwnDevice, Sequence>,
     pub pasts: HashMap<RecordKey, PastLog>,
     /// Of records that have some; the latest, if they are many.
     pub open: HashMap<RecordKey, Vec<OpenConflict>>,
@@ -85,7 +85,7 @@ pub struct SpaceState {
     usage: Usage,
     records: HashMap<RecordKey, Slot>,
     answers: HashMap<MutationId, Answer>,
-    sequences: HashMap<DeviceId, Sequence>,
+    sequences: HashMap<OwnDevice, Sequence>,
     pasts: HashMap<RecordKey, PastLog>,
     named: HashMap<MutationId, Option<Arc<Conflict>>>,
     changes: Vec<(Arc<Change>, Fingerprint)>,
@@ -93,7 +93,7 @@ pub struct SpaceState {
     conflicts: Vec<LoggedConflict>,
     closed: Vec<ClosedConflict>,
     new_answers: Vec<(MutationId, Answer)>,
-    new_sequences: HashMap<DeviceId, Sequence>,
+    new_sequences: HashMap<OwnDevice, Sequence>,
     lacks: Vec<Lack>,
     /// The last revision of the atomic batch that is being decided.
     batch_end: Revision,
@@ -187,7 +187,7 @@ impl SpaceState {
 
     /// The last sequence of every device that was asked for, after what was
     /// decided.
-    pub fn sequences(&self) -> impl Iterator<Item = (&DeviceId, Sequence)> {
+    pub fn sequences(&self) -> impl Iterator<Item = (&OwnDevice, Sequence)> {
         self.sequences.iter().map(|(device, last)| (device, *last))
     }
 

@@ -85,11 +85,14 @@ impl Store {
         entry: &AuditEntry,
         now: OffsetDateTime,
     ) -> Result<Erased, Error> {
-        const WRITTEN: &str = "select distinct space_id from changes
-             where (author = $1 or actor = $1) order by space_id";
+        const WRITTEN: &str = "select space_id from changes where author = $1 or actor = $1
+             union select space_id from devices where author = $1 order by space_id";
         // Whoever has cached what they wrote reads it anew.
         const STIR: &str = "update spaces set answered = answered + 1 where id = any($1)";
-        const FORGET: &str = "delete from acknowledgements where author = $1";
+        const FORGET: [&str; 2] = [
+            "delete from acknowledgements where author = $1",
+            "delete from devices where author = $1",
+        ];
         let mut connection = self.patient().await?;
         let mut transaction = connection.begin().await?;
         let mut erased = Erased::default();
@@ -103,7 +106,9 @@ impl Store {
             let rename = sqlx::query(sql).bind(user.as_str()).bind(pseudonym);
             rename.execute(&mut *transaction).await?;
         }
-        sqlx::query(FORGET).bind(user.as_str()).execute(&mut *transaction).await?;
+        for sql in FORGET {
+            sqlx::query(sql).bind(user.as_str()).execute(&mut *transaction).await?;
+        }
         sqlx::query(STIR).bind(written).execute(&mut *transaction).await?;
         let number = audit::append(&mut transaction, SERVER_CHAIN, entry, now).await?;
         redact(&mut transaction, user, number).await?;

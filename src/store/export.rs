@@ -148,11 +148,12 @@ const ANSWERS: &str = lines!(
 );
 
 const DEVICES: &str = lines!(
-    "0::bigint, r.device, '', p.after",
+    "0::bigint, r.author, r.device, p.after",
     "device",
-    "'device', r.device, 'sequence', r.sequence, 'updated_at', r.updated_at",
-    "select * from devices d where d.space_id = p.space and d.device > p.first
-     order by d.device limit p.most"
+    "'user', r.author, 'device', r.device, 'sequence', r.sequence, 'updated_at', r.updated_at",
+    "select * from devices d
+     where d.space_id = p.space and (d.author, d.device) > (p.first, p.second)
+     order by d.author, d.device limit p.most"
 );
 
 const ACKNOWLEDGEMENTS: &str = lines!(

@@ -59,7 +59,7 @@ impl Store {
         const SELECT: &str = "select s.epoch, s.head, s.floor, s.conflicts, d.sequence, a.revision,
                  greatest(d.updated_at, a.updated_at), s.records, s.bytes
              from spaces s
-             left join devices d on d.space_id = s.id and d.device = $2
+             left join devices d on d.space_id = s.id and d.author = $3 and d.device = $2
              left join acknowledgements a
                  on a.space_id = s.id and a.author = $3 and a.device = $2
              where s.id = $1";

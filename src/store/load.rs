@@ -17,8 +17,8 @@ use uuid::Uuid;
 use super::row::{self, change_columns};
 use super::{Error, FoundPast, SpaceHead, Store, WantedPast, answers, conflicts, past};
 use crate::domain::{
-    Answer, Conflict, DeviceId, Lack, MutationId, OpenConflict, Record, RecordKey, Sequence,
-    SpaceId, Usage,
+    Answer, Conflict, DeviceId, Lack, MutationId, OpenConflict, OwnDevice, Record, RecordKey,
+    Sequence, SpaceId, Usage, UserId,
 };
 
 /// What to read.
@@ -27,7 +27,7 @@ pub struct Wanted<'j> {
     /// Mutations whose spaces and answers are to be found, each with the key of
     /// a record that is to be found as well.
     pub mutations: Vec<(SpaceId, &'j MutationId, Option<&'j RecordKey>)>,
-    pub sequences: Vec<(SpaceId, &'j DeviceId)>,
+    pub sequences: Vec<(SpaceId, OwnDevice)>,
     /// Look for answers in the log too. Without, a mutation that took effect
     /// before shows when it is to be written again: its id is there already.
     pub answers_in_log: bool,
@@ -59,7 +59,7 @@ pub struct Loaded {
     pub standings: HashMap<SpaceId, Standing>,
     pub records: Vec<(SpaceId, Arc<Record>)>,
     pub answers: Vec<(SpaceId, MutationId, Answer)>,
-    pub sequences: Vec<(SpaceId, DeviceId, Sequence)>,
+    pub sequences: Vec<(SpaceId, OwnDevice, Sequence)>,
 }
 
 /// For each mutation: its space, its record, and the answer that it got if it
@@ -101,9 +101,9 @@ const LOAD_APPLIED: &str = concat!(
          and k.space_id = c.space_id and k.mutation_id = c.mutation_id"
 );
 
-const LOAD_SEQUENCES: &str = "select d.space_id, d.device, d.sequence
-     from unnest($1::uuid[], $2::text[]) w (space_id, device)
-     join devices d on d.space_id = w.space_id and d.device = w.device";
+const LOAD_SEQUENCES: &str = "select d.space_id, d.author, d.device, d.sequence
+     from unnest($1::uuid[], $2::text[], $3::text[]) w (space_id, author, device)
+     join devices d on d.space_id = w.space_id and d.author = w.author and d.device = w.device";
 
 pub(super) async fn load(
     connection: &mut PgConnection,
@@ -234,16 +234,19 @@ async fn find_answers(
 
 async fn find_sequences(
     connection: &mut PgConnection,
-    wanted: &[(SpaceId, &DeviceId)],
-) -> Result<Vec<(SpaceId, DeviceId, Sequence)>, Error> {
+    wanted: &[(SpaceId, OwnDevice)],
+) -> Result<Vec<(SpaceId, OwnDevice, Sequence)>, Error> {
     let rows = sqlx::query(LOAD_SEQUENCES)
         .bind(wanted.iter().map(|(space, _)| space.0).collect::<Vec<_>>())
-        .bind(wanted.iter().map(|(_, device)| device.as_str()).collect::<Vec<_>>())
+        .bind(wanted.iter().map(|(_, own)| own.user.as_str()).collect::<Vec<_>>())
+        .bind(wanted.iter().map(|(_, own)| own.device.as_str()).collect::<Vec<_>>())
         .fetch_all(connection)
         .await?;
     let sequence = |row: &PgRow| {
-        let sequence = Sequence::new(row.try_get(2)?).unwrap_or_default();
-        Ok((SpaceId(row.try_get(0)?), DeviceId::from_stored(row.try_get(1)?), sequence))
+        let user = UserId::from_stored(row.try_get(1)?);
+        let own = OwnDevice { user, device: DeviceId::from_stored(row.try_get(2)?) };
+        let sequence = Sequence::new(row.try_get(3)?).unwrap_or_default();
+        Ok((SpaceId(row.try_get(0)?), own, sequence))
     };
     rows.iter().map(sequence).collect()
 }

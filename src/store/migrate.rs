@@ -7,7 +7,7 @@ use sqlx::{Connection, SqlSafeStr};
 use super::{Error, Store};
 
 /// All migrations, oldest first. A landed one is never edited.
-const MIGRATIONS: [(i64, &str, &str); 9] = [
+const MIGRATIONS: [(i64, &str, &str); 10] = [
     (1, "foundation", include_str!("../../migrations/0001_foundation.sql")),
     (2, "conflicts", include_str!("../../migrations/0002_conflicts.sql")),
     (3, "policies", include_str!("../../migrations/0003_policies.sql")),
@@ -17,6 +17,7 @@ const MIGRATIONS: [(i64, &str, &str); 9] = [
     (7, "queue", include_str!("../../migrations/0007_queue.sql")),
     (8, "queue times", include_str!("../../migrations/0008_queue_times.sql")),
     (9, "access", include_str!("../../migrations/0009_access.sql")),
+    (10, "own devices", include_str!("../../migrations/0010_own_devices.sql")),
 ];
 
 impl Store {

@@ -260,20 +260,14 @@ async fn write(
         query
     } else {
         let rows = answers::Rows::of(decided);
-        let mut sequences = Vec::new();
-        for Decided { space, writes, .. } in decided {
-            sequences.extend(writes.sequences.iter().map(|(device, last)| (space.0, device, last)));
-        }
-        query
+        let query = query
             .bind(rows.space_id)
             .bind(rows.mutation_id)
             .bind(rows.fingerprint)
             .bind(rows.outcome)
             .bind(rows.record_revision)
-            .bind(rows.rejection)
-            .bind(sequences.iter().map(|(space, _, _)| *space).collect::<Vec<_>>())
-            .bind(sequences.iter().map(|(_, device, _)| device.as_str()).collect::<Vec<_>>())
-            .bind(sequences.iter().map(|(_, _, last)| last.get()).collect::<Vec<_>>())
+            .bind(rows.rejection);
+        bind_sequences(query, decided)
     };
     match query.execute(connection).await {
         Ok(_) => Ok(()),
@@ -282,6 +276,18 @@ async fn write(
 }
 
 type Bound<'q> = Query<'q, Postgres, PgArguments>;
+
+fn bind_sequences<'q>(query: Bound<'q>, decided: &'q [Decided]) -> Bound<'q> {
+    let mut sequences = Vec::new();
+    for Decided { space, writes, .. } in decided {
+        sequences.extend(writes.sequences.iter().map(|(own, last)| (space.0, own, last)));
+    }
+    query
+        .bind(sequences.iter().map(|(space, _, _)| *space).collect::<Vec<_>>())
+        .bind(sequences.iter().map(|(_, own, _)| own.user.as_str()).collect::<Vec<_>>())
+        .bind(sequences.iter().map(|(_, own, _)| own.device.as_str()).collect::<Vec<_>>())
+        .bind(sequences.iter().map(|(_, _, last)| last.get()).collect::<Vec<_>>())
+}
 
 fn bind_usage<'q>(query: Bound<'q>, decided: &'q [Decided]) -> Bound<'q> {
     let written = || decided.iter().filter(|it| !it.is_empty());

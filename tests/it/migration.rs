@@ -60,7 +60,7 @@ async fn old(database: &Database, migrations: usize) -> PgConnection {
 async fn what_an_older_server_wrote_has_versions_and_a_history() {
     let database = Database::unmigrated().await;
     old(&database, 1).await.execute(WRITTEN).await.unwrap();
-    assert_eq!(database.store().await.migrate().await.unwrap(), 8);
+    assert_eq!(database.store().await.migrate().await.unwrap(), 9);
 
     // What it wrote is old.
     let server = TestServer::start_with(&database, Clock::system(), |config| {
@@ -138,10 +138,33 @@ async fn what_an_older_server_had_enqueued_is_applied() {
     let query = sqlx::query(ENQUEUED).bind(payload("a", "{}")).bind(payload("b", "{\"n\":1}"));
     query.execute(&mut connection).await.unwrap();
     connection.execute(LANE).await.unwrap();
-    assert_eq!(database.store().await.migrate().await.unwrap(), 2);
+    assert_eq!(database.store().await.migrate().await.unwrap(), 3);
     let server = TestServer::start(&database).await;
     let alice = server.client("alice").await;
     wait_for("both to be applied", async || (alice.head().await == 2).then_some(())).await;
     assert_eq!(alice.task("1").await.unwrap(), "{\"n\":1}");
     server.stop().await;
+}
+
+/// In a private space and a shared one; of one device nothing is in the log any more.
+const SEQUENCED: &str = "
+    insert into spaces (id, name, epoch, title, head) values
+        ('00000000-0000-4000-8000-000000000001', 'spaces/shared', gen_random_uuid(), 'Shared', 2);
+    insert into changes (space_id, revision, collection, id, action, document, previous_revision,
+        author, device, mutation_id, fingerprint, committed_at, micros, sequence)
+    select s.id, v.revision, 'task', v.id, 1, '{}', 0, v.author, 'phone', v.id, '\\x00', now(), 1, 1
+    from spaces s, (values (1, 'a', 'carol'), (2, 'b', 'bob')) v (revision, id, author)
+    where s.name = 'spaces/shared';
+    insert into devices (space_id, device, sequence, updated_at)
+    select id, 'phone', 5, now() from spaces;";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn devices_belong_to_who_wrote_with_them_last() {
+    let database = Database::unmigrated().await;
+    let mut connection = old(&database, 9).await;
+    connection.execute(SEQUENCED).await.unwrap();
+    assert_eq!(database.store().await.migrate().await.unwrap(), 1);
+    let sql = "select d.author || ' ' || d.sequence from devices d order by 1";
+    let devices: Vec<String> = sqlx::query_scalar(sql).fetch_all(&mut connection).await.unwrap();
+    assert_eq!(devices, ["alice 5", "bob 5"]);
 }

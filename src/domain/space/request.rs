@@ -101,7 +101,7 @@ impl SpaceState {
     }
 
     pub(super) fn last_sequence(&self, request: &Request) -> Sequence {
-        let last = request.device.as_ref().and_then(|device| self.sequences.get(device));
+        let last = request.own_device().and_then(|device| self.sequences.get(&device));
         last.copied().unwrap_or_default()
     }
 
@@ -183,11 +183,11 @@ impl SpaceState {
             self.new_answers.push((mutation.id.clone(), answer.clone()));
         }
         self.answers.insert(mutation.id.clone(), answer);
-        if let (Some(device), Some(sequence)) = (&request.device, mutation.device_sequence)
+        if let (Some(device), Some(sequence)) = (request.own_device(), mutation.device_sequence)
             && sequence > self.last_sequence(request)
         {
             self.sequences.insert(device.clone(), sequence);
-            self.new_sequences.insert(device.clone(), sequence);
+            self.new_sequences.insert(device, sequence);
         }
     }
 }

@@ -11,8 +11,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::domain::laws::laws;
 use crate::domain::{
-    ChangeAction, CollectionName, ConflictState, Document, History, MutationResult, OTHERS,
-    Parents, Policy, RecordId, RejectionReason, Seen, SetPolicy, UserId,
+    ChangeAction, CollectionName, ConflictState, DeviceId, Document, History, MutationResult,
+    OTHERS, Parents, Policy, RecordId, RejectionReason, Seen, SetPolicy, UserId,
 };
 use histories::{groups, policy, requests, step};
 use stored::Stored;
@@ -180,9 +180,12 @@ fn check(request: &Request, verdict: &Verdict, before: &Stored, after: &Stored) 
             (None, Outcome::Applied(revision, _)) => {
                 head = head.next();
                 assert_eq!(*revision, head);
-                let stale = mutation.device_sequence.zip(request.device.as_ref());
-                let last = stale.and_then(|(_, device)| before.sequences.get(device));
-                assert!(stale.is_none_or(|(at, _)| Some(&at) > last), "a sequence served twice");
+                let stale = mutation.device_sequence.zip(request.own_device());
+                let last = stale.as_ref().and_then(|(_, device)| before.sequences.get(device));
+                assert!(
+                    stale.as_ref().is_none_or(|(at, _)| Some(at) > last),
+                    "a sequence served twice"
+                );
             }
             (None, Outcome::Conflict(record, _) | Outcome::Superseded(record, _)) => {
                 let base = mutation.content.as_ref().unwrap().base.as_ref();
@@ -228,7 +231,7 @@ fn used_in_an_atomic_batch() -> (Stored, Request) {
 #[test]
 fn an_atomic_batch_with_a_used_sequence_leaves_its_device_where_it_was() {
     let (mut stored, late) = used_in_an_atomic_batch();
-    let phone = device("phone").unwrap();
+    let phone = late.own_device().unwrap();
     assert_eq!(stored.sequences[&phone], Sequence::new(5).unwrap());
     stored.commit(&[late]);
     assert_eq!(stored.sequences[&phone], Sequence::new(5).unwrap());

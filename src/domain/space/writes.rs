@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Answer, ClosedConflict, LoggedConflict, SpaceState, Usage};
 use crate::domain::{
-    Change, CollectionTally, Conflict, DeviceId, Fingerprint, MutationId, Record, Sequence, Tally,
+    Change, CollectionTally, Conflict, Fingerprint, MutationId, OwnDevice, Record, Sequence, Tally,
 };
 
 /// What the decisions ask to be stored, all in one transaction.
@@ -30,7 +30,7 @@ pub struct Writes {
     /// Answers that no change stands for.
     pub answers: Vec<(MutationId, Answer)>,
     /// The last sequence of each device that moved.
-    pub sequences: Vec<(DeviceId, Sequence)>,
+    pub sequences: Vec<(OwnDevice, Sequence)>,
 }
 
 impl SpaceState {

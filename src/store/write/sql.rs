@@ -145,9 +145,9 @@ pub(super) const WRITE_ALL: &str = write_changes!(
          select *, $17 from unnest($42::uuid[], $43::text[], $44::bytea[], $45::smallint[],
              $46::bigint[], $47::jsonb[])
      ), sequenced as (
-         insert into devices (space_id, device, sequence, updated_at)
-         select *, $17 from unnest($48::uuid[], $49::text[], $50::bigint[])
-         on conflict (space_id, device) do update
+         insert into devices (space_id, author, device, sequence, updated_at)
+         select *, $17 from unnest($48::uuid[], $49::text[], $50::text[], $51::bigint[])
+         on conflict (space_id, author, device) do update
          set sequence = greatest(devices.sequence, excluded.sequence),
              updated_at = excluded.updated_at
      )"

@@ -1,11 +1,12 @@
-//! Tokens that are bound to a device.
+//! Devices: tokens that are bound to one, and whose sequences are whose.
 
 use serde_json::json;
 use syncline::rpc::proto::subscribe_request::Frame as Out;
 use syncline::rpc::proto::subscribe_response::Frame;
 use syncline::rpc::proto::{
-    EnqueueRequest, GetRecordRequest, GetStatusRequest, ListQueuedRequest, MutateFrame, Mutation,
-    QueueState, RetryQueuedRequest, SubscribeFrame,
+    BatchMutateRequest, EnqueueRequest, GetRecordRequest, GetStatusRequest, ListQueuedRequest,
+    MutateFrame, Mutation, MutationOutcome, MutationResult, QueueState, RetryQueuedRequest, Role,
+    SubscribeFrame,
 };
 
 use super::Team;
@@ -63,5 +64,40 @@ async fn a_token_of_a_device_speaks_for_no_other() {
     let Frame::Mutated(mutated) = stream.frame().await else { panic!("no answer") };
     assert_eq!(mutated.failure.unwrap().reason, "PERMISSION_DENIED");
     assert_eq!(client.head().await, 2);
+    team.end().await;
+}
+
+/// Whoever reads a change knows its device. Naming it uses up sequences of one's own.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_uses_up_the_sequences_of_another() {
+    let team = Team::new().await;
+    team.set("bob", Role::Writer, &[]).await;
+    team.set("mallory", Role::Writer, &["notes"]).await;
+    let (bob, mallory) = (team.server.client("bob").await, team.server.client("mallory").await);
+    let queue = async |client: &Client, sequences: std::ops::RangeInclusive<i64>, id: &str| {
+        let mutation = |sequence| Mutation {
+            device_sequence: Some(sequence),
+            ..put(&format!("{id}{sequence}"), &format!("{id}{sequence}"), "{}")
+        };
+        let request = BatchMutateRequest {
+            space: team.space.clone(),
+            device: "bobs-phone".into(),
+            mutations: sequences.map(mutation).collect(),
+            ..Default::default()
+        };
+        let results = client.stub.clone().batch_mutate(request).await.unwrap().into_inner().results;
+        results.iter().map(MutationResult::outcome).collect::<Vec<_>>()
+    };
+    let last = async |client: &Client| {
+        let (space, device) = (team.space.clone(), "bobs-phone".into());
+        let request = GetStatusRequest { space, device, ..Default::default() };
+        client.stub.clone().get_status(request).await.unwrap().into_inner().device_sequence
+    };
+    let (applied, rejected) = (MutationOutcome::Applied, MutationOutcome::Rejected);
+    assert_eq!(queue(&bob, 1..=1, "b").await, [applied]);
+    assert_eq!(queue(&mallory, 1..=3, "m").await, [rejected; 3]);
+    assert_eq!((last(&bob).await, last(&mallory).await), (1, 3));
+    assert_eq!(queue(&bob, 2..=3, "b").await, [applied; 2]);
+    assert_eq!((last(&bob).await, last(&mallory).await), (3, 3));
     team.end().await;
 }

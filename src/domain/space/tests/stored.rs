@@ -13,7 +13,7 @@ pub(super) struct Stored {
     pub(super) changes: Vec<(Arc<Change>, Fingerprint)>,
     pub(super) conflicts: HashMap<MutationId, LoggedConflict>,
     pub(super) answers: HashMap<MutationId, Answer>,
-    pub(super) sequences: HashMap<DeviceId, Sequence>,
+    pub(super) sequences: HashMap<OwnDevice, Sequence>,
 }
 
 impl Stored {
@@ -39,8 +39,9 @@ impl Stored {
         let answers = mutations().filter_map(|it| Some((it.id.clone(), self.answer(&it.id)?)));
         let sequences = group.iter().filter_map(|request| {
             let sequenced = request.mutations.iter().any(|it| it.device_sequence.is_some());
-            let device = request.device.as_ref().filter(|_| sequenced)?;
-            Some((device.clone(), *self.sequences.get(device)?))
+            let device = request.own_device().filter(|_| sequenced)?;
+            let sequence = *self.sequences.get(&device)?;
+            Some((device, sequence))
         });
         let mut known = Known {
             head: self.head,
