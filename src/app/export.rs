@@ -5,9 +5,9 @@ use std::sync::Arc;
 use serde_json::json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use tokio::sync::OwnedSemaphorePermit;
 use uuid::Uuid;
 
+use super::places::Place;
 use super::{App, Error, Outlet, PageSize, Produced, Snapshot};
 use crate::domain::{
     Actor, AuditAction, AuditEntry, Caller, Epoch, Record, Right, Scope, Space, UserId, limits,
@@ -44,10 +44,7 @@ pub type Parts = Produced<String, Error>;
 impl App {
     /// Begins to take everything out; that it was is noted before anything is read.
     pub async fn export(self: &Arc<Self>, caller: &Caller, whole: Whole) -> Result<Parts, Error> {
-        let place = self.exporting.of(caller.really()).try_acquire_owned();
-        let place = place.map_err(|_taken| Error::Overloaded)?;
-        let room = Arc::clone(&self.exports).try_acquire_owned();
-        let room = room.map_err(|_full| Error::Overloaded)?;
+        let place = self.exports.try_take(caller.really()).ok_or(Error::Overloaded)?;
         let space = whole.space();
         let entry = match &whole {
             Whole::Space(_) => AuditEntry::new(AuditAction::SpaceExported, caller.audited()),
@@ -70,7 +67,7 @@ impl App {
         let (app, caller) = (Arc::clone(self), caller.clone());
         Ok(Produced::begin(&self.tasks, "export", move |outlet| {
             let out = Out { outlet, text: String::new(), lines: 0 };
-            let export = Export { app, caller, whole, began: now, out, _places: [place, room] };
+            let export = Export { app, caller, whole, began: now, out, _place: place };
             export.run(title)
         }))
     }
@@ -147,7 +144,7 @@ struct Export {
     whole: Whole,
     began: OffsetDateTime,
     out: Out,
-    _places: [OwnedSemaphorePermit; 2],
+    _place: Place,
 }
 
 impl Export {

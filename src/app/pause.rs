@@ -11,7 +11,9 @@ pub(super) struct Pause(Arc<Semaphore>);
 
 /// Lasts as long as this.
 #[derive(Debug)]
-pub(super) struct Held(#[expect(dead_code, reason = "it is dropped")] Option<OwnedSemaphorePermit>);
+pub(super) struct Held {
+    _only: Option<OwnedSemaphorePermit>,
+}
 
 impl Default for Pause {
     fn default() -> Self {
@@ -23,6 +25,6 @@ impl Pause {
     /// Waits until nobody else holds it. Cancel safe.
     pub(super) async fn hold(&self) -> Held {
         // Nobody closes it.
-        Held(Arc::clone(&self.0).acquire_owned().await.ok())
+        Held { _only: Arc::clone(&self.0).acquire_owned().await.ok() }
     }
 }

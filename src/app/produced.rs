@@ -62,29 +62,40 @@ impl<T> Outlet<T> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::oneshot;
+    use tokio::time::Instant;
+
     use super::*;
 
-    fn numbers(up_to: u8) -> Produced<u8, Error> {
-        let tasks = Tasks::default();
-        Produced::begin(&tasks, "numbers", async move |outlet| {
+    /// So many numbers, and word of when there is nothing more to come.
+    fn numbers(up_to: u8) -> (Produced<u8, Error>, oneshot::Receiver<()>) {
+        let (word, ended) = oneshot::channel();
+        let numbers = Produced::begin(&Tasks::default(), "numbers", async move |outlet| {
+            let _word = word;
             for number in 0..up_to {
                 outlet.send(number).await?;
             }
             Ok(())
-        })
+        });
+        (numbers, ended)
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn who_fetches_gets_all_and_who_does_not_is_told() {
-        let mut all = numbers(3);
+    #[tokio::test]
+    async fn who_fetches_gets_all() {
+        let (mut all, _ended) = numbers(3);
         for number in 0..3 {
             assert_eq!(all.next().await.unwrap(), Some(number));
         }
         assert_eq!(all.next().await.unwrap(), None);
-        // Time passes only while everybody waits.
-        let mut unread = numbers(5);
-        tokio::time::sleep(UNREAD_MAX * 2).await;
-        assert!(unread.task.is_finished(), "it holds what others wait for");
+    }
+
+    /// Time passes while everybody waits.
+    #[tokio::test(start_paused = true)]
+    async fn who_fetches_nothing_for_long_is_told() {
+        let (mut unread, ended) = numbers(5);
+        let before = Instant::now();
+        assert!(ended.await.is_err(), "it is dropped");
+        assert!(before.elapsed() >= UNREAD_MAX);
         assert_eq!(unread.next().await.unwrap(), Some(0));
         assert!(matches!(unread.next().await, Err(Error::Unread)));
     }

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use time::OffsetDateTime;
-use tokio::sync::{AcquireError, OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::places::Place;
 use super::{App, Error};
 use crate::domain::{
     AuditAction, AuditEntry, Caller, ChangeAction, Content, DeviceId, Document, Fingerprint, Known,
@@ -63,7 +64,7 @@ enum Part {
 const PARTS_WAITING: usize = 2;
 
 /// For one of those before to end.
-const ROOM_WAIT: Duration = Duration::from_secs(10);
+const PLACE_WAIT: Duration = Duration::from_secs(10);
 
 /// Spaces that are being replaced: what is to be written there meanwhile is refused at
 /// once, so that it does not hold up what is written elsewhere.
@@ -125,12 +126,10 @@ impl App {
         if let Some(before) = self.replaced_before(&it).await? {
             return Ok(Begun::Before(before));
         }
-        let place = self.replacing.of(it.actor.as_ref().unwrap_or(&it.author)).acquire_owned();
-        let room = Arc::clone(&self.replacements).acquire_owned();
+        let place = self.replacements.take(it.actor.as_ref().unwrap_or(&it.author));
         // Cancel: who no longer waits has no place in the line.
-        let places = timeout(ROOM_WAIT, async { Ok([place.await?, room.await?]) }).await;
-        let places = places.map_err(|_full| Error::Overloaded)?;
-        let places = places.map_err(|_closed: AcquireError| Error::Stopping)?;
+        let place = timeout(PLACE_WAIT, place).await.map_err(|_full| Error::Overloaded)?;
+        let place = place.ok_or(Error::Stopping)?;
         let rules = Rules {
             policies: self.policies.current(),
             quota: self.quotas.usage,
@@ -142,7 +141,7 @@ impl App {
             rules,
             now: self.clock.now_to_store(),
             it,
-            _places: places,
+            _place: place,
         };
         let (hub, wakeup) = (Arc::clone(&self.hub), Arc::clone(&self.wakeup));
         let (parts, queue) = mpsc::channel(PARTS_WAITING);
@@ -178,7 +177,7 @@ struct Worker {
     rules: Rules,
     now: OffsetDateTime,
     it: Replacement,
-    _places: [OwnedSemaphorePermit; 2],
+    _place: Place,
 }
 
 impl Worker {

@@ -115,16 +115,16 @@ pub(super) async fn import_space(
     };
     let space = administrated(service, &principal, &begin.space).await?;
     let id = from_proto::import_id(&begin.id).map_err(status::invalid)?;
-    let caller = &principal.caller;
+    let (caller, device) = (&principal.caller, bound(&principal, None)?);
     let mut import = Import { with_members: begin.with_members, ..Import::default() };
     let replacement = Replacement {
         space: space.clone(),
         author: caller.user.clone(),
         actor: caller.actor.clone(),
-        device: bound(&principal, None)?,
+        fingerprint: Fingerprint::of_replacement(&caller.user, device.as_ref(), None),
+        device,
         id,
         seen: None,
-        fingerprint: Fingerprint::of_replacement(&caller.user, None, None),
         imports: true,
     };
     let replaced = match service.app.replace(replacement).await? {

@@ -6,6 +6,7 @@ mod traces;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde_json::Value;
 use sqlx::{PgConnection, Row};
 use syncline::clock::Clock;
@@ -17,7 +18,7 @@ use syncline::rpc::proto::{
     ImportSpaceBegin, ImportSpaceRequest, ImportSpaceResponse, Mutation, RecordKey, Role,
     SetMemberRequest, SubscribeFrame,
 };
-use tonic::{Request, Status};
+use tonic::{Request, Status, Streaming};
 
 use crate::support::{
     Client, Database, Stream, TestServer, describe, mint_granted, put, subscribe_frame, wait_for,
@@ -149,25 +150,31 @@ async fn found(connection: &mut PgConnection, what: &str) -> BTreeMap<String, i6
     found
 }
 
-async fn export(client: &Client, space: &str) -> Result<Vec<Value>, Status> {
-    let request = ExportSpaceRequest { space: space.into() };
-    let mut stream = client.spaces.clone().export_space(request).await?.into_inner();
+/// All parts of an export, whatever the messages are.
+async fn whole_text<M>(mut parts: Streaming<M>, lines: fn(M) -> Bytes) -> Result<String, Status> {
     let mut text = String::new();
-    while let Some(part) = stream.message().await? {
-        assert!(part.lines.ends_with(b"\n"));
-        text.push_str(str::from_utf8(&part.lines).unwrap());
+    while let Some(part) = parts.message().await? {
+        let lines = lines(part);
+        assert!(lines.ends_with(b"\n"));
+        text.push_str(str::from_utf8(&lines).unwrap());
     }
-    Ok(text.lines().map(|line| serde_json::from_str(line).unwrap()).collect())
+    Ok(text)
 }
 
-async fn exported_text(client: &Client, space: &str) -> String {
+async fn exported_text(client: &Client, space: &str) -> Result<String, Status> {
     let request = ExportSpaceRequest { space: space.into() };
-    let mut stream = client.spaces.clone().export_space(request).await.unwrap().into_inner();
-    let mut text = String::new();
-    while let Some(part) = stream.message().await.unwrap() {
-        text.push_str(str::from_utf8(&part.lines).unwrap());
-    }
-    text
+    let parts = client.spaces.clone().export_space(request).await?.into_inner();
+    whole_text(parts, |part| part.lines).await
+}
+
+async fn exported_user(client: &Client) -> Vec<Value> {
+    let request = ExportUserRequest::default();
+    let parts = client.spaces.clone().export_user(request).await.unwrap().into_inner();
+    lines(&whole_text(parts, |part| part.lines).await.unwrap())
+}
+
+fn lines(text: &str) -> Vec<Value> {
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 fn counts(lines: &[Value]) -> BTreeMap<&str, usize> {
@@ -196,7 +203,7 @@ async fn import(
 #[tokio::test(flavor = "multi_thread")]
 async fn an_export_has_everything_and_can_be_read_back() {
     let house = House::new().await;
-    let lines = export(&house.canary, &house.space).await.unwrap();
+    let lines = lines(&exported_text(&house.canary, &house.space).await.unwrap());
     let expected = BTreeMap::from([
         ("export", 1),
         ("record", 2),
@@ -216,7 +223,7 @@ async fn an_export_has_everything_and_can_be_read_back() {
     let audit = lines.iter().rfind(|it| it["type"] == "audit").unwrap();
     assert_eq!((&audit["action"], &audit["actor"]), (&"space_exported".into(), &CANARY.into()));
     // No number loses a digit.
-    let text = exported_text(&house.canary, &house.space).await;
+    let text = exported_text(&house.canary, &house.space).await.unwrap();
     let exact = format!(r#"{{"large":12345678901234567890,"text":"{CANARY}","x":1.5}}"#);
     let of = |kind: &str| {
         let lines = text.lines().filter(|line| line.contains(&format!("\"{kind}\"")));
@@ -258,13 +265,7 @@ async fn an_export_has_everything_and_can_be_read_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_takes_out_what_is_kept_of_them_everywhere() {
     let house = House::new().await;
-    let request = ExportUserRequest::default();
-    let mut stream = house.canary.spaces.clone().export_user(request).await.unwrap().into_inner();
-    let mut text = String::new();
-    while let Some(part) = stream.message().await.unwrap() {
-        text.push_str(str::from_utf8(&part.lines).unwrap());
-    }
-    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines = exported_user(&house.canary).await;
     let counts = counts(&lines);
     for (kind, count) in [("record", 2), ("membership", 1), ("written", 4), ("mention", 2)] {
         assert_eq!(counts.get(kind), Some(&count), "{kind}: {counts:?}");
@@ -324,6 +325,7 @@ async fn what_is_erased_is_in_no_table_and_returning_clients_are_told() {
         "select count(*) from conflicts where author = $1 or server_author = $1",
         "select count(*) from queue where author = $1 or actor = $1",
         "select count(*) from acknowledgements where author = $1",
+        "select count(*) from devices where author = $1",
         "select count(*) from members where user_id = $1 or granted_by = $1",
         "select count(*) from policies where author = $1",
         "select count(*) from audit where actor = $1 or subject = $1 or details like '%\"' || $1 || '\"%'",

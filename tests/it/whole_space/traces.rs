@@ -6,10 +6,10 @@ use prost::Message;
 use serde_json::Value;
 use sqlx::Connection;
 use syncline::clock::Clock;
-use syncline::rpc::proto::{EraseUserRequest, ExportUserRequest, GetSpaceRequest};
+use syncline::rpc::proto::{EraseUserRequest, GetSpaceRequest};
 use tokio::task::JoinSet;
 
-use super::{CANARY, House, found};
+use super::{CANARY, House, exported_user, found};
 use crate::support::generic::Generic;
 use crate::support::{Client, Database, TestServer, describe, mint_granted, wait_for};
 
@@ -38,13 +38,7 @@ async fn refusals_do_not_tell_whether_there_is_such_a_space() {
         refused(&mallory, space).await;
     }
     noted(&house.database, "mallory", 4).await;
-    let request = ExportUserRequest::default();
-    let mut stream = mallory.spaces.clone().export_user(request).await.unwrap().into_inner();
-    let mut text = String::new();
-    while let Some(part) = stream.message().await.unwrap() {
-        text.push_str(str::from_utf8(&part.lines).unwrap());
-    }
-    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let lines = exported_user(&mallory).await.into_iter();
     let mentions: Vec<_> = lines.filter(|line| line["type"] == "mention").collect();
     assert_eq!(mentions.len(), 4);
     for mention in mentions {
