@@ -242,10 +242,10 @@ impl Messages {
         if small || (length > limits::MESSAGE_BYTES_MAX && self.user.is_some()) {
             return Ok(false);
         }
-        self.loan = self.user.as_ref().and_then(|user| self.room.lend(user, length));
-        if self.loan.is_none() {
-            return Err(status::overloaded());
-        }
+        let Some(user) = &self.user else {
+            return Err(Status::out_of_range("only small messages are taken without a token"));
+        };
+        self.loan = Some(self.room.lend(user, length).ok_or_else(status::overloaded)?);
         Ok(true)
     }
 
@@ -355,7 +355,8 @@ mod tests {
         passed(&mut nobody, &message(limits::INTAKE_FREE_BYTES - 1)).unwrap();
         for length in [limits::INTAKE_FREE_BYTES, limits::MESSAGE_BYTES_MAX + 1] {
             let mut nobody = Messages::new(Arc::clone(&room), None);
-            assert!(passed(&mut nobody, &message(length)[..HEAD_BYTES]).is_err());
+            let refused = passed(&mut nobody, &message(length)[..HEAD_BYTES]).unwrap_err();
+            assert_eq!(refused.code(), tonic::Code::OutOfRange);
         }
         drop(held);
         assert_eq!(room.lent.lock().total, 0);

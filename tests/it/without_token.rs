@@ -64,6 +64,6 @@ async fn without_a_token_only_health_and_reflection_answer() {
     // And only to small messages: nobody is there whose memory they could be counted as.
     let call = Generic::connect(server.address()).await;
     let status = call.call(OPEN[0], &[], vec![vec![0; 20 << 10]]).await.unwrap_err();
-    assert_eq!(describe(&status), "ResourceExhausted OVERLOADED retry after 500ms");
+    assert_eq!(describe(&status), "ResourceExhausted REQUEST_TOO_LARGE");
     server.stop().await;
 }
