@@ -10,7 +10,15 @@ from (
 ) c
 where c.space_id = d.space_id and c.device = d.device;
 
--- Nothing of theirs is in the log any more: in a private space it is its user.
+-- Nothing of theirs is in the log any more.
+update devices d set author = a.author
+from (
+    select distinct on (space_id, device) space_id, device, author
+    from acknowledgements order by space_id, device, updated_at desc
+) a
+where a.space_id = d.space_id and a.device = d.device and d.author is null;
+
+-- Nor have they said how far they are: in a private space it is its user.
 update devices d set author = coalesce(
     (select substr(s.name, 7) from spaces s where s.id = d.space_id and s.name like 'users/%'), ''
 ) where author is null;

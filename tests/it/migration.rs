@@ -156,7 +156,11 @@ const SEQUENCED: &str = "
     from spaces s, (values (1, 'a', 'carol'), (2, 'b', 'bob')) v (revision, id, author)
     where s.name = 'spaces/shared';
     insert into devices (space_id, device, sequence, updated_at)
-    select id, 'phone', 5, now() from spaces;";
+    select id, 'phone', 5, now() from spaces;
+    insert into devices (space_id, device, sequence, updated_at)
+    select id, 'desk', 7, now() from spaces where name = 'spaces/shared';
+    insert into acknowledgements (space_id, author, device, revision, updated_at)
+    select space_id, 'carol', device, 1, now() from devices where device = 'desk';";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn devices_belong_to_who_wrote_with_them_last() {
@@ -166,5 +170,5 @@ async fn devices_belong_to_who_wrote_with_them_last() {
     assert_eq!(database.store().await.migrate().await.unwrap(), 1);
     let sql = "select d.author || ' ' || d.sequence from devices d order by 1";
     let devices: Vec<String> = sqlx::query_scalar(sql).fetch_all(&mut connection).await.unwrap();
-    assert_eq!(devices, ["alice 5", "bob 5"]);
+    assert_eq!(devices, ["alice 5", "bob 5", "carol 7"]);
 }

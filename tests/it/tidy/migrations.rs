@@ -17,7 +17,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0007_queue.sql", "183a1d7031d117dd3b789dad85c18d178016c772e7d21a318fc6c9dc412bb164"),
     ("0008_queue_times.sql", "8618c4bdb347ddc9468fdc40f76d26588b14f45961795eb967b0228993b6e5ef"),
     ("0009_access.sql", "4f52e873142c43935617db8e0c50b23b4a94084da4f010c34271c1ebadd5a80b"),
-    ("0010_own_devices.sql", "a2729e26275eb9a49faff82a58a271859aff0d21b5b643370ee172c32a8df320"),
+    ("0010_own_devices.sql", "4ce272dd94b2cdd82640c22931c04f3b17e7488a327375f7ec40ffae0d906992"),
 ];
 
 pub(super) fn check(tree: &Tree, offences: &mut Offences) {
