@@ -17,7 +17,7 @@ mod fingerprint;
 mod history;
 mod id;
 #[cfg(test)]
-mod laws;
+pub(crate) mod laws;
 pub mod limits;
 mod merge;
 mod mutation;

@@ -15,6 +15,11 @@ pub struct Delta {
 impl Delta {
     /// The way from one document to another; None if the whole is smaller.
     pub fn between(before: &Document, after: &Document) -> Option<Self> {
+        Self::whole(before, after).filter(|delta| delta.size_bytes() < after.as_str().len())
+    }
+
+    /// The way from one document to another, however large.
+    pub fn whole(before: &Document, after: &Document) -> Option<Self> {
         let mut unset = Vec::new();
         let mut set = JsonObject::new();
         for edit in edits(&before.fields(), &after.fields()) {
@@ -24,8 +29,7 @@ impl Delta {
             }
         }
         // A part of a valid document is valid.
-        let delta = Self { unset, set: Document::from_fields(set).ok()? };
-        (delta.size_bytes() < after.as_str().len()).then_some(delta)
+        Some(Self { unset, set: Document::from_fields(set).ok()? })
     }
 
     fn size_bytes(&self) -> usize {

@@ -7,7 +7,7 @@ use proptest::test_runner::{Config, RngSeed};
 
 /// The settings of a property test. SYNCLINE_TEST_SEED runs one again,
 /// SYNCLINE_TEST_SCALE makes it that many times larger.
-pub(super) fn laws() -> Config {
+pub(crate) fn laws() -> Config {
     let number = |name| -> Option<u64> {
         let text = std::env::var(name).ok()?;
         Some(text.parse().unwrap_or_else(|_| panic!("{name} is a number")))

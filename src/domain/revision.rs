@@ -62,6 +62,11 @@ impl Sequence {
     pub const fn next(self) -> Self {
         Self(self.0.saturating_add(1))
     }
+
+    /// The one before; before the first there is none other.
+    pub const fn before(self) -> Self {
+        if self.0 > 0 { Self(self.0 - 1) } else { Self::ZERO }
+    }
 }
 
 impl fmt::Display for Sequence {

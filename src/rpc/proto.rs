@@ -12,6 +12,7 @@
 
 tonic::include_proto!("syncline.v1");
 
+#[cfg(feature = "server")]
 /// The server's side, with answers that are encoded already.
 pub mod server {
     include!(concat!(env!("OUT_DIR"), "/server/syncline.v1.rs"));

@@ -1,0 +1,30 @@
+//! The offline-first client.
+
+mod edit;
+mod entry;
+mod replica;
+
+pub use edit::{Edit, Patch};
+pub use entry::{EntryState, Trouble};
+
+use crate::domain::Document;
+
+/// What can go wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{0}")]
+    Invalid(String),
+}
+
+impl Error {
+    fn invalid(why: impl std::fmt::Display) -> Self {
+        Self::Invalid(why.to_string())
+    }
+}
+
+fn document(fields: serde_json::Value) -> Result<Document, Error> {
+    match fields {
+        serde_json::Value::Object(fields) => Document::from_fields(fields).map_err(Error::invalid),
+        _ => Err(Error::invalid("must be a JSON object")),
+    }
+}

@@ -1,0 +1,254 @@
+//! What one file knows of one space, or as much of it as is being worked on: the server's
+//! state as last seen, the queue, and what is shown, which is the first with the second on
+//! top. Owns every rule about how these move; the store loads what a step needs, lets it
+//! happen here, and writes down what was touched. Must not know of files, the wire, time or
+//! connections. Pure.
+
+mod absorb;
+mod enqueue;
+mod load;
+mod send;
+mod settle;
+mod shown;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::entry::{Entry, EntryState, Kept, Trouble};
+use crate::domain::{
+    DeviceId, Document, Epoch, PolicySet, Record, RecordKey, Revision, Scope, Sequence, Space,
+    UserId,
+};
+
+pub(super) use absorb::{Absorbed, Lacking, Range, SeenChange};
+pub(super) use enqueue::Refused;
+pub(super) use settle::{Answer, AnswerKind, Settled};
+
+/// Whose file it is, and what is known of the rules.
+#[derive(Clone, Debug)]
+pub(super) struct Identity {
+    pub(super) user: UserId,
+    pub(super) device: DeviceId,
+    pub(super) policies: Arc<PolicySet>,
+}
+
+/// Where a space is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) space: Space,
+    /// What of it is wanted.
+    pub(super) scope: Scope,
+    /// The collections that are here; None = nothing yet, not even a part.
+    pub(super) loaded: Option<Scope>,
+    pub(super) epoch: Option<Epoch>,
+    /// Everything up to here is in the file.
+    pub(super) cursor: Revision,
+    /// Everything up to here is shown; behind the cursor while a state would not be whole.
+    pub(super) complete: Revision,
+    /// The last sequence that was given to an entry.
+    pub(super) last_sequence: Sequence,
+    /// The last number of an entry.
+    pub(super) last_entry: i64,
+    /// A snapshot that is being loaded.
+    pub(super) loading: Option<Loading>,
+    /// Up to where conflicts have come.
+    pub(super) conflict_cursor: String,
+    /// The number of the last snapshot.
+    pub(super) generation: i64,
+}
+
+/// A snapshot that is being loaded, as far as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Loading {
+    pub(super) scope: Scope,
+    pub(super) epoch: Epoch,
+    pub(super) revision: Revision,
+    /// Where it can go on.
+    pub(super) token: String,
+    /// The mark of records that it has brought.
+    pub(super) generation: i64,
+    /// It is of all that is wanted, and not only to mend or to add a part.
+    pub(super) whole: bool,
+}
+
+impl Place {
+    /// A space of which nothing is known.
+    pub(super) fn new(space: Space, scope: Scope) -> Self {
+        Self {
+            space,
+            scope,
+            loaded: None,
+            epoch: None,
+            cursor: Revision::ZERO,
+            complete: Revision::ZERO,
+            last_sequence: Sequence::ZERO,
+            last_entry: 0,
+            loading: None,
+            conflict_cursor: String::new(),
+            generation: 0,
+        }
+    }
+
+    /// Whether all that is wanted is here.
+    pub(super) fn is_loaded(&self) -> bool {
+        self.missing().is_none()
+    }
+
+    /// What is wanted and not here.
+    pub(super) fn missing(&self) -> Option<Scope> {
+        match (&self.scope, &self.loaded) {
+            (_, Some(Scope::All)) => None,
+            (Scope::Collections(wanted), Some(Scope::Collections(loaded))) => {
+                let missing: Vec<_> =
+                    wanted.iter().filter(|it| !loaded.contains(it)).cloned().collect();
+                (!missing.is_empty()).then_some(Scope::Collections(missing))
+            }
+            (scope, _) => Some(scope.clone()),
+        }
+    }
+}
+
+/// A record as this file has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Local {
+    /// As the server had it when it was last shown; None = it is not known to be.
+    pub(super) server: Option<Held>,
+    /// As the server had it later, for when the state is whole again.
+    pub(super) staged: Option<Held>,
+    /// What the app sees.
+    pub(super) shown: Option<Document>,
+    /// Whether edits stand on top of the server's state.
+    pub(super) dirty: bool,
+    /// The snapshot that has last brought it.
+    pub(super) generation: i64,
+}
+
+/// A server's record, and the checksum of its whole document: fields that are not kept on
+/// disk may be missing from the document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Held {
+    pub(super) record: Record,
+    pub(super) checksum: Option<[u8; 32]>,
+}
+
+impl Held {
+    pub(super) fn revision(&self) -> Revision {
+        self.record.revision
+    }
+}
+
+/// See the head of this file.
+#[derive(Clone, Debug)]
+pub(super) struct Replica {
+    identity: Arc<Identity>,
+    pub(super) place: Place,
+    records: BTreeMap<RecordKey, Local>,
+    entries: BTreeMap<i64, Entry>,
+    /// The numbers of each record's entries.
+    by_key: BTreeMap<RecordKey, BTreeSet<i64>>,
+    touched: Touched,
+}
+
+/// What has to be written down.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Touched {
+    pub(super) records: BTreeSet<RecordKey>,
+    /// Of these another document is shown.
+    pub(super) shown: BTreeSet<RecordKey>,
+    pub(super) entries: BTreeSet<i64>,
+    /// Entries that are gone.
+    pub(super) removed: BTreeSet<i64>,
+}
+
+impl Replica {
+    /// A space, with the records and entries that the next steps need: of each record all
+    /// entries that are shown.
+    pub(super) fn new(
+        identity: Arc<Identity>,
+        place: Place,
+        records: impl IntoIterator<Item = (RecordKey, Local)>,
+        entries: impl IntoIterator<Item = Entry>,
+    ) -> Self {
+        let mut replica = Self {
+            identity,
+            place,
+            records: records.into_iter().collect(),
+            entries: BTreeMap::new(),
+            by_key: BTreeMap::new(),
+            touched: Touched::default(),
+        };
+        entries.into_iter().for_each(|entry| replica.put_entry(entry));
+        replica
+    }
+
+    fn put_entry(&mut self, entry: Entry) {
+        self.by_key.entry(entry.key.clone()).or_default().insert(entry.number);
+        self.entries.insert(entry.number, entry);
+    }
+
+    /// The entries of a record, in their order.
+    fn entries_of(&self, key: &RecordKey) -> impl Iterator<Item = &Entry> {
+        let numbers = self.by_key.get(key).into_iter().flatten();
+        numbers.filter_map(|number| self.entries.get(number))
+    }
+
+    /// The numbers of those entries of a record that are so.
+    fn numbers_of(&self, key: &RecordKey, are: impl Fn(&Entry) -> bool) -> Vec<i64> {
+        self.entries_of(key).filter(|entry| are(entry)).map(|entry| entry.number).collect()
+    }
+
+    /// What was touched since this was asked last.
+    pub(super) fn take_touched(&mut self) -> Touched {
+        std::mem::take(&mut self.touched)
+    }
+
+    pub(super) fn record(&self, key: &RecordKey) -> Option<&Local> {
+        self.records.get(key)
+    }
+
+    pub(super) fn entry(&self, number: i64) -> Option<&Entry> {
+        self.entries.get(&number)
+    }
+
+    pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.values()
+    }
+
+    #[cfg(test)]
+    pub(super) fn records(&self) -> impl Iterator<Item = (&RecordKey, &Local)> {
+        self.records.iter()
+    }
+
+    /// Changes an entry.
+    fn with_entry(&mut self, number: i64, change: impl FnOnce(&mut Entry)) {
+        if let Some(entry) = self.entries.get_mut(&number) {
+            change(entry);
+            self.touched.entries.insert(number);
+        }
+    }
+
+    /// Takes an entry out of the queue.
+    fn remove_entry(&mut self, number: i64) {
+        if let Some(entry) = self.entries.remove(&number) {
+            if let Some(numbers) = self.by_key.get_mut(&entry.key) {
+                numbers.remove(&number);
+            }
+            self.touched.entries.remove(&number);
+            self.touched.removed.insert(number);
+        }
+    }
+
+    /// Puts an entry aside, for the app to look at.
+    fn fail(&mut self, number: i64, trouble: Trouble) {
+        self.with_entry(number, |entry| {
+            entry.state = EntryState::Failed;
+            entry.sequence = None;
+            entry.trouble = Some(trouble);
+        });
+        if let Some(key) = self.entries.get(&number).map(|it| it.key.clone()) {
+            self.show(&key);
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! An edit enters the queue, or joins the one before it; what the app does with edits that
+//! were put aside.
+
+use super::Replica;
+use crate::client::edit::{Edit, Patch};
+use crate::client::entry::{Entry, EntryState, Trouble};
+use crate::domain::{
+    Delta, Document, MutationId, Pointer, RecordKey, Rejection, RejectionReason, Revision,
+};
+
+/// Why an edit does not enter the queue, or is not changed there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::client) enum Refused {
+    /// It could never take effect.
+    Hopeless(Rejection),
+    /// There is no such entry, or it is not one that was put aside.
+    NotFailed,
+    /// It may have been sent already.
+    BeingSent,
+}
+
+impl Replica {
+    /// Queues an edit under `id`, unless it joins the one before; tells the id of the entry
+    /// that has it now.
+    pub(in crate::client) fn enqueue(
+        &mut self,
+        id: MutationId,
+        key: RecordKey,
+        edit: Edit,
+        now_micros: i64,
+        schema_version: i64,
+    ) -> Result<MutationId, Refused> {
+        let entry = self.new_entry(id, key.clone(), edit, now_micros, schema_version);
+        self.admit(&entry)?;
+        let joined = self.join(&entry);
+        let id = joined.unwrap_or_else(|| {
+            let (number, id) = (entry.number, entry.id.clone());
+            self.place.last_entry = number;
+            self.put_entry(entry);
+            self.touched.entries.insert(number);
+            id
+        });
+        self.show(&key);
+        Ok(id)
+    }
+
+    /// An entry at the end of the queue.
+    fn new_entry(
+        &self,
+        id: MutationId,
+        key: RecordKey,
+        edit: Edit,
+        now_micros: i64,
+        schema_version: i64,
+    ) -> Entry {
+        let server = self.records.get(&key).and_then(|local| local.server.as_ref());
+        // Whatever is shown is complete up to there: also that a record is not there.
+        let seen = server.map_or(Revision::ZERO, super::Held::revision);
+        Entry {
+            number: self.place.last_entry + 1,
+            id,
+            key,
+            edit,
+            base: seen.max(self.place.complete),
+            kept: None,
+            client_micros: now_micros,
+            schema_version,
+            sequence: None,
+            state: EntryState::Pending,
+            revision: Revision::ZERO,
+            done: false,
+            sent: None,
+            incomplete: false,
+            trouble: None,
+        }
+    }
+
+    /// Refuses at once what the server would refuse whatever happens: as far as this file
+    /// knows all of the space.
+    fn admit(&self, entry: &Entry) -> Result<(), Refused> {
+        let mut stack = self.stack(&entry.key);
+        let outcome = self.lay(&mut stack, entry);
+        match outcome {
+            Err(rejection) if self.is_known(&entry.key) || is_about_content(&rejection) => {
+                Err(Refused::Hopeless(rejection))
+            }
+            Err(_) | Ok(()) => Ok(()),
+        }
+    }
+
+    /// Whether all that there is of a record's collection is here.
+    fn is_known(&self, key: &RecordKey) -> bool {
+        self.place.loaded.as_ref().is_some_and(|loaded| loaded.has(key))
+    }
+
+    /// Joins the last entry of the queue, if that is of the same record, nobody knows of it yet,
+    /// and the two are one.
+    fn join(&mut self, entry: &Entry) -> Option<MutationId> {
+        let last = self.entries.values().next_back()?;
+        let fits = last.number == self.place.last_entry
+            && last.key == entry.key
+            && last.state == EntryState::Pending
+            && last.schema_version == entry.schema_version
+            && last.sent.is_none()
+            && !last.incomplete
+            // Somebody else's write came between.
+            && last.kept.is_none();
+        let edit = fits.then(|| last.edit.then(&entry.edit)).flatten()?;
+        let (number, id) = (last.number, last.id.clone());
+        self.with_entry(number, |last| {
+            last.edit = edit;
+            last.client_micros = entry.client_micros;
+        });
+        Some(id)
+    }
+
+    /// A whole document as a patch of what is shown, so that fields that are not kept here
+    /// stay as they are on the server. The document itself where there is nothing to patch.
+    pub(in crate::client) fn as_patch(
+        &self,
+        key: &RecordKey,
+        document: Document,
+        hidden: &[Pointer],
+    ) -> Edit {
+        let shown = self.records.get(key).and_then(|local| local.shown.as_ref());
+        match shown.and_then(|shown| Delta::whole(shown, &document)) {
+            None => Edit::Put(document),
+            Some(Delta { mut unset, set }) => {
+                unset.retain(|path| !hidden.contains(path));
+                Edit::Patch(Patch { set, unset, transforms: Vec::new() })
+            }
+        }
+    }
+
+    /// Queues an edit anew that was put aside, perhaps another one in its place, behind all
+    /// that was queued since.
+    pub(in crate::client) fn retry(
+        &mut self,
+        number: i64,
+        id: MutationId,
+        edit: Option<Edit>,
+        now_micros: i64,
+        schema_version: i64,
+    ) -> Result<MutationId, Refused> {
+        let failed = self.entries.get(&number).filter(|it| it.state == EntryState::Failed);
+        let failed = failed.ok_or(Refused::NotFailed)?.clone();
+        let incomplete = edit.is_none() && failed.incomplete;
+        // One that may have taken effect must not do so twice.
+        let (id, sent, time, version) = match (&edit, failed.sent) {
+            (None, Some(sent)) => {
+                (failed.id.clone(), Some(sent), failed.client_micros, failed.schema_version)
+            }
+            (None, None) => (id, None, failed.client_micros, failed.schema_version),
+            (Some(_), _) => (id, None, now_micros, schema_version),
+        };
+        let key = failed.key.clone();
+        let edit = edit.unwrap_or(failed.edit);
+        let entry = Entry { incomplete, sent, ..self.new_entry(id, key, edit, time, version) };
+        self.admit(&entry)?;
+        self.remove_entry(number);
+        let (id, key) = (entry.id.clone(), entry.key.clone());
+        self.place.last_entry = entry.number;
+        self.touched.entries.insert(entry.number);
+        self.put_entry(entry);
+        self.show(&key);
+        Ok(id)
+    }
+
+    /// Takes an entry out of the queue that the server has not got.
+    pub(in crate::client) fn discard(&mut self, number: i64) -> Result<(), Refused> {
+        let entry = self.entries.get(&number).ok_or(Refused::NotFailed)?;
+        match entry.state {
+            EntryState::Syncing => return Err(Refused::BeingSent),
+            EntryState::Pending | EntryState::Failed => {}
+            EntryState::Applied
+            | EntryState::Merged
+            | EntryState::Superseded
+            | EntryState::Conflict => return Err(Refused::NotFailed),
+        }
+        let key = entry.key.clone();
+        self.remove_entry(number);
+        self.show(&key);
+        Ok(())
+    }
+
+    /// Puts all entries aside that wait.
+    pub(in crate::client) fn fail_all(&mut self, trouble: &Trouble) -> usize {
+        let open: Vec<_> =
+            self.entries.values().filter(|it| it.state.is_open()).map(|it| it.number).collect();
+        for number in &open {
+            self.fail(*number, trouble.clone());
+        }
+        open.len()
+    }
+}
+
+/// Whether no other record could make it better.
+fn is_about_content(rejection: &Rejection) -> bool {
+    match rejection.reason {
+        RejectionReason::Invalid | RejectionReason::Schema => true,
+        RejectionReason::AlreadyExists
+        | RejectionReason::NotFound
+        | RejectionReason::BatchAborted
+        | RejectionReason::SequenceUsed
+        | RejectionReason::ConflictClosed
+        | RejectionReason::RecordChanged
+        | RejectionReason::RecordGone
+        | RejectionReason::NotGranted => false,
+    }
+}

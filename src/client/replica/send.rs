@@ -1,0 +1,122 @@
+//! What goes out of the queue, and what happens to it if it is not answered as it should be.
+//! A sequence is given when an entry first goes out; with it the entry stays as it is until it
+//! is answered, because it may have taken effect.
+
+use super::Replica;
+use crate::client::entry::{Entry, EntryState, Trouble};
+use crate::domain::{Epoch, Revision, Sequence};
+
+impl Replica {
+    /// The next entries to send, at most so many and so large, as they are to go out: those
+    /// that went out already first, and unchanged. What cannot be sent is put aside.
+    pub(in crate::client) fn take(&mut self, entries_max: usize, bytes_max: usize) -> Vec<Entry> {
+        let open: Vec<_> =
+            self.entries.values().filter(|it| it.state.is_open()).map(|it| it.number).collect();
+        let mut batch: Vec<Entry> = Vec::new();
+        let mut bytes = 0;
+        for number in open {
+            let Some(entry) = self.entries.get(&number) else { continue };
+            if entry.incomplete {
+                self.fail(number, lost_values());
+                continue;
+            }
+            bytes += entry.edit.size_bytes();
+            if batch.len() >= entries_max || (bytes > bytes_max && !batch.is_empty()) {
+                break;
+            }
+            let next = batch.last().and_then(|last| last.sequence).map(Sequence::next);
+            match entry.sequence {
+                // One that is sent with its first numbers again goes alone.
+                Some(sequence) if next.is_some_and(|next| next != sequence) => break,
+                Some(_) => {}
+                None => {
+                    let sequence = self.place.last_sequence.next();
+                    if next.is_some_and(|next| next != sequence) {
+                        break;
+                    }
+                    self.place.last_sequence = sequence;
+                    self.with_entry(number, |entry| {
+                        entry.sequence = Some(sequence);
+                        entry.state = EntryState::Syncing;
+                        entry.sent.get_or_insert((sequence, entry.base));
+                    });
+                }
+            }
+            batch.extend(self.entries.get(&number).cloned());
+        }
+        batch
+    }
+
+    /// Entries that went out and were not answered.
+    pub(in crate::client) fn unanswered(&self) -> usize {
+        self.entries.values().filter(|it| it.state == EntryState::Syncing).count()
+    }
+
+    /// The first entry can never be sent as it is: it is put aside. Its sequence was not used,
+    /// and so neither were those after it.
+    pub(in crate::client) fn fail_front(&mut self, trouble: &Trouble) -> Option<i64> {
+        let front = self.entries.values().find(|it| it.state.is_open())?;
+        let (number, sequence) = (front.number, front.sequence);
+        self.fail(number, trouble.clone());
+        if let Some(sequence) = sequence {
+            self.number_anew(sequence.before());
+        }
+        Some(number)
+    }
+
+    /// The server knows the first entry's id: it was answered under the numbers with which
+    /// it first went out. Those go out again, to learn what became of it. None: that is not so.
+    pub(in crate::client) fn recall_front(&mut self) -> Option<i64> {
+        let front = self.entries.values().find(|it| it.state.is_open())?;
+        let (first, base) = front.sent.filter(|_| front.is_renumbered())?;
+        let (number, sequence) = (front.number, front.sequence);
+        if let Some(sequence) = sequence {
+            self.number_anew(sequence.before());
+        }
+        self.with_entry(number, |entry| {
+            entry.sequence = Some(first);
+            entry.base = base;
+            entry.state = EntryState::Syncing;
+        });
+        Some(number)
+    }
+
+    /// All entries that went out and were not answered lose their sequences; the next one gets
+    /// the one after `last`.
+    pub(in crate::client) fn number_anew(&mut self, last: Sequence) {
+        let sent: Vec<_> = self
+            .entries
+            .values()
+            .filter(|it| it.state == EntryState::Syncing)
+            .map(|it| it.number)
+            .collect();
+        for number in sent {
+            self.with_entry(number, |entry| {
+                entry.sequence = None;
+                entry.state = EntryState::Pending;
+            });
+        }
+        self.place.last_sequence = last;
+    }
+
+    /// The space has another history: what is here is of none. The queue stays; what it was
+    /// based on is compared with the new state once that is here.
+    pub(in crate::client) fn begin_epoch(&mut self, epoch: Epoch, last: Sequence) {
+        self.number_anew(last);
+        let place = &mut self.place;
+        place.epoch = Some(epoch);
+        (place.cursor, place.complete) = (Revision::ZERO, Revision::ZERO);
+        place.loaded = None;
+        place.loading = None;
+        place.conflict_cursor = String::new();
+    }
+}
+
+/// Why an entry cannot be sent whose values were never written down.
+fn lost_values() -> Trouble {
+    Trouble::new(
+        "SENSITIVE_VALUES_LOST",
+        "its sensitive values were kept in memory only, by a process that is gone; edit it, or \
+         discard it",
+    )
+}
