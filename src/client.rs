@@ -2,10 +2,14 @@
 
 mod edit;
 mod entry;
+mod query;
 mod replica;
+mod store;
 
 pub use edit::{Edit, Patch};
 pub use entry::{EntryState, Trouble};
+pub use query::Query;
+pub use store::StoreError;
 
 use crate::domain::Document;
 

@@ -9,7 +9,7 @@ use crate::domain::{
 };
 
 /// Where a queued edit is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EntryState {
     /// It waits to be sent; nobody but this file knows of it.
     Pending,

@@ -18,13 +18,14 @@ use std::sync::Arc;
 
 use super::entry::{Entry, EntryState, Kept, Trouble};
 use crate::domain::{
-    DeviceId, Document, Epoch, PolicySet, Record, RecordKey, Revision, Scope, Sequence, Space,
-    UserId,
+    CollectionName, DeviceId, Digest, Document, Epoch, PolicySet, Record, RecordKey, Revision,
+    Scope, Sequence, Space, Tally, UserId,
 };
 
 pub(super) use absorb::{Absorbed, Lacking, Range, SeenChange};
 pub(super) use enqueue::Refused;
 pub(super) use settle::{Answer, AnswerKind, Settled};
+pub(super) use shown::{Told, from_micros};
 
 /// Whose file it is, and what is known of the rules.
 #[derive(Clone, Debug)]
@@ -137,6 +138,16 @@ impl Held {
     pub(super) fn revision(&self) -> Revision {
         self.record.revision
     }
+
+    /// What it adds to its collection's digest.
+    fn tally(&self) -> Tally {
+        match self.checksum {
+            None => Tally::default(),
+            Some(checksum) => {
+                Tally { records: 1, digest: Digest::of_checksum(&self.record.key, checksum) }
+            }
+        }
+    }
 }
 
 /// See the head of this file.
@@ -160,6 +171,8 @@ pub(super) struct Touched {
     pub(super) entries: BTreeSet<i64>,
     /// Entries that are gone.
     pub(super) removed: BTreeSet<i64>,
+    /// How far the digests of the server's state move.
+    pub(super) tallies: BTreeMap<CollectionName, Tally>,
 }
 
 impl Replica {

@@ -19,13 +19,18 @@ pub struct Digest {
 impl Digest {
     /// Of a living record.
     pub fn of(key: &RecordKey, document: &Document) -> Self {
+        Self::of_checksum(key, document.checksum())
+    }
+
+    /// Of a living record whose document has this checksum.
+    pub fn of_checksum(key: &RecordKey, checksum: [u8; 32]) -> Self {
         let mut hash = Sha256::new();
         // No name contains a zero byte.
         for name in [key.collection.as_str(), key.id.as_str()] {
             hash.update(name.as_bytes());
             hash.update([0]);
         }
-        hash.update(document.checksum());
+        hash.update(checksum);
         Self::from_bytes(hash.finalize().into())
     }
 
@@ -159,6 +164,13 @@ impl Tally {
             self.records -= 1;
             self.digest -= Digest::of(key, document);
         }
+    }
+}
+
+impl SubAssign for Tally {
+    fn sub_assign(&mut self, other: Self) {
+        self.records -= other.records;
+        self.digest -= other.digest;
     }
 }
 

@@ -141,9 +141,7 @@ impl Replica {
     pub(in crate::client) fn forget(&mut self, keys: &[RecordKey]) {
         for key in keys {
             let Some(local) = self.records.get(key).cloned() else { continue };
-            let local = Local { server: None, staged: None, ..local };
-            self.records.insert(key.clone(), local);
-            self.touched.records.insert(key.clone());
+            self.replace(key, Local { staged: None, ..local }, None);
             self.show(key);
         }
     }

@@ -26,7 +26,7 @@ impl Replica {
             }
             let next = batch.last().and_then(|last| last.sequence).map(Sequence::next);
             match entry.sequence {
-                // One that is sent with its first numbers again goes alone.
+                // Each is the one after that before it.
                 Some(sequence) if next.is_some_and(|next| next != sequence) => break,
                 Some(_) => {}
                 None => {
@@ -64,21 +64,23 @@ impl Replica {
         Some(number)
     }
 
-    /// The server knows the first entry's id: it was answered under the numbers with which
-    /// it first went out. Those go out again, to learn what became of it. None: that is not so.
-    pub(in crate::client) fn recall_front(&mut self) -> Option<i64> {
+    /// The first entry with the numbers with which it first went out, if it has others now:
+    /// if the server knows its id, it was answered under those.
+    pub(in crate::client) fn recalled(&self) -> Option<Entry> {
         let front = self.entries.values().find(|it| it.state.is_open())?;
-        let (first, base) = front.sent.filter(|_| front.is_renumbered())?;
-        let (number, sequence) = (front.number, front.sequence);
-        if let Some(sequence) = sequence {
+        let (sequence, base) = front.sent.filter(|_| front.is_renumbered())?;
+        Some(Entry { sequence: Some(sequence), base, ..front.clone() })
+    }
+
+    /// The first entry was answered under its first numbers, so the sequence that it has had since
+    /// was not used.
+    pub(in crate::client) fn settle_recalled(&mut self, answer: &super::Answer) -> super::Settled {
+        let number = self.entries.values().find(|it| it.id == answer.id).and_then(|it| it.sequence);
+        let settled = self.settle(std::slice::from_ref(answer));
+        if let Some(sequence) = number {
             self.number_anew(sequence.before());
         }
-        self.with_entry(number, |entry| {
-            entry.sequence = Some(first);
-            entry.base = base;
-            entry.state = EntryState::Syncing;
-        });
-        Some(number)
+        settled
     }
 
     /// All entries that went out and were not answered lose their sequences; the next one gets

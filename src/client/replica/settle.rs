@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::{Held, Local, Replica};
 use crate::client::entry::{Entry, EntryState, Kept, Trouble};
-use crate::domain::{Document, MutationId, RecordKey, Revision};
+use crate::domain::{Document, MutationId, RecordKey, Revision, Tally};
 
 /// What the server said of one entry.
 #[derive(Clone, Debug, PartialEq, Eq)]

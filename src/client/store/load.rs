@@ -1,0 +1,223 @@
+//! Loads the part of a space that a step needs, in few statements.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use sqlx::query::Query;
+use sqlx::sqlite::{SqliteArguments, SqliteConnection};
+use sqlx::{AssertSqlSafe, Sqlite};
+
+use super::need::{Need, Wanted};
+use super::vault::Vault;
+use super::{Error, row};
+use crate::client::entry::Entry;
+use crate::client::replica::{Identity, Place, Replica};
+use crate::domain::RecordKey;
+
+/// Rows that one statement names.
+const CHUNK: usize = 64;
+
+/// Where a space is.
+pub(super) async fn place(db: &mut SqliteConnection, space: i64) -> Result<Place, Error> {
+    let sql = format!("SELECT {} FROM spaces WHERE no = ?1", row::PLACE);
+    let found = sqlx::query(AssertSqlSafe(sql)).bind(space).fetch_optional(db).await?;
+    let found = found.ok_or_else(|| Error::damaged("there is no such space"))?;
+    Ok(row::place(&found)?.1)
+}
+
+/// A space, and as much of it as is needed.
+pub(super) async fn replica(
+    db: &mut SqliteConnection,
+    identity: &Arc<Identity>,
+    space: i64,
+    need: &Need,
+    vault: &Vault,
+) -> Result<Replica, Error> {
+    let place = place(db, space).await?;
+    let mut entries = BTreeMap::new();
+    let mut keys: BTreeSet<RecordKey> = need.records.iter().cloned().collect();
+    for entry in wanted(db, space, &place, &need.entries, vault).await? {
+        if with_record(&need.entries, &entry) {
+            keys.insert(entry.key.clone());
+        }
+        entries.insert(entry.number, entry);
+    }
+    let keys: Vec<_> = keys.into_iter().collect();
+    for chunk in keys.chunks(CHUNK) {
+        for entry in of_records(db, space, chunk, vault).await? {
+            entries.insert(entry.number, entry);
+        }
+    }
+    let mut records = Vec::with_capacity(keys.len());
+    for chunk in keys.chunks(CHUNK) {
+        records.extend(locals(db, space, chunk, vault).await?);
+    }
+    Ok(Replica::new(Arc::clone(identity), place, records, entries.into_values()))
+}
+
+/// Whether the step shows the entry's record anew.
+fn with_record(wanted: &Wanted, entry: &Entry) -> bool {
+    match wanted {
+        Wanted::None | Wanted::Last | Wanted::Unanswered => false,
+        // Only what cannot be sent.
+        Wanted::Front(_) => entry.incomplete,
+        Wanted::Open | Wanted::Answered | Wanted::Ids(_) | Wanted::Number(_) => true,
+    }
+}
+
+async fn wanted(
+    db: &mut SqliteConnection,
+    space: i64,
+    place: &Place,
+    wanted: &Wanted,
+    vault: &Vault,
+) -> Result<Vec<Entry>, Error> {
+    const OPEN: &str = "state IN ('pending', 'syncing')";
+    let select = |condition: &str| {
+        let columns = row::ENTRY;
+        AssertSqlSafe(format!(
+            "SELECT {columns} FROM entries WHERE space = ?1 AND {condition} ORDER BY number"
+        ))
+    };
+    let one = |number: i64| sqlx::query(select("number = ?2")).bind(space).bind(number);
+    let query = match wanted {
+        Wanted::None => return Ok(Vec::new()),
+        Wanted::Last => one(place.last_entry),
+        Wanted::Number(number) => one(*number),
+        Wanted::Front(count) => {
+            let count = i64::try_from(*count).unwrap_or(i64::MAX);
+            let columns = row::ENTRY;
+            let sql = format!(
+                "SELECT {columns} FROM entries WHERE space = ?1 AND {OPEN} ORDER BY number LIMIT ?2"
+            );
+            sqlx::query(AssertSqlSafe(sql)).bind(space).bind(count)
+        }
+        Wanted::Unanswered => {
+            sqlx::query(select(&format!("{OPEN} AND state = 'syncing'"))).bind(space)
+        }
+        Wanted::Open => sqlx::query(select(OPEN)).bind(space),
+        Wanted::Answered => {
+            sqlx::query(select("state IN ('applied', 'merged') AND done = 0")).bind(space)
+        }
+        Wanted::Ids(ids) => {
+            let mut found = Vec::with_capacity(ids.len());
+            for chunk in ids.chunks(CHUNK) {
+                let marks = marks(chunk.len(), "?");
+                let sql = select(&format!("id IN ({marks})"));
+                let query = sqlx::query(sql).bind(space);
+                let query = chunk.iter().fold(query, |query, id| query.bind(id.as_str()));
+                found.extend(entries(db, space, query, vault).await?);
+            }
+            return Ok(found);
+        }
+    };
+    entries(db, space, query, vault).await
+}
+
+async fn of_records(
+    db: &mut SqliteConnection,
+    space: i64,
+    keys: &[RecordKey],
+    vault: &Vault,
+) -> Result<Vec<Entry>, Error> {
+    let (columns, marks) = (row::ENTRY, marks(keys.len(), "(?,?)"));
+    let sql = format!(
+        "SELECT {columns} FROM entries WHERE space = ?1 AND done = 0 \
+         AND (collection, record) IN (VALUES {marks})"
+    );
+    let query = sqlx::query(AssertSqlSafe(sql)).bind(space);
+    entries(db, space, bind_keys(query, keys), vault).await
+}
+
+async fn entries(
+    db: &mut SqliteConnection,
+    space: i64,
+    query: Query<'_, Sqlite, SqliteArguments>,
+    vault: &Vault,
+) -> Result<Vec<Entry>, Error> {
+    let rows = query.fetch_all(db).await?;
+    rows.iter().map(|found| row::entry(space, found, vault)).collect()
+}
+
+async fn locals(
+    db: &mut SqliteConnection,
+    space: i64,
+    keys: &[RecordKey],
+    vault: &Vault,
+) -> Result<Vec<(RecordKey, crate::client::replica::Local)>, Error> {
+    let (columns, marks) = (row::LOCAL, marks(keys.len(), "(?,?)"));
+    let sql = format!(
+        "SELECT {columns} FROM records r WHERE r.space = ?1 \
+         AND (r.collection, r.id) IN (VALUES {marks})"
+    );
+    let query = bind_keys(sqlx::query(AssertSqlSafe(sql)).bind(space), keys);
+    let rows = query.fetch_all(db).await?;
+    rows.iter().map(|found| row::local(space, found, vault)).collect()
+}
+
+fn bind_keys<'q>(
+    query: Query<'q, Sqlite, SqliteArguments>,
+    keys: &'q [RecordKey],
+) -> Query<'q, Sqlite, SqliteArguments> {
+    keys.iter().fold(query, |query, key| query.bind(key.collection.as_str()).bind(key.id.as_str()))
+}
+
+/// As many marks, with commas between.
+pub(super) fn marks(count: usize, mark: &str) -> String {
+    vec![mark; count].join(",")
+}
+
+/// Records of a space that a snapshot has to decide about: those that it has changed, and those
+/// that it has not brought; so many after a key.
+pub(super) async fn unsettled(
+    db: &mut SqliteConnection,
+    space: i64,
+    place: &Place,
+    after: Option<&RecordKey>,
+    count: i64,
+) -> Result<Vec<RecordKey>, Error> {
+    let loading = place.loading.as_ref();
+    let scope = loading.and_then(|it| row::stored_scope(&it.scope));
+    let generation = loading.map_or(0, |it| it.generation);
+    let sql = "SELECT collection, id FROM records WHERE space = ?1 \
+               AND (generation <> ?2 OR staged IS NOT NULL) \
+               AND (?3 IS NULL OR collection IN (SELECT value FROM json_each(?3))) \
+               AND (collection, id) > (?4, ?5) ORDER BY collection, id LIMIT ?6";
+    let query = sqlx::query_as::<_, (String, String)>(sql)
+        .bind(space)
+        .bind(generation)
+        .bind(scope)
+        .bind(after.map_or("", |key| key.collection.as_str()))
+        .bind(after.map_or("", |key| key.id.as_str()))
+        .bind(count);
+    Ok(keys(query.fetch_all(db).await?))
+}
+
+/// Records with a state that waits to be shown; so many.
+pub(super) async fn staged(
+    db: &mut SqliteConnection,
+    space: i64,
+    count: i64,
+) -> Result<Vec<RecordKey>, Error> {
+    let sql = "SELECT collection, id FROM records WHERE space = ?1 AND staged IS NOT NULL LIMIT ?2";
+    let query = sqlx::query_as::<_, (String, String)>(sql).bind(space).bind(count);
+    Ok(keys(query.fetch_all(db).await?))
+}
+
+/// Records that nobody wants; so many.
+pub(super) async fn unwanted(
+    db: &mut SqliteConnection,
+    space: i64,
+    scope: Option<&str>,
+    count: i64,
+) -> Result<Vec<RecordKey>, Error> {
+    let sql = "SELECT collection, id FROM records WHERE space = ?1 \
+               AND (revision IS NOT NULL OR staged IS NOT NULL) \
+               AND (?2 IS NULL OR collection NOT IN (SELECT value FROM json_each(?2))) LIMIT ?3";
+    let query = sqlx::query_as::<_, (String, String)>(sql).bind(space).bind(scope).bind(count);
+    Ok(keys(query.fetch_all(db).await?))
+}
+
+fn keys(rows: Vec<(String, String)>) -> Vec<RecordKey> {
+    rows.iter().map(|(collection, id)| row::key(collection, id)).collect()
+}

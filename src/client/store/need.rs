@@ -1,0 +1,44 @@
+//! Which part of a space a step needs: the store loads it, with all that belongs to it.
+
+use crate::domain::{MutationId, RecordKey};
+
+/// Which entries, beside those of the records.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::client) enum Wanted {
+    #[default]
+    None,
+    /// The last one that was queued.
+    Last,
+    /// As many as these that wait, from the front.
+    Front(usize),
+    /// Those that went out and were not answered.
+    Unanswered,
+    /// All that wait, with their records.
+    Open,
+    /// Those that were answered and whose changes have not come.
+    Answered,
+    /// With these ids, and their records.
+    Ids(Vec<MutationId>),
+    /// With this number, and its record.
+    Number(i64),
+}
+
+/// Which part of a space.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::client) struct Need {
+    /// With all entries that stand on top of them.
+    pub(in crate::client) records: Vec<RecordKey>,
+    pub(in crate::client) entries: Wanted,
+}
+
+impl Need {
+    /// These records.
+    pub(in crate::client) fn records(records: Vec<RecordKey>) -> Self {
+        Self { records, entries: Wanted::None }
+    }
+
+    /// These entries.
+    pub(in crate::client) fn entries(entries: Wanted) -> Self {
+        Self { records: Vec::new(), entries }
+    }
+}

@@ -1,0 +1,245 @@
+//! What readers ask of the file: on connections of their own, each question one statement.
+
+use std::collections::BTreeMap;
+
+use sqlx::{AssertSqlSafe, Row as _};
+
+use super::sql::{self, Conditions};
+use super::vault::Slot;
+use super::{Error, Store, row, write};
+use crate::client::entry::{Entry, EntryState};
+use crate::client::query::Order;
+use crate::client::replica::Place;
+use crate::domain::{CollectionName, Document, RecordKey, Tally};
+
+/// A record as it is shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::client) struct Row {
+    pub(in crate::client) key: RecordKey,
+    pub(in crate::client) document: Document,
+    pub(in crate::client) pending: bool,
+    pub(in crate::client) revision: i64,
+}
+
+/// A record of which something else is shown than before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::client) enum Moved {
+    Shown(Row),
+    /// It is not there, or does not fit any more.
+    Gone(RecordKey),
+}
+
+/// How many entries are in each state.
+pub(in crate::client) type Counts = BTreeMap<EntryState, i64>;
+
+/// What the file knows of a space, for whoever syncs it.
+#[derive(Clone, Debug)]
+pub(in crate::client) struct Facts {
+    pub(in crate::client) no: i64,
+    pub(in crate::client) place: Place,
+    pub(in crate::client) wanted: bool,
+    pub(in crate::client) attempts: i64,
+    pub(in crate::client) pending: i64,
+    pub(in crate::client) syncing: i64,
+    pub(in crate::client) failed: i64,
+    pub(in crate::client) conflicts: i64,
+}
+
+/// An entry, and its space.
+#[derive(Clone, Debug)]
+pub(in crate::client) struct FoundEntry {
+    pub(in crate::client) space: i64,
+    pub(in crate::client) entry: Entry,
+}
+
+const SHOWN: &str = "id, shown, dirty, revision";
+
+impl Store {
+    fn shown(
+        &self,
+        space: i64,
+        collection: &CollectionName,
+        found: &sqlx::sqlite::SqliteRow,
+    ) -> Result<Row, Error> {
+        let key = row::key(collection.as_str(), found.try_get(0)?);
+        let document = Document::from_canonical(found.try_get(1)?);
+        let slot = Slot::Shown(key.clone());
+        Ok(Row {
+            document: self.vault.reveal(space, collection, slot, document),
+            pending: found.try_get::<i64, _>(2)? != 0,
+            revision: found.try_get::<Option<i64>, _>(3)?.unwrap_or(0),
+            key,
+        })
+    }
+
+    /// A record, if it is shown.
+    pub(in crate::client) async fn get(
+        &self,
+        space: i64,
+        key: &RecordKey,
+    ) -> Result<Option<Row>, Error> {
+        let found = sqlx::query(
+            "SELECT id, shown, dirty, revision FROM records WHERE space = ?1 AND collection = ?2 \
+             AND id = ?3 AND shown IS NOT NULL",
+        )
+        .bind(space)
+        .bind(key.collection.as_str())
+        .bind(key.id.as_str())
+        .fetch_optional(&self.readers)
+        .await?;
+        found.map(|found| self.shown(space, &key.collection, &found)).transpose()
+    }
+
+    /// Records that fit, in an order.
+    pub(in crate::client) async fn find(
+        &self,
+        space: i64,
+        collection: &CollectionName,
+        conditions: &Conditions,
+        order: &[Order],
+        (offset, limit): (i64, i64),
+    ) -> Result<Vec<Row>, Error> {
+        let (conditions_sql, order) = (conditions.sql(), sql::order(order));
+        let sql = format!(
+            "SELECT {SHOWN} FROM records WHERE space = ?1 AND collection = ?2 \
+             AND shown IS NOT NULL {conditions_sql} ORDER BY {order} LIMIT ?3 OFFSET ?4"
+        );
+        let query = sqlx::query(AssertSqlSafe(sql))
+            .bind(space)
+            .bind(collection.as_str())
+            .bind(limit)
+            .bind(offset);
+        let rows = conditions.bind_to(query).fetch_all(&self.readers).await?;
+        rows.iter().map(|found| self.shown(space, collection, found)).collect()
+    }
+
+    /// What is shown otherwise than at `after`, by the counter of the file; None if that is too
+    /// long ago. With where the counter is now.
+    pub(in crate::client) async fn moved(
+        &self,
+        space: i64,
+        collection: &CollectionName,
+        conditions: &Conditions,
+        after: i64,
+    ) -> Result<Option<(i64, Vec<Moved>)>, Error> {
+        // One statement, so that no write comes between the counter and the rows.
+        let fits = conditions.sql().strip_prefix(" AND ").unwrap_or("1");
+        let sql = format!(
+            "SELECT r.id, r.shown, r.dirty, r.revision, r.shown IS NOT NULL AND ({fits}), f.moved, \
+             f.collected FROM file f LEFT JOIN records r ON r.space = ?1 AND r.collection = ?2 \
+             AND r.moved > ?3 AND ?4 = ?4"
+        );
+        let query = sqlx::query(AssertSqlSafe(sql))
+            .bind(space)
+            .bind(collection.as_str())
+            .bind(after)
+            .bind(0);
+        let rows = conditions.bind_to(query).fetch_all(&self.readers).await?;
+        let Some(first) = rows.first() else { return Ok(None) };
+        let (now, collected): (i64, i64) = (first.try_get(5)?, first.try_get(6)?);
+        if after < collected {
+            return Ok(None);
+        }
+        let mut moved = Vec::new();
+        for found in &rows {
+            let Some(id) = found.try_get::<Option<&str>, _>(0)? else { continue };
+            moved.push(if found.try_get::<Option<i64>, _>(4)?.unwrap_or(0) != 0 {
+                Moved::Shown(self.shown(space, collection, found)?)
+            } else {
+                Moved::Gone(row::key(collection.as_str(), id))
+            });
+        }
+        Ok(Some((now, moved)))
+    }
+
+    /// The counter of what is shown.
+    pub(in crate::client) async fn counter(&self) -> Result<i64, Error> {
+        Ok(sqlx::query_scalar("SELECT moved FROM file").fetch_one(&self.readers).await?)
+    }
+
+    /// All spaces, and what waits in them.
+    pub(in crate::client) async fn facts(&self) -> Result<Vec<Facts>, Error> {
+        let count = |state: &str| {
+            format!(
+                "coalesce((SELECT entries FROM counts WHERE space = no AND state = '{state}'), 0)"
+            )
+        };
+        let (pending, syncing, failed) = (count("pending"), count("syncing"), count("failed"));
+        let sql = format!(
+            "SELECT {}, wanted, attempts, {pending} AS pending, {syncing} AS syncing, \
+             {failed} AS failed, \
+             (SELECT count(*) FROM conflicts WHERE space = no) AS conflicts FROM spaces ORDER BY no",
+            row::PLACE
+        );
+        let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(&self.readers).await?;
+        let fact = |found: &sqlx::sqlite::SqliteRow| {
+            let (no, place) = row::place(found)?;
+            let number = |column: &str| found.try_get::<i64, _>(column);
+            Ok(Facts {
+                no,
+                place,
+                wanted: number("wanted")? != 0,
+                attempts: number("attempts")?,
+                pending: number("pending")?,
+                syncing: number("syncing")?,
+                failed: number("failed")?,
+                conflicts: number("conflicts")?,
+            })
+        };
+        rows.iter().map(fact).collect()
+    }
+
+    /// Entries of a space in these states, so many, from the front.
+    pub(in crate::client) async fn entries(
+        &self,
+        space: i64,
+        states: &[EntryState],
+        limit: i64,
+    ) -> Result<Vec<FoundEntry>, Error> {
+        let names: Vec<_> = states.iter().map(|state| state.as_str()).collect();
+        let sql = format!(
+            "SELECT {} FROM entries WHERE space = ?1 \
+             AND state IN (SELECT value FROM json_each(?2)) ORDER BY number LIMIT ?3",
+            row::ENTRY
+        );
+        let query = sqlx::query(AssertSqlSafe(sql)).bind(space).bind(row::to_json(&names));
+        let rows = query.bind(limit).fetch_all(&self.readers).await?;
+        let found = |it| Ok(FoundEntry { space, entry: row::entry(space, it, &self.vault)? });
+        rows.iter().map(found).collect()
+    }
+
+    /// One entry, by its id.
+    pub(in crate::client) async fn entry(&self, id: &str) -> Result<Option<FoundEntry>, Error> {
+        let sql = format!("SELECT {}, space FROM entries WHERE id = ?1", row::ENTRY);
+        let query = sqlx::query(AssertSqlSafe(sql)).bind(id);
+        let Some(found) = query.fetch_optional(&self.readers).await? else { return Ok(None) };
+        let space = found.try_get("space")?;
+        Ok(Some(FoundEntry { space, entry: row::entry(space, &found, &self.vault)? }))
+    }
+
+    /// Conflicts of a space that wait, as they are kept.
+    pub(in crate::client) async fn conflicts(&self, space: i64) -> Result<Vec<String>, Error> {
+        let sql = "SELECT body FROM conflicts WHERE space = ?1 ORDER BY id";
+        Ok(sqlx::query_scalar(sql).bind(space).fetch_all(&self.readers).await?)
+    }
+
+    /// The digests of the server's state as it is here, by collection.
+    pub(in crate::client) async fn tallies(
+        &self,
+        space: i64,
+    ) -> Result<BTreeMap<CollectionName, Tally>, Error> {
+        let sql = "SELECT collection, records, digest FROM tallies WHERE space = ?1";
+        let query = sqlx::query_as::<_, (String, i64, Vec<u8>)>(sql).bind(space);
+        let rows = query.fetch_all(&self.readers).await?;
+        let tally = |(name, records, digest): (String, i64, Vec<u8>)| {
+            Ok((CollectionName::from_stored(&name), write::tally(records, &digest)?))
+        };
+        rows.into_iter().map(tally).collect()
+    }
+
+    /// Whether results have brought a record that is ahead of the cursor.
+    pub(in crate::client) async fn is_ahead(&self, space: i64, of: i64) -> Result<bool, Error> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM records WHERE space = ?1 AND revision > ?2)";
+        Ok(sqlx::query_scalar(sql).bind(space).bind(of).fetch_one(&self.readers).await?)
+    }
+}

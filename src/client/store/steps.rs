@@ -1,0 +1,397 @@
+//! What is more than one step of one part of a space: a range that makes a whole state, the
+//! end of a snapshot, spaces that come and go, what nobody wants any more.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::need::{Need, Wanted};
+use super::writer::{Command, Done, Transaction};
+use super::{Error, SharedIdentity, Store, load, row};
+use crate::client::replica::{Absorbed, Held, Identity, Lacking, Range};
+use crate::domain::{PolicySet, RecordKey, Scope, Space};
+
+/// Records that one step of many takes.
+const PART: i64 = 1_000;
+/// Edits that are done are kept for so long, in entries, for apps that ask what became of them.
+const DONE_MAX: i64 = 1_000;
+/// Deletions that watchers can still be told of, in transactions.
+const MOVED_KEPT: i64 = 10_000;
+
+type Reply<T> = oneshot::Sender<Result<T, Error>>;
+
+/// A conflict to keep, or to forget.
+#[derive(Clone, Debug)]
+pub(in crate::client) struct NewConflict {
+    pub(in crate::client) id: String,
+    pub(in crate::client) key: RecordKey,
+    /// None = it is closed.
+    pub(in crate::client) body: Option<String>,
+}
+
+/// Something that takes several steps.
+pub(super) enum Work {
+    Absorb {
+        space: i64,
+        range: Arc<Range>,
+        fetched: BTreeMap<RecordKey, Held>,
+        reply: Reply<Result<Absorbed, Lacking>>,
+    },
+    FinishLoad {
+        space: i64,
+        reply: Reply<()>,
+    },
+    Forget {
+        space: i64,
+        reply: Reply<()>,
+    },
+    Follow {
+        space: Space,
+        scope: Scope,
+        reply: Reply<i64>,
+    },
+    Unfollow {
+        space: i64,
+        reply: Reply<()>,
+    },
+    Policies {
+        policies: PolicySet,
+        identity: SharedIdentity,
+        reply: Reply<()>,
+    },
+    Conflicts {
+        space: i64,
+        news: Vec<NewConflict>,
+        cursor: Option<String>,
+        reply: Reply<()>,
+    },
+    Attempts {
+        space: i64,
+        attempts: i64,
+        reply: Reply<()>,
+    },
+    Collect {
+        reply: Reply<bool>,
+    },
+}
+
+fn done<T: Send + 'static>(reply: Reply<T>, value: T) -> Done {
+    // Whoever asked may have gone.
+    Box::new(move |written| drop(reply.send(written.map(|()| value))))
+}
+
+impl Work {
+    pub(super) async fn run(
+        self: Box<Self>,
+        at: &mut Transaction<'_>,
+        dones: &mut Vec<Done>,
+    ) -> Result<(), Error> {
+        let told = match *self {
+            Self::Absorb { space, range, fetched, reply } => {
+                done(reply, at.absorb(space, &range, &fetched).await?)
+            }
+            Self::FinishLoad { space, reply } => done(reply, at.finish_load(space).await?),
+            Self::Forget { space, reply } => done(reply, at.forget(space, None).await?),
+            Self::Follow { space, scope, reply } => done(reply, at.follow(&space, &scope).await?),
+            Self::Unfollow { space, reply } => done(reply, at.unfollow(space).await?),
+            Self::Policies { policies, identity, reply } => {
+                done(reply, at.policies(policies, &identity).await?)
+            }
+            Self::Conflicts { space, news, cursor, reply } => {
+                done(reply, at.conflicts(space, &news, cursor.as_deref()).await?)
+            }
+            Self::Attempts { space, attempts, reply } => {
+                done(reply, at.attempts(space, attempts).await?)
+            }
+            Self::Collect { reply } => done(reply, at.collect().await?),
+        };
+        dones.push(told);
+        Ok(())
+    }
+}
+
+impl Transaction<'_> {
+    async fn absorb(
+        &mut self,
+        space: i64,
+        range: &Range,
+        fetched: &BTreeMap<RecordKey, Held>,
+    ) -> Result<Result<Absorbed, Lacking>, Error> {
+        let keys = range.changes.iter().map(|change| change.held.record.key.clone()).collect();
+        let mut replica = self.replica(space, &Need::records(keys)).await?;
+        let absorbed = replica.absorb(range, fetched);
+        if absorbed.is_ok() {
+            self.write(space, &mut replica).await?;
+        }
+        if absorbed == Ok(Absorbed::Whole) {
+            self.unstage(space).await?;
+        }
+        Ok(absorbed)
+    }
+
+    /// Shows all that was staged.
+    async fn unstage(&mut self, space: i64) -> Result<(), Error> {
+        loop {
+            let keys = load::staged(self.db, space, PART).await?;
+            let mut replica = self.replica(space, &Need::records(keys.clone())).await?;
+            if keys.is_empty() {
+                replica.complete();
+                return self.write(space, &mut replica).await;
+            }
+            replica.unstage(&keys);
+            self.write(space, &mut replica).await?;
+        }
+    }
+
+    async fn finish_load(&mut self, space: i64) -> Result<(), Error> {
+        let place = load::place(self.db, space).await?;
+        let mut after = None;
+        loop {
+            let keys = load::unsettled(self.db, space, &place, after.as_ref(), PART).await?;
+            let Some(last) = keys.last().cloned() else { break };
+            let mut replica = self.replica(space, &Need::records(keys.clone())).await?;
+            replica.take_over(&keys);
+            self.write(space, &mut replica).await?;
+            after = Some(last);
+        }
+        let mut replica = self.replica(space, &Need::entries(Wanted::Answered)).await?;
+        replica.finish_load();
+        self.write(space, &mut replica).await?;
+        // A first snapshot, or one of another history: what was based on nothing, or on that.
+        if place.loaded.is_none() && place.generation > 1 {
+            let mut replica = self.replica(space, &Need::entries(Wanted::Open)).await?;
+            replica.rebase();
+            self.write(space, &mut replica).await?;
+        }
+        Ok(())
+    }
+
+    /// Forgets what the server had of a space, all of it or what is outside of a scope.
+    async fn forget(&mut self, space: i64, kept: Option<&Scope>) -> Result<(), Error> {
+        let scope = kept.and_then(row::stored_scope);
+        loop {
+            let keys = load::unwanted(self.db, space, scope.as_deref(), PART).await?;
+            let mut replica = self.replica(space, &Need::records(keys.clone())).await?;
+            if keys.is_empty() {
+                if kept.is_none() {
+                    replica.forgotten();
+                }
+                break self.write(space, &mut replica).await?;
+            }
+            replica.forget(&keys);
+            self.write(space, &mut replica).await?;
+        }
+        let sql = "DELETE FROM conflicts WHERE space = ?1 AND (?2 IS NULL OR collection NOT IN \
+                   (SELECT value FROM json_each(?2)))";
+        sqlx::query(sql).bind(space).bind(scope).execute(&mut *self.db).await?;
+        Ok(())
+    }
+
+    /// Makes a space one that is wanted; tells its number.
+    async fn follow(&mut self, space: &Space, scope: &Scope) -> Result<i64, Error> {
+        let no: i64 = sqlx::query_scalar(
+            "INSERT INTO spaces (name, scope, wanted) VALUES (?1, ?2, 1) \
+             ON CONFLICT (name) DO UPDATE SET scope = excluded.scope, wanted = 1 RETURNING no",
+        )
+        .bind(space.name())
+        .bind(row::stored_scope(scope))
+        .fetch_one(&mut *self.db)
+        .await?;
+        let place = load::place(self.db, no).await?;
+        // All was followed by one cursor, and only a part is from now on.
+        let narrower = match (&place.loaded, scope) {
+            (Some(Scope::All), Scope::Collections(_)) => true,
+            (Some(Scope::Collections(loaded)), Scope::Collections(wanted)) => {
+                loaded.iter().any(|it| !wanted.contains(it))
+            }
+            _ => false,
+        };
+        if narrower {
+            self.forget(no, Some(scope)).await?;
+            let wanted = row::names(scope).unwrap_or_default();
+            let kept = match &place.loaded {
+                Some(Scope::Collections(loaded)) => wanted
+                    .into_iter()
+                    .filter(|it| loaded.iter().any(|there| there.as_str() == it))
+                    .collect(),
+                _ => wanted,
+            };
+            sqlx::query("UPDATE spaces SET loaded = ?2 WHERE no = ?1")
+                .bind(no)
+                .bind(row::to_json(&kept))
+                .execute(&mut *self.db)
+                .await?;
+        }
+        Ok(no)
+    }
+
+    /// Nobody wants a space any more. Its queue is still sent.
+    async fn unfollow(&mut self, space: i64) -> Result<(), Error> {
+        self.forget(space, None).await?;
+        sqlx::query("UPDATE spaces SET wanted = 0, scope = '[]' WHERE no = ?1")
+            .bind(space)
+            .execute(&mut *self.db)
+            .await?;
+        Ok(())
+    }
+
+    async fn policies(
+        &mut self,
+        policies: PolicySet,
+        identity: &SharedIdentity,
+    ) -> Result<(), Error> {
+        sqlx::query("UPDATE file SET policies = ?1")
+            .bind(row::stored_policies(&policies))
+            .execute(&mut *self.db)
+            .await?;
+        let policies = Arc::new(policies);
+        let mut shared = identity.lock();
+        *shared = Arc::new(Identity { policies, ..Identity::clone(&shared) });
+        Ok(())
+    }
+
+    async fn conflicts(
+        &mut self,
+        space: i64,
+        news: &[NewConflict],
+        cursor: Option<&str>,
+    ) -> Result<(), Error> {
+        for NewConflict { id, key, body } in news {
+            let query = match body {
+                Some(body) => sqlx::query(
+                    "INSERT INTO conflicts VALUES (?1, ?2, ?3, ?4, ?5) \
+                     ON CONFLICT DO UPDATE SET body = excluded.body",
+                )
+                .bind(space)
+                .bind(id)
+                .bind(key.collection.as_str())
+                .bind(key.id.as_str())
+                .bind(body),
+                None => sqlx::query("DELETE FROM conflicts WHERE space = ?1 AND id = ?2")
+                    .bind(space)
+                    .bind(id),
+            };
+            query.execute(&mut *self.db).await?;
+        }
+        if let Some(cursor) = cursor {
+            sqlx::query("UPDATE spaces SET conflict_cursor = ?2 WHERE no = ?1")
+                .bind(space)
+                .bind(cursor)
+                .execute(&mut *self.db)
+                .await?;
+        }
+        Ok(())
+    }
+
+    async fn attempts(&mut self, space: i64, attempts: i64) -> Result<(), Error> {
+        sqlx::query("UPDATE spaces SET attempts = ?2 WHERE no = ?1")
+            .bind(space)
+            .bind(attempts)
+            .execute(&mut *self.db)
+            .await?;
+        Ok(())
+    }
+
+    /// Takes away what nobody needs any more, a part of it; true if there is more.
+    async fn collect(&mut self) -> Result<bool, Error> {
+        let old = self.moved - MOVED_KEPT;
+        let rows = sqlx::query(
+            "DELETE FROM records WHERE rowid IN (SELECT rowid FROM records WHERE shown IS NULL \
+             AND dirty = 0 AND staged IS NULL AND moved < ?1 LIMIT ?2)",
+        )
+        .bind(old)
+        .bind(PART)
+        .execute(&mut *self.db)
+        .await?
+        .rows_affected();
+        if rows > 0 {
+            sqlx::query("UPDATE file SET collected = ?1").bind(old).execute(&mut *self.db).await?;
+        }
+        let entries = sqlx::query(
+            "DELETE FROM entries WHERE done = 1 AND number <= \
+             (SELECT last_entry - ?1 FROM spaces WHERE no = entries.space)",
+        )
+        .bind(DONE_MAX)
+        .execute(&mut *self.db)
+        .await?
+        .rows_affected();
+        sqlx::query(
+            "DELETE FROM spaces WHERE wanted = 0 AND NOT EXISTS \
+             (SELECT 1 FROM entries WHERE entries.space = spaces.no AND done = 0)",
+        )
+        .execute(&mut *self.db)
+        .await?;
+        let part = u64::try_from(PART).unwrap_or(0);
+        Ok(rows >= part || entries > part)
+    }
+}
+
+impl Store {
+    async fn work<T>(&self, work: impl FnOnce(Reply<T>) -> Work) -> Result<T, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.hand_over(Command::Work(Box::new(work(reply)))).await?;
+        self.answered(answer).await
+    }
+
+    /// Takes a range of changes in, all of it or nothing.
+    pub(in crate::client) async fn absorb(
+        &self,
+        space: i64,
+        range: Arc<Range>,
+        fetched: BTreeMap<RecordKey, Held>,
+    ) -> Result<Result<Absorbed, Lacking>, Error> {
+        self.work(|reply| Work::Absorb { space, range, fetched, reply }).await
+    }
+
+    /// Swaps a snapshot in that is all here.
+    pub(in crate::client) async fn finish_load(&self, space: i64) -> Result<(), Error> {
+        self.work(|reply| Work::FinishLoad { space, reply }).await
+    }
+
+    /// Forgets what the server had of a space; its queue stays.
+    pub(in crate::client) async fn forget(&self, space: i64) -> Result<(), Error> {
+        self.work(|reply| Work::Forget { space, reply }).await
+    }
+
+    /// Wants a space, or a part of it; tells its number in this file.
+    pub(in crate::client) async fn follow(&self, space: Space, scope: Scope) -> Result<i64, Error> {
+        self.work(|reply| Work::Follow { space, scope, reply }).await
+    }
+
+    /// Wants a space no longer; its queue is still sent.
+    pub(in crate::client) async fn unfollow(&self, space: i64) -> Result<(), Error> {
+        self.work(|reply| Work::Unfollow { space, reply }).await
+    }
+
+    /// Keeps the rules of the server, for what is shown before it answers.
+    pub(in crate::client) async fn keep_policies(&self, policies: PolicySet) -> Result<(), Error> {
+        let identity = Arc::clone(&self.identity);
+        self.work(|reply| Work::Policies { policies, identity, reply }).await
+    }
+
+    /// Keeps conflicts that wait, and forgets those that do not.
+    pub(in crate::client) async fn keep_conflicts(
+        &self,
+        space: i64,
+        news: Vec<NewConflict>,
+        cursor: Option<String>,
+    ) -> Result<(), Error> {
+        self.work(|reply| Work::Conflicts { space, news, cursor, reply }).await
+    }
+
+    /// How often the front entry was refused alone.
+    pub(in crate::client) async fn keep_attempts(
+        &self,
+        space: i64,
+        attempts: i64,
+    ) -> Result<(), Error> {
+        self.work(|reply| Work::Attempts { space, attempts, reply }).await
+    }
+
+    /// Takes away what nobody needs any more.
+    pub(in crate::client) async fn collect(&self) -> Result<(), Error> {
+        while self.work(|reply| Work::Collect { reply }).await? {}
+        Ok(())
+    }
+}

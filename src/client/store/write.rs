@@ -1,0 +1,194 @@
+//! Writes down what a step has touched, in few statements.
+
+use sqlx::AssertSqlSafe;
+use sqlx::sqlite::SqliteConnection;
+
+use super::row::{self, LocalRow};
+use super::vault::{Slot, Vault};
+use super::{Error, load};
+use crate::client::replica::{Local, Replica, Touched};
+use crate::domain::{CollectionName, Digest, Tally};
+
+/// Rows that one statement writes.
+const CHUNK: usize = 64;
+
+/// Writes down what was touched. True if something else is shown now.
+pub(super) async fn replica(
+    db: &mut SqliteConnection,
+    space: i64,
+    replica: &mut Replica,
+    moved: i64,
+    vault: &Vault,
+) -> Result<bool, Error> {
+    place(db, space, replica).await?;
+    let touched = replica.take_touched();
+    records(db, space, replica, &touched, moved, vault).await?;
+    entries(db, space, replica, &touched, vault).await?;
+    for (collection, tally) in &touched.tallies {
+        move_tally(db, space, collection, *tally).await?;
+    }
+    Ok(!touched.shown.is_empty())
+}
+
+async fn place(db: &mut SqliteConnection, space: i64, replica: &Replica) -> Result<(), Error> {
+    let place = &replica.place;
+    sqlx::query(
+        "UPDATE spaces SET loaded = ?2, epoch = ?3, cursor = ?4, complete = ?5, \
+         last_sequence = ?6, last_entry = ?7, loading = ?8, generation = ?9, \
+         conflict_cursor = ?10 WHERE no = ?1",
+    )
+    .bind(space)
+    .bind(row::stored_loaded(place.loaded.as_ref()))
+    .bind(place.epoch.map(|epoch| epoch.to_string()))
+    .bind(place.cursor.get())
+    .bind(place.complete.get())
+    .bind(place.last_sequence.get())
+    .bind(place.last_entry)
+    .bind(place.loading.as_ref().map(row::stored_loading))
+    .bind(place.generation)
+    .bind(&place.conflict_cursor)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+async fn records(
+    db: &mut SqliteConnection,
+    space: i64,
+    replica: &Replica,
+    touched: &Touched,
+    moved: i64,
+    vault: &Vault,
+) -> Result<(), Error> {
+    let none = Local::default();
+    let rows: Vec<_> = touched
+        .records
+        .iter()
+        .map(|key| {
+            let local = replica.record(key).unwrap_or(&none);
+            let is_moved = touched.shown.contains(key);
+            (key, local, is_moved, row::local_row(space, key, local, vault))
+        })
+        .collect();
+    for chunk in rows.chunks(CHUNK) {
+        let values = load::marks(chunk.len(), "(?,?,?,?,?,?,?,?,?,?,?,?)");
+        // A record that shows what it did has not moved.
+        let sql = format!(
+            "INSERT INTO records (space, collection, id, shown, moved, dirty, revision, about, \
+             checksum, server, staged, generation) VALUES {values} \
+             ON CONFLICT (space, collection, id) DO UPDATE SET shown = excluded.shown, \
+             moved = max(moved, excluded.moved), dirty = excluded.dirty, \
+             revision = excluded.revision, about = excluded.about, checksum = excluded.checksum, \
+             server = excluded.server, staged = excluded.staged, generation = excluded.generation"
+        );
+        let mut query = sqlx::query(AssertSqlSafe(sql));
+        for (key, local, is_moved, stored) in chunk {
+            let LocalRow { shown, revision, about, checksum, server, staged } = stored;
+            query = query
+                .bind(space)
+                .bind(key.collection.as_str())
+                .bind(key.id.as_str())
+                .bind(shown.as_deref())
+                .bind(if *is_moved { moved } else { 0 })
+                .bind(i64::from(local.dirty))
+                .bind(*revision)
+                .bind(about.as_deref())
+                .bind(checksum.as_deref())
+                .bind(server.as_deref())
+                .bind(staged.as_deref())
+                .bind(local.generation);
+        }
+        query.execute(&mut *db).await?;
+    }
+    Ok(())
+}
+
+async fn entries(
+    db: &mut SqliteConnection,
+    space: i64,
+    replica: &Replica,
+    touched: &Touched,
+    vault: &Vault,
+) -> Result<(), Error> {
+    for number in &touched.removed {
+        vault.forget(space, Slot::Edit(*number));
+        vault.forget(space, Slot::Kept(*number));
+        sqlx::query("DELETE FROM entries WHERE space = ?1 AND number = ?2")
+            .bind(space)
+            .bind(number)
+            .execute(&mut *db)
+            .await?;
+    }
+    let changed: Vec<_> = touched.entries.iter().filter_map(|it| replica.entry(*it)).collect();
+    for chunk in changed.chunks(CHUNK) {
+        let values = load::marks(chunk.len(), "(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)");
+        let sql = format!(
+            "INSERT INTO entries (space, number, id, collection, record, edit, base, kept, \
+             client_micros, schema_version, sequence, sent_sequence, sent_base, state, revision, \
+             done, sensitive, trouble) VALUES {values} ON CONFLICT (space, number) DO UPDATE SET \
+             edit = excluded.edit, base = excluded.base, kept = excluded.kept, \
+             client_micros = excluded.client_micros, sequence = excluded.sequence, \
+             sent_sequence = excluded.sent_sequence, sent_base = excluded.sent_base, \
+             state = excluded.state, revision = excluded.revision, done = excluded.done, \
+             sensitive = excluded.sensitive, trouble = excluded.trouble"
+        );
+        let mut query = sqlx::query(AssertSqlSafe(sql));
+        for entry in chunk {
+            let (edit, sensitive) = row::stored_edit(space, entry, vault);
+            query = query
+                .bind(space)
+                .bind(entry.number)
+                .bind(entry.id.as_str())
+                .bind(entry.key.collection.as_str())
+                .bind(entry.key.id.as_str())
+                .bind(edit)
+                .bind(entry.base.get())
+                .bind(row::stored_kept(space, entry, vault))
+                .bind(entry.client_micros)
+                .bind(entry.schema_version)
+                .bind(entry.sequence.map(crate::domain::Sequence::get))
+                .bind(entry.sent.map(|(sequence, _)| sequence.get()))
+                .bind(entry.sent.map(|(_, base)| base.get()))
+                .bind(entry.state.as_str())
+                .bind(entry.revision.get())
+                .bind(i64::from(entry.done))
+                .bind(i64::from(sensitive))
+                .bind(entry.trouble.as_ref().map(row::to_json));
+        }
+        query.execute(&mut *db).await?;
+    }
+    Ok(())
+}
+
+async fn move_tally(
+    db: &mut SqliteConnection,
+    space: i64,
+    collection: &CollectionName,
+    moved: Tally,
+) -> Result<(), Error> {
+    let found: Option<(i64, Vec<u8>)> =
+        sqlx::query_as("SELECT records, digest FROM tallies WHERE space = ?1 AND collection = ?2")
+            .bind(space)
+            .bind(collection.as_str())
+            .fetch_optional(&mut *db)
+            .await?;
+    let mut tally =
+        found.map_or_else(|| Ok(Tally::default()), |(records, digest)| tally(records, &digest))?;
+    tally += moved;
+    sqlx::query(
+        "INSERT INTO tallies VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO UPDATE \
+         SET records = excluded.records, digest = excluded.digest",
+    )
+    .bind(space)
+    .bind(collection.as_str())
+    .bind(tally.records)
+    .bind(tally.digest.to_bytes().as_slice())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+pub(super) fn tally(records: i64, digest: &[u8]) -> Result<Tally, Error> {
+    let digest = <[u8; 32]>::try_from(digest).map_err(|error| Error::damaged(error.to_string()))?;
+    Ok(Tally { records, digest: Digest::from_bytes(digest) })
+}

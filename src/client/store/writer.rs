@@ -1,0 +1,202 @@
+//! The one task that writes to the file. It takes all that waits, makes one transaction of it,
+//! and tells everybody once that is on disk. No future that somebody can drop ever holds a
+//! transaction.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use sqlx::Connection;
+use sqlx::sqlite::SqliteConnection;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::need::{Need, Wanted};
+use super::steps::Work;
+use super::vault::Vault;
+use super::{Error, load, write};
+use crate::client::replica::{Identity, Replica};
+use crate::failpoint;
+
+/// What is done in one transaction at most: who waits for a small write waits no longer.
+const GROUP_MAX: usize = 256;
+
+/// Tells whoever asked, once it is written or was not.
+pub(super) type Done = Box<dyn FnOnce(Result<(), Error>) + Send>;
+/// Happens to a part of a space.
+pub(super) type Step = Box<dyn FnOnce(&mut Replica) -> Done + Send>;
+
+/// Something to write.
+pub(super) enum Command {
+    Step {
+        space: i64,
+        need: Need,
+        step: Step,
+    },
+    /// What takes more than one step.
+    Work(Box<Work>),
+    Close {
+        reply: oneshot::Sender<()>,
+    },
+}
+
+/// See the head of this file.
+pub(super) struct Writer {
+    pub(super) db: SqliteConnection,
+    pub(super) vault: Arc<Vault>,
+    pub(super) identity: Arc<Mutex<Arc<Identity>>>,
+    pub(super) written: watch::Sender<u64>,
+}
+
+/// A transaction while it is made.
+pub(super) struct Transaction<'w> {
+    pub(super) db: &'w mut SqliteConnection,
+    pub(super) vault: &'w Vault,
+    pub(super) identity: Arc<Identity>,
+    /// The number of what it shows.
+    pub(super) moved: i64,
+    has_moved: bool,
+}
+
+/// Writes what is handed over, until nobody can hand over anything or it is told to close.
+pub(super) async fn run(mut writer: Writer, mut commands: mpsc::Receiver<Command>) {
+    let mut group = Vec::new();
+    while commands.recv_many(&mut group, GROUP_MAX).await > 0 {
+        let mut closes = Vec::new();
+        let mut rest = Vec::with_capacity(group.len());
+        for command in group.drain(..) {
+            match command {
+                Command::Close { reply } => closes.push(reply),
+                command => rest.push(command),
+            }
+        }
+        writer.write(rest).await;
+        if !closes.is_empty() {
+            commands.close();
+            while let Some(command) = commands.recv().await {
+                match command {
+                    Command::Close { reply } => closes.push(reply),
+                    command => writer.write(vec![command]).await,
+                }
+            }
+            // What is in the log goes to the file, if nobody else has it open.
+            writer.db.close().await.ok();
+            closes.into_iter().for_each(|reply| drop(reply.send(())));
+            return;
+        }
+    }
+}
+
+impl Writer {
+    async fn write(&mut self, group: Vec<Command>) {
+        if group.is_empty() {
+            return;
+        }
+        failpoint::reach("client.before_begin");
+        let mut dones: Vec<Done> = Vec::with_capacity(group.len());
+        let written = self.transaction(group, &mut dones).await;
+        if written.is_ok() {
+            failpoint::reach("client.after_commit");
+            self.written.send_modify(|count| *count = count.wrapping_add(1));
+        }
+        for done in dones {
+            done(written.clone());
+        }
+        failpoint::reach("client.after_reply");
+    }
+
+    async fn transaction(
+        &mut self,
+        group: Vec<Command>,
+        dones: &mut Vec<Done>,
+    ) -> Result<(), Error> {
+        sqlx::query("BEGIN IMMEDIATE").execute(&mut self.db).await?;
+        failpoint::reach("client.after_begin");
+        let done = self.fill(group, dones).await;
+        let end = if done.is_ok() { "COMMIT" } else { "ROLLBACK" };
+        failpoint::reach("client.before_commit");
+        let ended = sqlx::query(end).execute(&mut self.db).await;
+        done?;
+        if ended.is_err() {
+            // As on a full disk: nothing of it may stay open.
+            sqlx::query("ROLLBACK").execute(&mut self.db).await.ok();
+        }
+        ended?;
+        Ok(())
+    }
+
+    async fn fill(&mut self, group: Vec<Command>, dones: &mut Vec<Done>) -> Result<(), Error> {
+        let moved: i64 =
+            sqlx::query_scalar("SELECT moved FROM file").fetch_one(&mut self.db).await?;
+        let identity = Arc::clone(&self.identity.lock());
+        let mut transaction = Transaction {
+            db: &mut self.db,
+            vault: &self.vault,
+            identity,
+            moved: moved + 1,
+            has_moved: false,
+        };
+        let mut group = group.into_iter().peekable();
+        // A failure is everybody's, also of those whose turn has not come: they hear of it
+        // because nobody answers them.
+        while let Some(command) = group.next() {
+            match command {
+                Command::Close { .. } => {}
+                Command::Work(work) => work.run(&mut transaction, dones).await?,
+                Command::Step { space, need, step } => {
+                    let (mut steps, mut need) = (vec![step], need);
+                    while let Some(Command::Step { step, need: more, .. }) =
+                        group.next_if(|next| next.joins(space, &need))
+                    {
+                        steps.push(step);
+                        need.records.extend(more.records);
+                    }
+                    transaction.steps(space, need, steps, dones).await?;
+                }
+            }
+        }
+        transaction.finish().await
+    }
+}
+
+impl Command {
+    /// Whether it is a step that can happen to the same part of the same space.
+    fn joins(&self, space: i64, need: &Need) -> bool {
+        matches!(self, Self::Step { space: other, need: more, .. }
+            if *other == space && need.entries == more.entries && need.entries == Wanted::Last)
+    }
+}
+
+impl Transaction<'_> {
+    /// Lets steps happen to a part of a space, one after the other.
+    pub(super) async fn steps(
+        &mut self,
+        space: i64,
+        need: Need,
+        steps: Vec<Step>,
+        dones: &mut Vec<Done>,
+    ) -> Result<(), Error> {
+        let mut replica = self.replica(space, &need).await?;
+        for step in steps {
+            dones.push(step(&mut replica));
+        }
+        self.write(space, &mut replica).await
+    }
+
+    pub(super) async fn replica(&mut self, space: i64, need: &Need) -> Result<Replica, Error> {
+        load::replica(self.db, &self.identity, space, need, self.vault).await
+    }
+
+    pub(super) async fn write(&mut self, space: i64, replica: &mut Replica) -> Result<(), Error> {
+        failpoint::reach("client.before_write");
+        let moved = write::replica(self.db, space, replica, self.moved, self.vault).await?;
+        self.has_moved |= moved;
+        failpoint::reach("client.after_write");
+        Ok(())
+    }
+
+    async fn finish(self) -> Result<(), Error> {
+        if self.has_moved {
+            sqlx::query("UPDATE file SET moved = ?1").bind(self.moved).execute(self.db).await?;
+        }
+        Ok(())
+    }
+}
