@@ -68,6 +68,9 @@ pub(crate) enum Action {
 pub(crate) enum Parked {
     /// The first. A `Renumber` follows, which frees those that were sent with it.
     Front,
+    /// The first, which the server has decided, though it does not tell what became of it: it may
+    /// have taken effect. Those behind it keep their sequences.
+    Decided,
     /// All.
     All,
 }

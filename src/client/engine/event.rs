@@ -66,6 +66,15 @@ pub(crate) struct Settled {
     pub(crate) failed: u64,
 }
 
+/// How far a call has read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Page {
+    pub(crate) up_to: Revision,
+    pub(crate) head: Revision,
+    /// There is more to read.
+    pub(crate) more: bool,
+}
+
 /// Where one subscription is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
@@ -179,10 +188,7 @@ pub(crate) enum Event {
         request: RequestNo,
         settled: Settled,
         queue: Queue,
-        up_to: Revision,
-        head: Revision,
-        /// There is more to read.
-        more: bool,
+        page: Page,
     },
     /// The call, batch, load or subscription ended with this. A `resync_required` is one with
     /// `Fault::of_cursor`. Not told where `LinkLost` tells of it.

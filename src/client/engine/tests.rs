@@ -1,0 +1,1 @@
+//! Scripts of single rules, and a simulation of everything together.
