@@ -8,6 +8,7 @@ mod fault;
 mod follow;
 mod hear;
 mod link;
+mod place;
 mod push;
 mod show;
 mod space;
@@ -107,6 +108,29 @@ impl Engine {
             token: self.link.trouble().cloned(),
             store_ok: self.link.store_ok(),
             spaces: self.spaces.values().map(Space::show).collect(),
+        }
+    }
+
+    /// Holds after every event: nothing can be forgotten. What waits is in flight, and missed at
+    /// some time, or is looked at again soon.
+    #[cfg(test)]
+    pub(crate) fn assert_awake(&self) {
+        /// The longest wait, and some.
+        const SOON: Duration = Duration::from_secs(65);
+        /// The longest that a server may ask for, and half of it, so that not all come at once.
+        const ASKED: Duration = Duration::from_secs(450);
+        if !self.is_wanted() {
+            return;
+        }
+        let asked = self.link.is_told_to_wait(self.now);
+        let bound = self.now + if asked { ASKED } else { SOON };
+        if !self.link.is_up() || self.config.mode == Mode::Live {
+            let wake = self.link.wake(true, self.config.mode);
+            let awake = wake.is_some_and(|wake| wake > self.now && wake <= bound);
+            assert!(awake, "the link sleeps until {wake:?}, now {:?}: {:?}", self.now, self.link);
+        }
+        for space in self.spaces.values().filter(|_| self.link.is_up()) {
+            space.assert_awake(self.now, self.link.is_open());
         }
     }
 

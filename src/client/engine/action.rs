@@ -1,5 +1,6 @@
-//! What the engine asks for. Whoever drives it does these things in their order. Must not know
-//! how they are done.
+//! What the engine asks for. Whoever drives it does these things in their order; if the local file
+//! fails at one, the others of that space that came with it are left out, and `StoreFailed` is
+//! told. Must not know how they are done.
 
 use std::fmt;
 
@@ -35,7 +36,8 @@ pub(crate) enum Action {
     Ack { space: SpaceNo, request: RequestNo, revision: Revision },
     /// Load a snapshot beside what is shown and swap it in at its end; None = of all that is
     /// wanted. One that was interrupted goes on. `LoadedPart`, at last `Loaded` or `Failed`: with
-    /// EPOCH_CHANGED if the snapshot is of another epoch than this.
+    /// EPOCH_CHANGED if the snapshot is of another epoch than this. Not swapped in if the epoch
+    /// that is stored has become another one, or the space is loaded once more meanwhile.
     Load {
         space: SpaceNo,
         request: RequestNo,

@@ -299,11 +299,10 @@ impl Space {
         differing: Option<Vec<CollectionName>>,
         turn: &mut Turn,
     ) {
-        let digest = match &mut self.step {
-            Step::Following(Following { digest, .. }) | Step::Polling(Polling { digest, .. }) => {
-                digest
-            }
-            _ => return,
+        let (Step::Following(Following { digest, .. }) | Step::Polling(Polling { digest, .. })) =
+            &mut self.step
+        else {
+            return;
         };
         if digest.is_none_or(|it| it.request != number) {
             return;

@@ -273,13 +273,13 @@ impl Link {
             turn.act(Action::Hangup);
         }
         // What the server asked for holds nevertheless.
-        let before = match self.state {
-            State::Waiting { wait, .. } => Wait { until: turn.now, ..wait },
+        let wait = match self.state {
+            State::Waiting { wait, .. } => wait,
             State::Fetching { .. } | State::Connecting { .. } | State::Up(_) => {
                 Wait::none(turn.now)
             }
         };
-        let wait = Wait { until: turn.now + OFFLINE_MAX, ..before };
+        let wait = wait.put_off(turn.now + OFFLINE_MAX);
         self.state = State::Waiting { wait, offline: true };
     }
 
@@ -304,6 +304,12 @@ impl Link {
             State::Connecting { .. } => LinkState::Connecting,
             State::Up(up) => LinkState::Up { since: up.since },
         }
+    }
+
+    /// Whether it waits because a server has asked for that.
+    #[cfg(test)]
+    pub(super) fn is_told_to_wait(&self, now: Duration) -> bool {
+        matches!(self.state, State::Waiting { wait, .. } if wait.is_told(now))
     }
 
     pub(super) fn trouble(&self) -> Option<&TokenTrouble> {

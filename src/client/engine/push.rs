@@ -6,6 +6,7 @@ use super::fault::{FaultKind, kind, may_have_happened};
 use super::space::{ACCESS_EVERY, CALL_MAX, Space, Step};
 use super::turn::{Turn, Wait};
 use super::{Action, Fault, Parked, Queue, RequestNo, Settled, Told};
+use crate::client::backoff::full_wait;
 use crate::domain::CursorFault;
 
 /// For a batch.
@@ -256,7 +257,9 @@ impl Space {
         self.attempts = self.attempts.saturating_add(1);
         turn.act(Action::CountAttempt { space: self.no });
         if self.attempts < ATTEMPTS_MAX {
-            self.push_later(&fault, turn);
+            // Of this entry, whatever had failed before it.
+            let wait = Wait::long(turn.now, turn.random.jittered(full_wait(self.attempts)));
+            self.push = Push::Idle(wait.and(turn.told_to_wait(fault.retry_after)));
         } else {
             self.check(fault, turn);
         }

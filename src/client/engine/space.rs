@@ -1,5 +1,5 @@
 //! One space on its way from the local file to being live: its steps, and what ends them. What
-//! it sends is in `push`, how it follows in `follow`, what it shows in `show`. Must not know
+//! it is told of itself is in `place`, what it sends in `push`, how it follows in `follow`, what it shows in `show`. Must not know
 //! other spaces.
 
 use std::time::Duration;
@@ -9,10 +9,10 @@ use super::follow::{Following, Healing, Polling};
 use super::push::{Batch, Push};
 use super::turn::{Turn, Wait};
 use super::{
-    Action, Fault, HaltReason, Mode, Parked, Queue, Report, RequestNo, SpaceInfo, SpaceNo, Told,
+    Action, Fault, HaltReason, Mode, Parked, Queue, Report, RequestNo, SpaceInfo, SpaceNo,
 };
 use crate::client::backoff::Backoff;
-use crate::domain::{Cursor, CursorFault, Epoch, Revision, Sequence};
+use crate::domain::{CursorFault, Epoch, Revision};
 
 /// For a call that answers at once or not at all.
 pub(super) const CALL_MAX: Duration = Duration::from_secs(15);
@@ -44,7 +44,7 @@ pub(super) struct Space {
     /// The space cannot be seen: what is queued fails as soon as nothing of it is in flight.
     pub(super) park: Option<Fault>,
     /// As it was last told.
-    access: bool,
+    pub(super) access: bool,
     pub(super) fault: Option<Fault>,
     pub(super) store_error: Option<String>,
 }
@@ -176,78 +176,6 @@ impl Space {
         true
     }
 
-    /// The server has said where the space is.
-    pub(super) fn told(&mut self, request: RequestNo, told: &Told, turn: &mut Turn) {
-        let asked = matches!(self.step, Step::Asking { request: it, .. } if it == request);
-        if !asked {
-            self.checked(request, told, turn);
-            return;
-        }
-        self.accessible();
-        self.head = told.head;
-        self.batch.limit(told.batch_max);
-        let acknowledged = self.acknowledged();
-        if self.epoch != Some(told.epoch) {
-            let known = self.epoch.is_some();
-            self.renumber(told, turn);
-            if known {
-                let fault = CursorFault::EpochChanged;
-                turn.report(Report::Reset { space: self.no, fault });
-            }
-        } else if told.device_sequence > self.queue.last_sequence {
-            self.halt(told.device_sequence, turn);
-            return;
-        } else if told.device_sequence < acknowledged
-            || self.gap && told.device_sequence == acknowledged
-        {
-            self.renumber(told, turn);
-            let device_sequence = told.device_sequence;
-            turn.report(Report::Renumbered { space: self.no, device_sequence });
-        }
-        self.gap = false;
-        let cursor = Cursor { epoch: self.epoch, revision: self.up_to };
-        if self.loaded
-            && let Err(fault) = cursor.check(told.epoch, told.floor, told.head)
-        {
-            self.reset(fault, turn);
-        }
-        self.step = Step::Settling;
-    }
-
-    /// The last sequence that was answered, by what this file knows.
-    pub(super) fn acknowledged(&self) -> Sequence {
-        let frozen = i64::try_from(self.queue.frozen).unwrap_or(i64::MAX);
-        let last = self.queue.last_sequence.get().saturating_sub(frozen);
-        Sequence::new(last).unwrap_or_default()
-    }
-
-    /// The device's queue goes on where the server has it.
-    pub(super) fn renumber(&mut self, told: &Told, turn: &mut Turn) {
-        let (epoch, device_sequence) = (told.epoch, told.device_sequence);
-        turn.act(Action::Renumber { space: self.no, epoch, device_sequence });
-        if self.epoch != Some(epoch) {
-            self.epoch = Some(epoch);
-            self.loaded = false;
-        }
-        self.queue.waiting += self.queue.frozen;
-        self.queue.frozen = 0;
-        self.queue.last_sequence = device_sequence;
-    }
-
-    pub(super) fn halt(&mut self, device_sequence: Sequence, turn: &mut Turn) {
-        self.unfollow(turn);
-        let last_sequence = self.queue.last_sequence;
-        turn.report(Report::FileIsBehind { space: self.no, last_sequence, device_sequence });
-        self.push = Push::Idle(Wait::none(turn.now));
-        self.step = Step::Halted(HaltReason::FileIsBehind { last_sequence, device_sequence });
-    }
-
-    /// The state has to be loaded anew; the queue stays.
-    pub(super) fn reset(&mut self, fault: CursorFault, turn: &mut Turn) {
-        self.loaded = false;
-        turn.report(Report::Reset { space: self.no, fault });
-    }
-
     /// A call, a batch, a load or a subscription has failed.
     pub(super) fn failed(&mut self, request: RequestNo, fault: Fault, turn: &mut Turn) {
         match &self.step {
@@ -331,12 +259,9 @@ impl Space {
 
     pub(super) fn act_park(&mut self, what: Parked, fault: Fault, turn: &mut Turn) {
         self.attempts = 0;
+        self.push_backoff.reset();
         turn.report(Report::Parked { space: self.no, what, fault: fault.clone() });
         turn.act(Action::Park { space: self.no, what, fault });
-    }
-
-    fn accessible(&mut self) {
-        self.access = true;
     }
 
     /// What we may has changed.

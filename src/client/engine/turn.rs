@@ -49,6 +49,17 @@ impl Wait {
         self.until = self.until.min(now.max(self.at_least));
     }
 
+    /// Until then, or until a trigger comes; but what it had to wait for at least it still does.
+    pub(super) fn put_off(self, until: Duration) -> Self {
+        Self { until: until.max(self.at_least), ..self }
+    }
+
+    /// Whether somebody has asked for it.
+    #[cfg(test)]
+    pub(super) fn is_told(self, now: Duration) -> bool {
+        self.at_least > now + HURRY
+    }
+
     pub(super) fn is_over(self, now: Duration) -> bool {
         now >= self.until
     }
