@@ -195,8 +195,9 @@ impl Engine {
                 }
             }
             Event::SpaceAdded { space, info } => {
-                self.with(space, |it| it.unfollow(turn));
-                self.spaces.insert(space, Space::new(space, info, turn.now));
+                let mut new = Space::new(space, info, turn.now);
+                self.with(space, |it| new.succeed(it, turn));
+                self.spaces.insert(space, new);
             }
             Event::SpaceRemoved { space } => {
                 self.with(space, |it| it.unfollow(turn));

@@ -175,7 +175,8 @@ pub(crate) enum Event {
         count: u64,
         queue: Queue,
     },
-    /// The entries of a `Take` got their results, which are stored. Told even if it comes late.
+    /// The entries of a `Take` got their results, which are stored. Told whatever has become of
+    /// the space meanwhile, as long as the link lasts.
     Answered {
         space: SpaceNo,
         request: RequestNo,
@@ -247,9 +248,11 @@ pub(crate) enum Event {
         differing: Option<Vec<CollectionName>>,
     },
 
-    /// The local file could not be read or written. What was to be stored was not.
+    /// The local file could not be read or written: for an action with this number, or for an
+    /// answer to it. What was to be stored was not, and nothing more is told of that request.
     StoreFailed {
         space: SpaceNo,
+        request: Option<RequestNo>,
         message: String,
     },
 }

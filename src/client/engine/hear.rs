@@ -27,8 +27,8 @@ impl Engine {
             Event::Failed { space, request, fault } => {
                 self.with(space, |it| it.failed(request, fault, turn));
             }
-            Event::StoreFailed { space, message } => {
-                self.with(space, |it| it.store_failed(message, turn));
+            Event::StoreFailed { space, request, message } => {
+                self.with(space, |it| it.store_failed(request, message, turn));
             }
             event => self.hear_of_changes(event, turn),
         }

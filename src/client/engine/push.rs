@@ -97,6 +97,19 @@ impl Push {
         }
     }
 
+    /// What is in flight is waited for, or its answer would come unexpected; but not if that is
+    /// what could not be stored.
+    pub(super) fn store_failed(&mut self, failed: Option<RequestNo>, now: Duration) {
+        let waits = match self {
+            Self::InFlight { request, count, .. } => *count > 0 && Some(*request) != failed,
+            Self::Idle(_) => true,
+            Self::Checking { .. } => false,
+        };
+        if !waits {
+            *self = Self::Idle(Wait::none(now));
+        }
+    }
+
     pub(super) fn link_lost(&mut self, now: Duration) {
         if !self.is_idle() {
             *self = Self::Idle(Wait::none(now));
@@ -175,6 +188,10 @@ impl Space {
         turn: &mut Turn,
     ) {
         self.queue = queue;
+        // What the server is being asked was perhaps answered before this.
+        if matches!(self.step, Step::Asking { .. }) {
+            self.step = Step::Resting(Wait::none(turn.now));
+        }
         let Push::InFlight { request, since, count, .. } = self.push else { return };
         if request != number {
             return;
@@ -204,6 +221,7 @@ impl Space {
         self.push = Push::Idle(Wait::none(turn.now));
         self.fault = Some(fault.clone());
         if matches!(self.step, Step::Halted(_) | Step::Broken(_) | Step::Reading { .. }) {
+            self.push = Push::Idle(turn.after(&mut self.push_backoff, &fault));
             return;
         }
         if sent > 0 && may_have_happened(&fault) {

@@ -102,6 +102,13 @@ impl Space {
         }
     }
 
+    /// It takes the place of another one, of the same space: what that has in flight is waited for.
+    pub(super) fn succeed(&mut self, before: &mut Self, turn: &mut Turn) {
+        before.unfollow(turn);
+        before.push.store_failed(None, turn.now);
+        std::mem::swap(&mut self.push, &mut before.push);
+    }
+
     /// What time, and what has become possible, ask for.
     pub(super) fn advance(&mut self, turn: &mut Turn) {
         // A step leads to another one a few times at most.
@@ -133,30 +140,32 @@ impl Space {
             Step::Settling => self.advance_settling(turn),
             Step::Following(_) => self.advance_following(turn),
             Step::Polling(_) => self.advance_polling(turn),
-            Step::NoAccess(wait) if wait.is_over(now) && self.park.is_none() => {
-                self.step = Step::Resting(Wait::none(now));
-                true
-            }
-            Step::NoAccess(_) => {
+            Step::NoAccess(wait) => {
+                let due = wait.is_over(now);
                 self.watch_push(turn);
                 self.park_all(turn);
-                false
+                if due && self.park.is_none() {
+                    self.step = Step::Resting(Wait::none(now));
+                }
+                due && self.park.is_none()
             }
             Step::Broken(wait) if wait.is_over(now) => {
+                self.watch_push(turn);
                 let request = turn.request();
                 turn.act(Action::Read { space: self.no, request });
                 self.step = Step::Reading { request, until: now + CALL_MAX };
                 false
             }
             Step::Reading { until, .. } if now >= *until => {
-                self.store_failed("the local file could not be read in time".into(), turn);
+                let message = "the local file could not be read in time".to_owned();
+                self.store_failed(None, message, turn);
                 false
             }
-            Step::Asking { .. }
-            | Step::Loading { .. }
-            | Step::Halted(_)
-            | Step::Broken(_)
-            | Step::Reading { .. } => false,
+            Step::Broken(_) | Step::Reading { .. } => {
+                self.watch_push(turn);
+                false
+            }
+            Step::Asking { .. } | Step::Loading { .. } | Step::Halted(_) => false,
         }
     }
 
@@ -321,11 +330,16 @@ impl Space {
     }
 
     /// The local file failed: nobody knows what of the last actions it has.
-    pub(super) fn store_failed(&mut self, message: String, turn: &mut Turn) {
+    pub(super) fn store_failed(
+        &mut self,
+        request: Option<RequestNo>,
+        message: String,
+        turn: &mut Turn,
+    ) {
         self.unfollow(turn);
         turn.report(Report::StoreFailed { space: self.no, message: message.clone() });
         self.store_error = Some(message);
-        self.push = Push::Idle(Wait::none(turn.now));
+        self.push.store_failed(request, turn.now);
         let wait = self.store_backoff.failed(&mut turn.random);
         self.step = Step::Broken(Wait::long(turn.now, wait));
     }

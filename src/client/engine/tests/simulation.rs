@@ -13,7 +13,7 @@ const SEEDS: u64 = 2_000;
 /// How long after the last fault everything may take.
 const RECOVERY_SECONDS: u64 = 200;
 /// Seeds that have failed once.
-const KNOWN: &[u64] = &[];
+const KNOWN: &[u64] = &[0, 97, 8_795, 109_804];
 
 fn number(name: &str) -> Option<u64> {
     env::var(name).ok()?.parse().ok()

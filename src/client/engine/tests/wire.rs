@@ -17,7 +17,7 @@ impl World {
         message: Message,
     ) {
         let connected = self.wire.as_ref().is_some_and(|wire| wire.number == link);
-        if self.weather.black || !connected && self.random.below(2) == 0 {
+        if self.is_black() || !connected && self.random.below(2) == 0 {
             return;
         }
         match message {
@@ -70,6 +70,15 @@ impl World {
             }
             Message::Subscribe { .. } => {}
         }
+    }
+
+    /// Whether what is sent now is lost; then so is all that follows on the same connection.
+    fn is_black(&mut self) -> bool {
+        let black = self.weather.black;
+        self.wire.as_mut().map_or(black, |wire| {
+            wire.black |= black;
+            wire.black
+        })
     }
 
     pub(super) fn server(&mut self, space: SpaceNo) -> &mut ServerSpace {
@@ -171,7 +180,7 @@ impl World {
             return;
         }
         self.at(self.now + millis(15_000), Happening::Progress { link });
-        if self.weather.black || self.mode != crate::client::engine::Mode::Live {
+        if self.is_black() || self.mode != crate::client::engine::Mode::Live {
             return;
         }
         let place = |(space, at): (SpaceNo, i64)| {
@@ -189,7 +198,7 @@ impl World {
     /// What the client gets, unless it has left the connection.
     pub(super) fn delivered(&mut self, link: u64, frame: Frame) {
         let connected = self.wire.as_ref().is_some_and(|wire| wire.number == link);
-        if connected && !self.weather.black {
+        if connected && !self.is_black() {
             self.receive(frame);
         }
     }

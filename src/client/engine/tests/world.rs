@@ -102,6 +102,8 @@ pub(super) struct Wire {
     pub(super) request: RequestNo,
     /// Where each subscription is.
     pub(super) subscriptions: BTreeMap<RequestNo, (SpaceNo, i64)>,
+    /// Something was lost on it: no more comes through, and nobody is told.
+    pub(super) black: bool,
     /// Nothing overtakes on a stream.
     to_client: Duration,
     to_server: Duration,
@@ -217,12 +219,12 @@ impl World {
     }
 
     /// Something of the local file goes wrong.
-    fn store_fails(&mut self, space: SpaceNo) -> bool {
+    fn store_fails(&mut self, space: SpaceNo, request: Option<RequestNo>) -> bool {
         let fails = self.weather.disk && self.random.below(3) == 0;
         if fails {
             self.broken.insert(space);
             let message = "the disk is full".to_owned();
-            self.local.push_back(Event::StoreFailed { space, message });
+            self.local.push_back(Event::StoreFailed { space, request, message });
         }
         fails
     }
@@ -241,7 +243,7 @@ impl World {
                 self.send(space, request, Message::Status, false)
             }
             Action::Take { space, request, entries_max } => {
-                if !self.store_fails(space) {
+                if !self.store_fails(space, Some(request)) {
                     let batch = self.take(space, request, entries_max);
                     if !batch.is_empty() {
                         self.send(space, request, Message::Mutate(batch), true);
@@ -249,7 +251,7 @@ impl World {
                 }
             }
             Action::Exchange { space, request, entries_max } => {
-                if !self.store_fails(space) {
+                if !self.store_fails(space, Some(request)) {
                     let batch = self.take(space, request, entries_max);
                     let StoreSpace { epoch, cursor, .. } = *self.store(space);
                     let message = Message::Exchange { batch, epoch, cursor };
@@ -284,26 +286,26 @@ impl World {
                 self.local.push_back(Event::DigestCompared { space, request, differing });
             }
             Action::Read { space, request } => {
-                if !self.store_fails(space) {
+                if !self.store_fails(space, Some(request)) {
                     let info = self.store(space).info();
                     self.local.push_back(Event::SpaceRead { space, request, info });
                 }
             }
             Action::Renumber { space, epoch, device_sequence } => {
-                if !self.store_fails(space) {
+                if !self.store_fails(space, None) {
                     let (store, server) = self.both(space);
                     store.renumber(epoch, device_sequence, server);
                 }
             }
             Action::Park { space, what, .. } => {
-                if !self.store_fails(space) {
+                if !self.store_fails(space, None) {
                     let (store, server) = self.both(space);
                     store.park(what, server);
                 }
             }
             Action::CountAttempt { space } => self.store(space).count_attempt(),
             Action::Forget { space } => {
-                if !self.store_fails(space) {
+                if !self.store_fails(space, None) {
                     self.store(space).forget();
                 }
             }
@@ -374,7 +376,7 @@ impl World {
     }
 
     pub(super) fn connect(&mut self, request: RequestNo) {
-        if self.weather.down || self.unlucky(10) {
+        if self.weather.down || self.weather.black || self.unlucky(10) {
             let fault = Fault::new(Code::Unavailable, "", "connection refused");
             return self.hear(Event::LinkLost { request, fault });
         }
@@ -385,8 +387,8 @@ impl World {
         self.next_number += 1;
         let number = self.next_number;
         let (to_client, to_server) = (self.now, self.now);
-        let subscriptions = BTreeMap::new();
-        self.wire = Some(Wire { number, request, subscriptions, to_client, to_server });
+        let (subscriptions, black) = (BTreeMap::new(), false);
+        self.wire = Some(Wire { number, request, subscriptions, black, to_client, to_server });
         self.at(self.now + millis(15_000), Happening::Progress { link: number });
         self.hear(Event::Connected { request });
     }
@@ -404,7 +406,7 @@ impl World {
             }
             Frame::Event(event) => self.hear(event),
             Frame::Answer { space, request, batch, epoch } => {
-                if !self.told_to_fail(space) {
+                if !self.told_to_fail(space, request) {
                     let settled = Settled { applied: batch.len() as u64, ..Settled::default() };
                     let store = self.store(space);
                     store.answer(&batch, epoch);
@@ -413,7 +415,7 @@ impl World {
                 }
             }
             Frame::Page { space, request, batch, epoch, after, up_to, head } => {
-                if !self.told_to_fail(space) {
+                if !self.told_to_fail(space, request) {
                     let settled = Settled { applied: batch.len() as u64, ..Settled::default() };
                     let (store, server) = self.both(space);
                     store.answer(&batch, epoch);
@@ -431,7 +433,7 @@ impl World {
                 }
             }
             Frame::Range { space, request, after, up_to, whole } => {
-                if self.followed.contains(&request) && !self.told_to_fail(space) {
+                if self.followed.contains(&request) && !self.told_to_fail(space, request) {
                     let (store, server) = self.both(space);
                     let up_to_revision = revision(up_to);
                     let event = if store.absorb(after, up_to, server) {
@@ -448,7 +450,7 @@ impl World {
             }
             Frame::Loaded { space, request, epoch, up_to, healing } => {
                 let fits = self.store(space).epoch == Some(epoch);
-                if fits && !self.told_to_fail(space) {
+                if fits && !self.told_to_fail(space, request) {
                     self.store(space).load(up_to, healing);
                     let revision = revision(up_to);
                     self.hear(Event::Loaded { space, request, revision });
@@ -457,8 +459,8 @@ impl World {
         }
     }
 
-    fn told_to_fail(&mut self, space: SpaceNo) -> bool {
-        let fails = self.store_fails(space);
+    fn told_to_fail(&mut self, space: SpaceNo, request: RequestNo) -> bool {
+        let fails = self.store_fails(space, Some(request));
         if let Some(event) = self.local.pop_front() {
             self.hear(event);
         }
