@@ -40,6 +40,8 @@ pub(super) enum Chaos {
     Compact(SpaceNo),
     Access(SpaceNo, Access),
     Corrupt(SpaceNo),
+    /// The app adds the space once more, or takes it out and adds it.
+    Again(SpaceNo, bool),
     /// From here on all is well.
     Calm,
 }
@@ -69,7 +71,7 @@ impl World {
     }
 
     fn some_chaos(&mut self, space: SpaceNo) -> Chaos {
-        match self.random.below(40) {
+        match self.random.below(42) {
             0..=11 => Chaos::Write(space),
             12 => Chaos::Poison(space, Poison::Permanent),
             13 => Chaos::Poison(space, Poison::Stubborn),
@@ -91,7 +93,8 @@ impl World {
             36 => Chaos::Access(space, Access::None),
             37 => Chaos::Access(space, Access::Read),
             38 => Chaos::Access(space, Access::Write),
-            _ => Chaos::Corrupt(space),
+            39 => Chaos::Corrupt(space),
+            _ => Chaos::Again(space, self.random.below(2) == 0),
         }
     }
 
@@ -144,12 +147,20 @@ impl World {
                 let name = CollectionName::parse("task").unwrap();
                 self.store(space).wrong.insert(name);
             }
+            Chaos::Again(space, removed) => {
+                if removed {
+                    self.hear(Event::SpaceRemoved { space });
+                }
+                let info = self.store(space).info();
+                self.hear(Event::SpaceAdded { space, info });
+            }
             Chaos::Calm => self.calm(),
         }
     }
 
     fn write(&mut self, space: SpaceNo, poison: Option<Poison>) {
-        for _ in 0..=self.random.below(4) {
+        let many = poison.is_none() && self.random.below(30) == 0;
+        for _ in 0..=self.random.below(if many { 400 } else { 4 }) {
             self.entries += 1;
             let entry = self.entries;
             self.store(space).entries.push_back((entry, None));

@@ -7,9 +7,9 @@ use super::world::{Happening, World, millis};
 use crate::client::backoff::Random;
 use crate::client::engine::{Event, Mode};
 
-/// Whether lines are kept for a failure.
-pub(super) const TRACED: bool = cfg!(debug_assertions);
 const SEEDS: u64 = 2_000;
+/// How much of a run is told.
+const LINES_MAX: usize = 400;
 /// How long after the last fault everything may take.
 const RECOVERY_SECONDS: u64 = 200;
 /// Seeds that have failed once.
@@ -58,20 +58,25 @@ fn run(world: &mut World) {
     }
 }
 
-fn simulate(seed: u64) -> u64 {
+fn world(seed: u64) -> World {
     let mut random = Random::new(seed);
     let poll = Mode::Poll { every: millis(5_000 + random.below(25_000)) };
     let mode = if random.below(4) == 0 { poll } else { Mode::Live };
     let spaces = 1 + random.below(3) as usize;
-    let mut world = World::new(seed, spaces, mode, random);
-    let result = catch_unwind(AssertUnwindSafe(|| run(&mut world)));
-    if let Err(panic) = result {
-        let begin = world.trace.len().saturating_sub(400);
-        eprintln!("{}", world.trace[begin..].join("\n"));
-        eprintln!("SYNCLINE_TEST_SEED={seed} repeats this");
-        resume_unwind(panic);
-    }
-    world.events
+    World::new(seed, spaces, mode, random)
+}
+
+/// How many events there were. A run that fails is repeated, to tell what happened in it.
+fn simulate(seed: u64) -> u64 {
+    let mut first = world(seed);
+    let result = catch_unwind(AssertUnwindSafe(|| run(&mut first)));
+    let Err(panic) = result else { return first.events };
+    let mut second = World { trace: Some(Vec::new()), ..world(seed) };
+    drop(catch_unwind(AssertUnwindSafe(|| run(&mut second))));
+    let lines = second.trace.unwrap_or_default();
+    eprintln!("{}", lines[lines.len().saturating_sub(LINES_MAX)..].join("\n"));
+    eprintln!("SYNCLINE_TEST_SEED={seed} repeats this");
+    resume_unwind(panic);
 }
 
 #[test]

@@ -4,8 +4,10 @@ use super::server::{Batch, ServerSpace, revision};
 use super::world::{Frame, Happening, Message, World, millis};
 use crate::client::engine::{Code, Event, Fault, Place, RequestNo, SpaceNo};
 
-/// How many revisions a range, or a page, has at most.
-const RANGE_MAX: i64 = 7;
+/// Where a range, or a page, ends: a part of what there is to read.
+fn end(after: i64, head: i64) -> i64 {
+    head.min(after + 3.max((head - after) / 3))
+}
 
 impl World {
     /// Something arrives at the server, on a connection that the client may have left.
@@ -51,7 +53,7 @@ impl World {
                 });
                 let server = self.server(space);
                 let (epoch, head) = (server.epoch, server.history.head);
-                let up_to = head.min(cursor + RANGE_MAX);
+                let up_to = end(cursor, head);
                 let page =
                     |()| Frame::Page { space, request, batch, epoch, after: cursor, up_to, head };
                 self.deliver(answer(result, page, space, request), false);
@@ -158,7 +160,7 @@ impl World {
         let mut ranges = Vec::new();
         for (request, (of, at)) in &mut wire.subscriptions {
             while *of == space && *at < head {
-                let (after, up_to) = (*at, head.min(*at + RANGE_MAX));
+                let (after, up_to) = (*at, end(*at, head));
                 ranges.push(Frame::Range {
                     space,
                     request: *request,

@@ -129,7 +129,8 @@ pub(super) struct World {
     followed: BTreeSet<RequestNo>,
     /// Spaces of which nothing more is done in this turn.
     broken: BTreeSet<SpaceNo>,
-    pub(super) trace: Vec<String>,
+    /// What happened, if that is to be told.
+    pub(super) trace: Option<Vec<String>>,
     pub(super) events: u64,
     /// Entries that were queued, in all.
     pub(super) entries: u64,
@@ -158,7 +159,7 @@ impl World {
             local: VecDeque::new(),
             followed: BTreeSet::new(),
             broken: BTreeSet::new(),
-            trace: Vec::new(),
+            trace: None,
             events: 0,
             entries: 0,
             rates: super::checks::Rates::default(),
@@ -212,9 +213,8 @@ impl World {
     }
 
     pub(super) fn note(&mut self, line: impl FnOnce() -> String) {
-        if super::simulation::TRACED {
-            let line = line();
-            self.trace.push(format!("{:>9.3} {line}", self.now.as_secs_f64()));
+        if let Some(trace) = &mut self.trace {
+            trace.push(format!("{:>9.3} {}", self.now.as_secs_f64(), line()));
         }
     }
 
@@ -324,6 +324,9 @@ impl World {
     fn fetch_token(&mut self, request: RequestNo, force: bool) {
         let time = self.now + self.latency();
         let run = self.run;
+        if self.unlucky(2) {
+            return;
+        }
         let event = if self.weather.no_token || self.unlucky(5) {
             Event::TokenFailed { request, message: "nobody is signed in".into() }
         } else {
@@ -359,7 +362,8 @@ impl World {
     /// To the client; on the stream in order.
     pub(super) fn deliver(&mut self, frame: Frame, stream: bool) {
         let mut time = self.now + self.latency();
-        let Some(wire) = &mut self.wire else { return };
+        let lost = self.unlucky(1) && !stream;
+        let Some(wire) = self.wire.as_mut().filter(|_| !lost) else { return };
         if stream {
             time = time.max(wire.to_client);
             wire.to_client = time;
@@ -376,7 +380,10 @@ impl World {
     }
 
     pub(super) fn connect(&mut self, request: RequestNo) {
-        if self.weather.down || self.weather.black || self.unlucky(10) {
+        if self.weather.black || self.unlucky(2) {
+            return;
+        }
+        if self.weather.down || self.unlucky(10) {
             let fault = Fault::new(Code::Unavailable, "", "connection refused");
             return self.hear(Event::LinkLost { request, fault });
         }
