@@ -1,0 +1,250 @@
+//! What to do next, and when: a machine without I/O, clock or randomness of its own. It owns the
+//! link's and each space's state, waits and deadlines; must not know documents, the wire or the
+//! local file. Its driver does what it asks for, and tells it what came of that.
+
+mod action;
+mod event;
+mod fault;
+mod follow;
+mod hear;
+mod link;
+mod place;
+mod push;
+mod show;
+mod space;
+mod state;
+mod turn;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use link::Link;
+use space::Space;
+use turn::Turn;
+
+use super::backoff::Random;
+
+pub(super) use action::{Action, Parked, Report};
+pub(super) use event::{
+    Event, Page, Place, Queue, RequestNo, Settled, SpaceInfo, SpaceNo, Told, Trigger,
+};
+pub(super) use state::{EngineState, SpaceStanding};
+
+pub use fault::{Code, Fault};
+pub use state::{HaltReason, LinkState, Phase, TokenTrouble};
+
+/// How changes come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// On a stream, as they happen.
+    Live,
+    /// By calls, as often as that, and when there is something to send.
+    Poll { every: Duration },
+}
+
+/// What the engine is made with.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Config {
+    pub(super) mode: Mode,
+}
+
+/// The machine.
+#[derive(Debug)]
+pub(super) struct Engine {
+    config: Config,
+    random: Random,
+    last_request: RequestNo,
+    link: Link,
+    spaces: BTreeMap<SpaceNo, Space>,
+    /// When it was last told something.
+    now: Duration,
+}
+
+impl Engine {
+    /// One that knows no space yet. Times are since the start of whoever drives it.
+    pub(super) fn new(config: Config, seed: u64) -> Self {
+        Self {
+            config,
+            random: Random::new(seed),
+            last_request: RequestNo::default(),
+            link: Link::new(),
+            spaces: BTreeMap::new(),
+            now: Duration::ZERO,
+        }
+    }
+
+    /// Something has happened: what is to be done, in this order.
+    pub(super) fn on(&mut self, event: Event, now: Duration) -> Vec<Action> {
+        // A clock that goes back would let deadlines pass twice.
+        self.now = self.now.max(now);
+        let mut turn =
+            Turn::new(self.now, self.config.mode, self.random.clone(), self.last_request);
+        self.hear(event, &mut turn);
+        self.advance(&mut turn);
+        if let Some(fault) = turn.broken.take() {
+            if self.link.has_connection() {
+                turn.act(Action::Hangup);
+                self.lose_link(fault, &mut turn);
+            }
+            self.advance(&mut turn);
+        }
+        self.random = turn.random;
+        self.last_request = turn.last_request;
+        turn.actions
+    }
+
+    /// When it must be given `Event::Tick`, at the latest; None = not before something happens.
+    pub(super) fn next_wake(&self) -> Option<Duration> {
+        let link = self.link.wake(self.is_wanted(), self.config.mode);
+        let spaces = self.spaces.values().flat_map(Space::wakes);
+        // What is due and was not done waits for something else, which has a time of its own.
+        link.into_iter().chain(spaces).filter(|wake| *wake > self.now).min()
+    }
+
+    /// What it is doing.
+    pub(super) fn state(&self) -> EngineState {
+        EngineState {
+            link: self.link.show(self.is_wanted()),
+            token: self.link.trouble().cloned(),
+            store_ok: self.link.store_ok(),
+            spaces: self.spaces.values().map(Space::show).collect(),
+        }
+    }
+
+    /// Holds after every event: nothing can be forgotten. What waits is in flight, and missed at
+    /// some time, or is looked at again soon.
+    #[cfg(test)]
+    pub(crate) fn assert_awake(&self) {
+        /// The longest wait, and some.
+        const SOON: Duration = Duration::from_secs(65);
+        /// The longest that a server may ask for, and half of it, so that not all come at once.
+        const ASKED: Duration = Duration::from_secs(450);
+        if !self.is_wanted() {
+            return;
+        }
+        let asked = self.link.is_told_to_wait(self.now);
+        let bound = self.now + if asked { ASKED } else { SOON };
+        if !self.link.is_up() || self.config.mode == Mode::Live {
+            let wake = self.link.wake(true, self.config.mode);
+            let awake = wake.is_some_and(|wake| wake > self.now && wake <= bound);
+            assert!(awake, "the link sleeps until {wake:?}, now {:?}: {:?}", self.now, self.link);
+        }
+        for space in self.spaces.values().filter(|_| self.link.is_up()) {
+            space.assert_awake(self.now, self.link.is_open());
+        }
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.spaces.values().any(|space| !space.is_halted())
+    }
+
+    /// Whatever has become possible, or is due.
+    fn advance(&mut self, turn: &mut Turn) {
+        if turn.useful {
+            self.link.useful();
+        }
+        turn.open = self.link.is_open();
+        let asking = self.spaces.values().filter(|space| space.asks()).count();
+        let loading = self.spaces.values().filter(|space| space.loads()).count();
+        turn.limit_slots(asking, loading);
+        self.link.advance(self.is_wanted(), turn);
+        for space in self.spaces.values_mut() {
+            space.advance(turn);
+        }
+    }
+
+    fn lose_link(&mut self, fault: Fault, turn: &mut Turn) {
+        self.link.lost(fault, turn);
+        self.forget_link(turn.now);
+    }
+
+    fn forget_link(&mut self, now: Duration) {
+        self.spaces.values_mut().for_each(|space| space.link_lost(now));
+    }
+
+    fn hear(&mut self, event: Event, turn: &mut Turn) {
+        match event {
+            Event::Tick => {}
+            Event::Trigger(trigger) => self.triggered(trigger, turn),
+            Event::TokenReady { request } => self.link.token_ready(request, turn),
+            Event::TokenFailed { request, message } => {
+                self.link.token_failed(request, message, turn);
+            }
+            Event::Connected { request } if self.link.is(request) => self.link.connected(turn),
+            Event::LinkLost { request, fault } if self.link.is(request) => {
+                self.lose_link(fault, turn);
+            }
+            Event::Connected { .. } | Event::LinkLost { .. } => {}
+            Event::Heard => self.link.heard(turn.now),
+            Event::Progress { store_ok, token_expires_in, places } => {
+                self.link.heard(turn.now);
+                self.link.progress(store_ok, token_expires_in, turn.now);
+                for Place { space, up_to, head } in places {
+                    self.with(space, |it| it.placed(up_to, head, turn));
+                }
+            }
+            Event::GoingAway { retry_after, token_expired } => {
+                self.link.going_away(retry_after, token_expired, turn.now);
+            }
+            Event::AccessChanged { space } => {
+                self.link.heard(turn.now);
+                for it in self.spaces.values_mut() {
+                    if space.is_none_or(|space| space == it.no) {
+                        it.access_changed(turn.now);
+                    }
+                }
+            }
+            Event::SpaceAdded { space, info } => {
+                let mut new = Space::new(space, info, turn.now);
+                self.with(space, |it| new.succeed(it, turn));
+                self.spaces.insert(space, new);
+            }
+            Event::SpaceRemoved { space } => {
+                self.with(space, |it| it.unfollow(turn));
+                self.spaces.remove(&space);
+                self.close_unused(turn);
+            }
+            event => self.hear_of_space(event, turn),
+        }
+    }
+
+    /// Without a space there is no use for a link.
+    fn close_unused(&mut self, turn: &mut Turn) {
+        if self.spaces.is_empty() {
+            self.link.close(turn);
+        }
+    }
+
+    fn with(&mut self, space: SpaceNo, what: impl FnOnce(&mut Space)) {
+        if let Some(space) = self.spaces.get_mut(&space) {
+            what(space);
+        }
+    }
+
+    fn triggered(&mut self, trigger: Trigger, turn: &mut Turn) {
+        let now = turn.now;
+        match trigger {
+            Trigger::Changed { space } => self.with(space, Space::changed),
+            Trigger::Offline => {
+                self.link.offline(turn);
+                self.forget_link(now);
+            }
+            Trigger::Hint { space } => {
+                self.link.hurry(true, now);
+                self.with(space, |it| it.hurry(now));
+            }
+            Trigger::Network | Trigger::Foreground | Trigger::Periodic | Trigger::Demand => {
+                self.link.hurry(matches!(trigger, Trigger::Network | Trigger::Demand), now);
+                for space in self.spaces.values_mut() {
+                    space.hurry(now);
+                    if trigger == Trigger::Demand {
+                        space.access_changed(now);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,82 @@
+//! Whether what the server says of a space fits to what the local file has: its history, its
+//! cursor, and the device's queue.
+
+use super::push::Push;
+use super::space::{Space, Step};
+use super::turn::{Turn, Wait};
+use super::{Action, HaltReason, Report, RequestNo, Told};
+use crate::domain::{Cursor, CursorFault, Sequence};
+
+impl Space {
+    /// The server has said where the space is.
+    pub(super) fn told(&mut self, request: RequestNo, told: &Told, turn: &mut Turn) {
+        let asked = matches!(self.step, Step::Asking { request: it, .. } if it == request);
+        if !asked {
+            self.checked(request, told, turn);
+            return;
+        }
+        self.access = true;
+        self.head = told.head;
+        self.batch.limit(told.batch_max);
+        let acknowledged = self.acknowledged();
+        if self.epoch != Some(told.epoch) {
+            let known = self.epoch.is_some();
+            self.renumber(told, turn);
+            if known {
+                let fault = CursorFault::EpochChanged;
+                turn.report(Report::Reset { space: self.no, fault });
+            }
+        } else if told.device_sequence > self.queue.last_sequence {
+            self.halt(told.device_sequence, turn);
+            return;
+        } else if told.device_sequence < acknowledged
+            || self.gap && told.device_sequence == acknowledged
+        {
+            self.renumber(told, turn);
+            let device_sequence = told.device_sequence;
+            turn.report(Report::Renumbered { space: self.no, device_sequence });
+        }
+        self.gap = false;
+        let cursor = Cursor { epoch: self.epoch, revision: self.up_to };
+        if self.loaded
+            && let Err(fault) = cursor.check(told.epoch, told.floor, told.head)
+        {
+            self.reset(fault, turn);
+        }
+        self.step = Step::Settling;
+    }
+
+    /// The last sequence that was answered, by what this file knows.
+    pub(super) fn acknowledged(&self) -> Sequence {
+        let frozen = i64::try_from(self.queue.frozen).unwrap_or(i64::MAX);
+        let last = self.queue.last_sequence.get().saturating_sub(frozen);
+        Sequence::new(last).unwrap_or_default()
+    }
+
+    /// The device's queue goes on where the server has it.
+    pub(super) fn renumber(&mut self, told: &Told, turn: &mut Turn) {
+        let (epoch, device_sequence) = (told.epoch, told.device_sequence);
+        turn.act(Action::Renumber { space: self.no, epoch, device_sequence });
+        if self.epoch != Some(epoch) {
+            self.epoch = Some(epoch);
+            self.loaded = false;
+        }
+        self.queue.waiting += self.queue.frozen;
+        self.queue.frozen = 0;
+        self.queue.last_sequence = device_sequence;
+    }
+
+    pub(super) fn halt(&mut self, device_sequence: Sequence, turn: &mut Turn) {
+        self.unfollow(turn);
+        let last_sequence = self.queue.last_sequence;
+        turn.report(Report::FileIsBehind { space: self.no, last_sequence, device_sequence });
+        self.push = Push::Idle(Wait::none(turn.now));
+        self.step = Step::Halted(HaltReason::FileIsBehind { last_sequence, device_sequence });
+    }
+
+    /// The state has to be loaded anew; the queue stays.
+    pub(super) fn reset(&mut self, fault: CursorFault, turn: &mut Turn) {
+        self.loaded = false;
+        turn.report(Report::Reset { space: self.no, fault });
+    }
+}

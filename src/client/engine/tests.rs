@@ -1,0 +1,9 @@
+//! Scripts of single rules, and a simulation of everything together.
+
+mod chaos;
+mod checks;
+mod server;
+mod simulation;
+mod store;
+mod wire;
+mod world;

@@ -1,0 +1,101 @@
+//! Thousands of clients on virtual time, each with a world of its own, made from a seed.
+
+use std::env;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+use super::world::{Happening, World, millis};
+use crate::client::backoff::Random;
+use crate::client::engine::{Event, Mode};
+
+const SEEDS: u64 = 2_000;
+/// How much of a run is told.
+const LINES_MAX: usize = 400;
+/// How long after the last fault everything may take.
+const RECOVERY_SECONDS: u64 = 200;
+/// Seeds that have failed once.
+const KNOWN: &[u64] = &[0, 97, 8_795, 109_804];
+
+fn number(name: &str) -> Option<u64> {
+    env::var(name).ok()?.parse().ok()
+}
+
+/// One world until it is done.
+fn run(world: &mut World) {
+    let seconds = 20 + world.random.below(100);
+    world.weather.bad = world.random.below(3) > 0;
+    world.plan(seconds);
+    world.start();
+    let deadline = millis((seconds + 50 + RECOVERY_SECONDS) * 1_000);
+    let calm = millis((seconds + 50) * 1_000);
+    loop {
+        let next = world.happenings.first_key_value().map(|((time, _), _)| *time);
+        let wake = world.engine.next_wake();
+        let time = next.into_iter().chain(wake).min().expect("everything sleeps");
+        if time > calm && world.is_done() {
+            return world.check_entries();
+        }
+        assert!(time <= deadline, "not done in time: {:#?}", world.engine.state());
+        world.now = time;
+        if next != Some(time) {
+            world.hear(Event::Tick);
+            continue;
+        }
+        let Some((_, happening)) = world.happenings.pop_first() else { continue };
+        match happening {
+            Happening::Arrive { link, space, request, message } => {
+                world.arrive(link, space, request, message);
+            }
+            Happening::Deliver { link, frame } => world.delivered(link, frame),
+            Happening::Tell { run, event } if run == world.run => world.hear(event),
+            Happening::Connect { run, request } if run == world.run => world.connect(request),
+            Happening::Tell { .. } | Happening::Connect { .. } => {}
+            Happening::Progress { link } => world.progress(link),
+            Happening::Chaos(chaos) => {
+                world.note(|| format!("{chaos:?}"));
+                world.happen(chaos);
+            }
+        }
+    }
+}
+
+fn world(seed: u64) -> World {
+    let mut random = Random::new(seed);
+    let poll = Mode::Poll { every: millis(5_000 + random.below(25_000)) };
+    let mode = if random.below(4) == 0 { poll } else { Mode::Live };
+    let spaces = 1 + random.below(3) as usize;
+    World::new(seed, spaces, mode, random)
+}
+
+/// How many events there were. A run that fails is repeated, to tell what happened in it.
+fn simulate(seed: u64) -> u64 {
+    let mut first = world(seed);
+    let result = catch_unwind(AssertUnwindSafe(|| run(&mut first)));
+    let Err(panic) = result else { return first.events };
+    let mut second = World { trace: Some(Vec::new()), ..world(seed) };
+    drop(catch_unwind(AssertUnwindSafe(|| run(&mut second))));
+    let lines = second.trace.unwrap_or_default();
+    eprintln!("{}", lines[lines.len().saturating_sub(LINES_MAX)..].join("\n"));
+    eprintln!("SYNCLINE_TEST_SEED={seed} repeats this");
+    resume_unwind(panic);
+}
+
+#[test]
+fn whatever_happens_everything_is_live_in_the_end() {
+    if let Some(seed) = number("SYNCLINE_TEST_SEED") {
+        simulate(seed);
+        return;
+    }
+    let seeds = SEEDS * number("SYNCLINE_TEST_SCALE").unwrap_or(1);
+    let mut events = 0;
+    for seed in KNOWN.iter().copied().chain(0..seeds) {
+        events += simulate(seed);
+    }
+    assert!(events > seeds * 50, "hardly anything happened: {events} events");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    for seed in 0..20 {
+        assert_eq!(simulate(seed), simulate(seed), "{seed}");
+    }
+}

@@ -1,0 +1,489 @@
+//! The world of the simulation: time, the wire with all that can go wrong on it, and a driver that
+//! does what the engine asks for.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use super::server::{Batch, ServerSpace, revision};
+use super::store::StoreSpace;
+use crate::client::backoff::Random;
+use crate::client::engine::{
+    Action, Code, Config, Engine, Event, Fault, Mode, Page, Place, RequestNo, Settled, SpaceNo,
+};
+use crate::domain::Epoch;
+
+pub(super) const fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// What is on its way to the server.
+#[derive(Clone, Debug)]
+pub(super) enum Message {
+    Status,
+    Mutate(Batch),
+    Exchange { batch: Batch, epoch: Option<Epoch>, cursor: i64 },
+    Subscribe { epoch: Option<Epoch>, cursor: i64 },
+    Unsubscribe,
+    Load { epoch: Epoch, healing: bool },
+}
+
+/// What is on its way to the client.
+#[derive(Clone, Debug)]
+pub(super) enum Frame {
+    Event(Event),
+    Answer {
+        space: SpaceNo,
+        request: RequestNo,
+        batch: Batch,
+        epoch: Epoch,
+    },
+    Page {
+        space: SpaceNo,
+        request: RequestNo,
+        batch: Batch,
+        epoch: Epoch,
+        after: i64,
+        up_to: i64,
+        head: i64,
+    },
+    Range {
+        space: SpaceNo,
+        request: RequestNo,
+        after: i64,
+        up_to: i64,
+        whole: bool,
+    },
+    CaughtUp {
+        space: SpaceNo,
+        request: RequestNo,
+        up_to: i64,
+    },
+    Loaded {
+        space: SpaceNo,
+        request: RequestNo,
+        epoch: Epoch,
+        up_to: i64,
+        healing: bool,
+    },
+}
+
+/// What happens at some moment.
+#[derive(Clone, Debug)]
+pub(super) enum Happening {
+    Arrive {
+        link: u64,
+        space: SpaceNo,
+        request: RequestNo,
+        message: Message,
+    },
+    Deliver {
+        link: u64,
+        frame: Frame,
+    },
+    /// Without a link: tokens, and connections that are made.
+    Tell {
+        run: u64,
+        event: Event,
+    },
+    Connect {
+        run: u64,
+        request: RequestNo,
+    },
+    Progress {
+        link: u64,
+    },
+    Chaos(super::chaos::Chaos),
+}
+
+/// A connection, as the server has it.
+#[derive(Debug)]
+pub(super) struct Wire {
+    pub(super) number: u64,
+    pub(super) request: RequestNo,
+    /// Where each subscription is.
+    pub(super) subscriptions: BTreeMap<RequestNo, (SpaceNo, i64)>,
+    /// Something was lost on it: no more comes through, and nobody is told.
+    pub(super) black: bool,
+    /// Nothing overtakes on a stream.
+    to_client: Duration,
+    to_server: Duration,
+}
+
+pub(super) struct World {
+    pub(super) now: Duration,
+    pub(super) random: Random,
+    pub(super) happenings: BTreeMap<(Duration, u64), Happening>,
+    next_number: u64,
+    pub(super) mode: Mode,
+    pub(super) engine: Engine,
+    /// How often the client was started.
+    pub(super) run: u64,
+    pub(super) wire: Option<Wire>,
+    pub(super) servers: Vec<ServerSpace>,
+    pub(super) stores: Vec<StoreSpace>,
+    pub(super) weather: super::chaos::Weather,
+    pub(super) token: u64,
+    pub(super) token_wanted: u64,
+    local: VecDeque<Event>,
+    /// Subscriptions whose frames the driver still wants.
+    followed: BTreeSet<RequestNo>,
+    /// Spaces of which nothing more is done in this turn.
+    broken: BTreeSet<SpaceNo>,
+    /// What happened, if that is to be told.
+    pub(super) trace: Option<Vec<String>>,
+    pub(super) events: u64,
+    /// Entries that were queued, in all.
+    pub(super) entries: u64,
+    pub(super) rates: super::checks::Rates,
+}
+
+impl World {
+    pub(super) fn new(seed: u64, spaces: usize, mode: Mode, mut random: Random) -> Self {
+        let servers = (0..spaces)
+            .map(|number| ServerSpace::new(number as u128 + 1, random.below(6) as i64))
+            .collect();
+        Self {
+            now: Duration::ZERO,
+            random,
+            happenings: BTreeMap::new(),
+            next_number: 0,
+            mode,
+            engine: Engine::new(Config { mode }, seed),
+            run: 0,
+            wire: None,
+            servers,
+            stores: vec![StoreSpace::default(); spaces],
+            weather: super::chaos::Weather::default(),
+            token: 0,
+            token_wanted: 0,
+            local: VecDeque::new(),
+            followed: BTreeSet::new(),
+            broken: BTreeSet::new(),
+            trace: None,
+            events: 0,
+            entries: 0,
+            rates: super::checks::Rates::default(),
+        }
+    }
+
+    pub(super) fn at(&mut self, time: Duration, happening: Happening) {
+        self.next_number += 1;
+        self.happenings.insert((time, self.next_number), happening);
+    }
+
+    fn latency(&mut self) -> Duration {
+        let most = if self.weather.slow { 4_000 } else { 60 };
+        millis(2 + self.random.below(most))
+    }
+
+    /// True in so many of a hundred cases, while the weather is bad.
+    pub(super) fn unlucky(&mut self, percent: u64) -> bool {
+        self.weather.bad && self.random.below(100) < percent
+    }
+
+    /// The client starts, with what the file has.
+    pub(super) fn start(&mut self) {
+        self.run += 1;
+        self.wire = None;
+        self.local.clear();
+        self.followed.clear();
+        self.engine = Engine::new(Config { mode: self.mode }, self.random.number());
+        for number in 0..self.stores.len() {
+            let info = self.stores[number].info();
+            self.hear(Event::SpaceAdded { space: SpaceNo(number as u64), info });
+        }
+    }
+
+    /// Tells the engine, and does what it asks for, until nothing is left.
+    pub(super) fn hear(&mut self, event: Event) {
+        self.local.push_back(event);
+        while let Some(event) = self.local.pop_front() {
+            self.events += 1;
+            self.note(|| format!("  hears {event:?}"));
+            self.broken.clear();
+            for action in self.engine.on(event, self.now) {
+                self.note(|| format!("    does {action:?}"));
+                self.rates.count(&action, self.now);
+                if space_of(&action).is_none_or(|space| !self.broken.contains(&space)) {
+                    self.perform(action);
+                }
+            }
+            self.engine.assert_awake();
+        }
+    }
+
+    pub(super) fn note(&mut self, line: impl FnOnce() -> String) {
+        if let Some(trace) = &mut self.trace {
+            trace.push(format!("{:>9.3} {}", self.now.as_secs_f64(), line()));
+        }
+    }
+
+    /// Something of the local file goes wrong.
+    fn store_fails(&mut self, space: SpaceNo, request: Option<RequestNo>) -> bool {
+        let fails = self.weather.disk && self.random.below(3) == 0;
+        if fails {
+            self.broken.insert(space);
+            let message = "the disk is full".to_owned();
+            self.local.push_back(Event::StoreFailed { space, request, message });
+        }
+        fails
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::FetchToken { request, force } => self.fetch_token(request, force),
+            Action::Connect { request } => {
+                let time = self.now + self.latency();
+                let run = self.run;
+                self.at(time, Happening::Connect { run, request });
+            }
+            Action::Hangup => self.wire = None,
+            Action::RefreshToken | Action::Ack { .. } | Action::Report(_) => {}
+            Action::AskStatus { space, request } => {
+                self.send(space, request, Message::Status, false)
+            }
+            Action::Take { space, request, entries_max } => {
+                if !self.store_fails(space, Some(request)) {
+                    let batch = self.take(space, request, entries_max);
+                    if !batch.is_empty() {
+                        self.send(space, request, Message::Mutate(batch), true);
+                    }
+                }
+            }
+            Action::Exchange { space, request, entries_max } => {
+                if !self.store_fails(space, Some(request)) {
+                    let batch = self.take(space, request, entries_max);
+                    let StoreSpace { epoch, cursor, .. } = *self.store(space);
+                    let message = Message::Exchange { batch, epoch, cursor };
+                    self.send(space, request, message, false);
+                }
+            }
+            Action::Subscribe { space, request } => {
+                let store = self.store(space);
+                assert_eq!(store.queue().frozen, 0, "followed before what was sent is answered");
+                let (epoch, cursor) = (store.epoch, store.cursor);
+                self.followed.insert(request);
+                self.send(space, request, Message::Subscribe { epoch, cursor }, true);
+            }
+            Action::Unsubscribe { space, request } => {
+                self.followed.remove(&request);
+                self.send(space, request, Message::Unsubscribe, true);
+            }
+            Action::Load { space, request, epoch, collections } => {
+                assert_eq!(self.store(space).queue().frozen, 0, "loaded too early");
+                let message = Message::Load { epoch, healing: collections.is_some() };
+                self.send(space, request, message, false);
+            }
+            action => self.perform_locally(action),
+        }
+    }
+
+    fn perform_locally(&mut self, action: Action) {
+        match action {
+            Action::CompareDigest { space, request } => {
+                let differing = self.store(space).wrong.iter().cloned().collect();
+                let differing = (!self.unlucky(20)).then_some(differing);
+                self.local.push_back(Event::DigestCompared { space, request, differing });
+            }
+            Action::Read { space, request } => {
+                if !self.store_fails(space, Some(request)) {
+                    let info = self.store(space).info();
+                    self.local.push_back(Event::SpaceRead { space, request, info });
+                }
+            }
+            Action::Renumber { space, epoch, device_sequence } => {
+                if !self.store_fails(space, None) {
+                    let (store, server) = self.both(space);
+                    store.renumber(epoch, device_sequence, server);
+                }
+            }
+            Action::Park { space, what, .. } => {
+                if !self.store_fails(space, None) {
+                    let (store, server) = self.both(space);
+                    store.park(what, server);
+                }
+            }
+            Action::CountAttempt { space } => self.store(space).count_attempt(),
+            Action::Forget { space } => {
+                if !self.store_fails(space, None) {
+                    self.store(space).forget();
+                }
+            }
+            other => panic!("{other:?} is not local"),
+        }
+    }
+
+    fn take(&mut self, space: SpaceNo, request: RequestNo, entries_max: u32) -> Batch {
+        let store = self.store(space);
+        let batch = store.take(entries_max);
+        let (count, queue) = (batch.len() as u64, store.queue());
+        self.local.push_back(Event::Taken { space, request, count, queue });
+        batch
+    }
+
+    fn fetch_token(&mut self, request: RequestNo, force: bool) {
+        let time = self.now + self.latency();
+        let run = self.run;
+        if self.unlucky(2) {
+            return;
+        }
+        let event = if self.weather.no_token || self.unlucky(5) {
+            Event::TokenFailed { request, message: "nobody is signed in".into() }
+        } else {
+            if force {
+                self.token = self.token_wanted;
+            }
+            Event::TokenReady { request }
+        };
+        self.at(time, Happening::Tell { run, event });
+    }
+
+    pub(super) fn store(&mut self, space: SpaceNo) -> &mut StoreSpace {
+        &mut self.stores[space.0 as usize]
+    }
+
+    pub(super) fn both(&mut self, space: SpaceNo) -> (&mut StoreSpace, &mut ServerSpace) {
+        let number = space.0 as usize;
+        (&mut self.stores[number], &mut self.servers[number])
+    }
+
+    /// To the server; on the stream in order.
+    fn send(&mut self, space: SpaceNo, request: RequestNo, message: Message, stream: bool) {
+        let mut time = self.now + self.latency();
+        let Some(wire) = &mut self.wire else { return };
+        if stream {
+            time = time.max(wire.to_server);
+            wire.to_server = time;
+        }
+        let link = wire.number;
+        self.at(time, Happening::Arrive { link, space, request, message });
+    }
+
+    /// To the client; on the stream in order.
+    pub(super) fn deliver(&mut self, frame: Frame, stream: bool) {
+        let mut time = self.now + self.latency();
+        let lost = self.unlucky(1) && !stream;
+        let Some(wire) = self.wire.as_mut().filter(|_| !lost) else { return };
+        if stream {
+            time = time.max(wire.to_client);
+            wire.to_client = time;
+        }
+        let link = wire.number;
+        self.at(time, Happening::Deliver { link, frame });
+    }
+
+    /// The connection breaks; the client may hear of it.
+    pub(super) fn break_wire(&mut self, fault: Fault) {
+        if let Some(wire) = self.wire.take() {
+            self.hear(Event::LinkLost { request: wire.request, fault });
+        }
+    }
+
+    pub(super) fn connect(&mut self, request: RequestNo) {
+        if self.weather.black || self.unlucky(2) {
+            return;
+        }
+        if self.weather.down || self.unlucky(10) {
+            let fault = Fault::new(Code::Unavailable, "", "connection refused");
+            return self.hear(Event::LinkLost { request, fault });
+        }
+        if self.token < self.token_wanted {
+            let fault = Fault::new(Code::Unauthenticated, "UNAUTHENTICATED", "expired");
+            return self.hear(Event::LinkLost { request, fault });
+        }
+        self.next_number += 1;
+        let number = self.next_number;
+        let (to_client, to_server) = (self.now, self.now);
+        let (subscriptions, black) = (BTreeMap::new(), false);
+        self.wire = Some(Wire { number, request, subscriptions, black, to_client, to_server });
+        self.at(self.now + millis(15_000), Happening::Progress { link: number });
+        self.hear(Event::Connected { request });
+    }
+
+    /// The driver gets something from the server: stores it, then tells of it.
+    pub(super) fn receive(&mut self, frame: Frame) {
+        match frame {
+            Frame::Event(Event::Progress { store_ok, token_expires_in, places }) => {
+                let stored = |place: &Place| {
+                    let store = &mut self.stores[place.space.0 as usize];
+                    store.loaded && store.cursor == place.up_to.get()
+                };
+                let places: Vec<Place> = places.into_iter().filter(stored).collect();
+                self.hear(Event::Progress { store_ok, token_expires_in, places });
+            }
+            Frame::Event(event) => self.hear(event),
+            Frame::Answer { space, request, batch, epoch } => {
+                if !self.told_to_fail(space, request) {
+                    let settled = Settled { applied: batch.len() as u64, ..Settled::default() };
+                    let store = self.store(space);
+                    store.answer(&batch, epoch);
+                    let queue = store.queue();
+                    self.hear(Event::Answered { space, request, settled, queue });
+                }
+            }
+            Frame::Page { space, request, batch, epoch, after, up_to, head } => {
+                if !self.told_to_fail(space, request) {
+                    let settled = Settled { applied: batch.len() as u64, ..Settled::default() };
+                    let (store, server) = self.both(space);
+                    store.answer(&batch, epoch);
+                    // One that was given up may come late: then only its results count.
+                    let fits = store.loaded && store.epoch == Some(epoch);
+                    let fits = fits && store.absorb(after, up_to, server);
+                    let queue = store.queue();
+                    let page =
+                        Page { up_to: revision(up_to), head: revision(head), more: up_to < head };
+                    self.hear(if fits {
+                        Event::Exchanged { space, request, settled, queue, page }
+                    } else {
+                        Event::Answered { space, request, settled, queue }
+                    });
+                }
+            }
+            Frame::Range { space, request, after, up_to, whole } => {
+                if self.followed.contains(&request) && !self.told_to_fail(space, request) {
+                    let (store, server) = self.both(space);
+                    let up_to_revision = revision(up_to);
+                    let event = if store.absorb(after, up_to, server) {
+                        Event::Absorbed { space, request, up_to: up_to_revision, whole }
+                    } else {
+                        Event::Missed { space, request }
+                    };
+                    self.hear(event);
+                }
+            }
+            Frame::CaughtUp { space, request, up_to } => {
+                let up_to = revision(up_to);
+                self.hear(Event::CaughtUp { space, request, up_to });
+            }
+            Frame::Loaded { space, request, epoch, up_to, healing } => {
+                let fits = self.store(space).epoch == Some(epoch);
+                if fits && !self.told_to_fail(space, request) {
+                    self.store(space).load(up_to, healing);
+                    let revision = revision(up_to);
+                    self.hear(Event::Loaded { space, request, revision });
+                }
+            }
+        }
+    }
+
+    fn told_to_fail(&mut self, space: SpaceNo, request: RequestNo) -> bool {
+        let fails = self.store_fails(space, Some(request));
+        if let Some(event) = self.local.pop_front() {
+            self.hear(event);
+        }
+        fails
+    }
+}
+
+fn space_of(action: &Action) -> Option<SpaceNo> {
+    match action {
+        Action::Take { space, .. }
+        | Action::Exchange { space, .. }
+        | Action::Subscribe { space, .. }
+        | Action::Load { space, .. }
+        | Action::Renumber { space, .. }
+        | Action::Park { space, .. }
+        | Action::Forget { space } => Some(*space),
+        _ => None,
+    }
+}
