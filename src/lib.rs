@@ -18,6 +18,8 @@ pub mod rpc;
 pub mod postgres;
 pub mod server;
 
+pub mod client;
+
 pub mod bench;
 pub mod cli;
 pub mod config;
