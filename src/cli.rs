@@ -4,6 +4,7 @@ mod compact;
 mod dev;
 mod health;
 mod migrate;
+mod remote;
 mod serve;
 mod token;
 mod verify;
@@ -30,6 +31,8 @@ pub fn run(command: Command) -> Result<Exit, Failure> {
         Command::Verify(config) => return block_on(verify::run(config)),
         Command::Token(config) => token::run(&config),
         Command::Bench(config) => block_on(crate::bench::run(config)),
+        Command::Remote(config) => return block_on(remote::run(*config)),
+        Command::Completions(script) => print(&script),
     };
     done.map(|()| Exit::Success)
 }

@@ -1,8 +1,11 @@
 //! The offline-first client.
 
+mod backoff;
 mod edit;
+mod engine;
 mod entry;
 mod query;
+pub mod remote;
 mod replica;
 mod store;
 

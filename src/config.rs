@@ -4,9 +4,11 @@
 
 mod args;
 mod bench;
+mod calls;
 mod keys;
 mod layers;
 mod limits;
+mod remote;
 mod retention;
 mod tls;
 mod values;
@@ -22,7 +24,12 @@ use std::{fs, io};
 pub use self::args::{DevConfig, HealthConfig, LogConfig, ServerConfig};
 use self::bench::BenchArgs;
 pub use self::bench::{BenchKind, BenchPlan};
+pub use self::calls::{
+    ChangesConfig, ConflictsConfig, CursorAt, ExportConfig, GetConfig, ImportConfig, Increment,
+    LsConfig, Number, PutConfig, ResolveConfig, RmConfig, Side, State, WatchConfig,
+};
 pub use self::limits::{QuotaConfig, RateConfig};
+pub use self::remote::{Call, ConnectionConfig, RemoteConfig, is_loopback, read_token};
 pub use self::retention::RetentionConfig;
 pub use self::tls::TlsConfig;
 pub use self::values::{Origins, Policies, Secret};
@@ -58,6 +65,10 @@ pub enum Command {
     Health(HealthConfig),
     /// Measure.
     Bench(BenchConfig),
+    /// Talk to a server.
+    Remote(Box<RemoteConfig>),
+    /// Print this script, with which a shell completes commands.
+    Completions(String),
 }
 
 /// `syncline serve`.
@@ -260,6 +271,7 @@ pub fn load(
         }
         CommandArgs::Health(config) => Ok(Command::Health(config)),
         CommandArgs::Bench(args) => measured(args).map(Command::Bench),
+        CommandArgs::Remote(args) => args.command(),
     }
 }
 

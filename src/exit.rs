@@ -22,6 +22,14 @@ pub enum Exit {
     Postgres = 4,
     /// The address cannot be listened on.
     Listen = 5,
+    /// The server cannot be reached, or does not answer.
+    Unreachable = 6,
+    /// The token is missing or refused.
+    Token = 7,
+    /// What was asked for is not there.
+    NotFound = 8,
+    /// The server has refused it: it breaks a rule, is not permitted, or conflicts.
+    Refused = 9,
 }
 
 impl From<Exit> for ExitCode {

@@ -11,6 +11,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use super::bench::BenchArgs;
 use super::keys::{ClaimArgs, VerifyingKeyArgs};
 use super::limits::{QuotaConfig, RateConfig};
+use super::remote::RemoteArgs;
 use super::retention::{RetentionConfig, pause};
 use super::tls::{TlsArgs, TlsConfig};
 use super::values::{Origins, Policies, Secret, duration, origins, policies, size_bytes};
@@ -49,6 +50,8 @@ pub(super) enum CommandArgs {
     Health(HealthConfig),
     /// Measure how fast it is.
     Bench(BenchArgs),
+    #[command(flatten)]
+    Remote(RemoteArgs),
 }
 
 /// `syncline dev`.

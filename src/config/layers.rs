@@ -21,9 +21,10 @@ use super::args::Cli;
 
 /// Flags that are alternatives: a layer that sets one hides what lower layers say about any of
 /// them. So it is one layer that says which keys count, all of them: no forgotten variable adds one.
-const ALTERNATIVES: [&[&str]; 2] = [
+const ALTERNATIVES: [&[&str]; 3] = [
     &["jwt-secret", "jwt-secret-file", "jwt-public-key", "jwt-private-key", "jwks"],
     &["dev", "target"],
+    &["token", "token-file"],
 ];
 
 const HELP: &str = "Every flag can also be set in the environment (--log-format is \

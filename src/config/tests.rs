@@ -137,7 +137,9 @@ fn sample(key: &str) -> &'static str {
     match key {
         "data-dir" | "jwt-secret" | "jwt-secret-file" | "jwt-public-key" | "jwt-private-key"
         | "jwt-issuer" | "jwt-audience" | "sub" | "jwks" | "jwt-user-claim"
-        | "jwt-device-claim" | "jwt-grants-claim" | "tls-cert" | "tls-key" | "tls-client-ca" => "x",
+        | "jwt-device-claim" | "jwt-grants-claim" | "tls-cert" | "tls-key" | "tls-client-ca"
+        | "token" | "token-file" | "ca" | "client-cert" | "client-key" | "device" | "id"
+        | "document" | "collections" => "x",
         "listen" | "metrics-listen" => "[::1]:1",
         "log" => "debug",
         "log-format" => "json",
@@ -156,7 +158,10 @@ fn sample(key: &str) -> &'static str {
         | "writes-per-second"
         | "opens-per-second"
         | "user-streams"
-        | "address-calls-per-second" => "7",
+        | "address-calls-per-second"
+        | "base"
+        | "revision"
+        | "limit" => "7",
         "ring-bytes" | "space-bytes" => "1GiB",
         "shutdown-deadline"
         | "ttl"
@@ -170,9 +175,16 @@ fn sample(key: &str) -> &'static str {
         "cors-origins" => "https://a.b,http://c:1",
         "grants" => "policies",
         "reflection" => "false",
-        "allow-unsafe-database" | "allow-plaintext" | "dev" | "json" => "true",
+        "allow-unsafe-database" | "allow-plaintext" | "dev" | "json" | "if-new" | "patch"
+        | "from-start" | "every-step" | "edit" | "resume" => "true",
+        "increment" => "/a=1",
+        "unset" => "/a",
+        "cursor" | "since" => "e:7",
+        "state" => "any",
+        "keep" => "mine",
+        "strategy" => "merge",
         "database-url" => "postgres://x",
-        "target" => "http://localhost:1",
+        "target" | "server" => "http://localhost:1",
         other => panic!("a new flag: give `{other}` a sample"),
     }
 }
@@ -180,7 +192,14 @@ fn sample(key: &str) -> &'static str {
 #[test]
 fn every_flag_is_a_variable_and_a_key() {
     for command in args::Cli::command().get_subcommands() {
-        let line = if command.get_name() == "bench" { "bench all" } else { command.get_name() };
+        let name = command.get_name();
+        let line = match name {
+            "bench" => "bench all",
+            "put" | "get" | "rm" => &format!("{name} task 1"),
+            "resolve" | "import" | "export" => &format!("{name} x"),
+            "completions" => "completions bash",
+            name => name,
+        };
         let blank = World::new().parse(line);
         for key in command.get_arguments().filter_map(clap::Arg::get_long) {
             let value = sample(key);

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgPoolOptions, PgRow};
 use sqlx::query::Query;
-use sqlx::{ConnectOptions, Connection, PgConnection, Postgres, Row};
+use sqlx::{ConnectOptions, Connection, PgConnection, Postgres};
 use tokio::time::timeout;
 use tracing::log::LevelFilter;
 use tracing::warn;
 
-use super::{Error, Store};
+use super::{Error, Fitness, Store};
 
 /// How to use a database.
 #[derive(Clone, Copy, Debug)]
@@ -49,19 +49,17 @@ pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(11);
 /// What closing takes from a database that answers.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-const VERSION_MIN: i32 = 130_000;
-
 impl Store {
     /// Connects, after one plain connection has shown that it can be done and
     /// that the database is fit. Does not migrate.
     pub async fn connect(url: &str, settings: Settings) -> Result<Self, Error> {
-        let connect = PgConnectOptions::from_str(url)?
-            .options(SESSION)
-            .log_statements(LevelFilter::Off)
-            .log_slow_statements(LevelFilter::Off, Duration::ZERO);
+        let connect = options(url)?;
         // The pool would hide the reason behind a timeout.
         let mut probe = PgConnection::connect_with(&connect).await?;
-        check(&mut probe, settings.allow_unsafe).await?;
+        let fitness = Fitness::read(&mut probe).await?;
+        if let Some(problem) = fitness.problems(settings.allow_unsafe).into_iter().next() {
+            return Err(problem);
+        }
         probe.close().await?;
         let reads = PgPoolOptions::new()
             .max_connections(settings.read_connections)
@@ -104,36 +102,10 @@ impl Store {
     }
 }
 
-async fn check(connection: &mut PgConnection, allow_unsafe: bool) -> Result<(), Error> {
-    let row = sqlx::query(
-        "select current_setting('server_version_num')::int, current_setting('fsync'),
-                current_setting('full_page_writes'), current_setting('synchronous_commit'),
-                current_setting('server_encoding')",
-    )
-    .fetch_one(connection)
-    .await?;
-    let version: i32 = row.try_get(0)?;
-    if version < VERSION_MIN {
-        return Err(Error::Unfit {
-            problem: format!("the database is PostgreSQL {}, which is too old", version / 10_000),
-            hint: "use PostgreSQL 13 or newer".into(),
-        });
-    }
-    let encoding: String = row.try_get(4)?;
-    if encoding != "UTF8" {
-        return Err(Error::Unfit {
-            problem: format!("the database's encoding is {encoding}"),
-            hint: "create the database with encoding UTF8".into(),
-        });
-    }
-    for (index, name) in [(1, "fsync"), (2, "full_page_writes"), (3, "synchronous_commit")] {
-        let value: String = row.try_get(index)?;
-        if value == "off" && !allow_unsafe {
-            return Err(Error::Unfit {
-                problem: format!("the database has {name} off and can lose acknowledged writes"),
-                hint: format!("set {name} = on, or say --allow-unsafe-database if this is a test"),
-            });
-        }
-    }
-    Ok(())
+/// How every session is opened.
+pub(super) fn options(url: &str) -> Result<PgConnectOptions, Error> {
+    Ok(PgConnectOptions::from_str(url)?
+        .options(SESSION)
+        .log_statements(LevelFilter::Off)
+        .log_slow_statements(LevelFilter::Off, Duration::ZERO))
 }

@@ -7,7 +7,7 @@ use sqlx::{Connection, SqlSafeStr};
 use super::{Error, Store};
 
 /// All migrations, oldest first. A landed one is never edited.
-const MIGRATIONS: [(i64, &str, &str); 10] = [
+pub(super) const MIGRATIONS: [(i64, &str, &str); 10] = [
     (1, "foundation", include_str!("../../migrations/0001_foundation.sql")),
     (2, "conflicts", include_str!("../../migrations/0002_conflicts.sql")),
     (3, "policies", include_str!("../../migrations/0003_policies.sql")),
@@ -45,7 +45,7 @@ impl Store {
     }
 }
 
-async fn applied(connection: &mut sqlx::PgConnection) -> Result<usize, Error> {
+pub(super) async fn applied(connection: &mut sqlx::PgConnection) -> Result<usize, Error> {
     let exists: bool = sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null")
         .fetch_one(&mut *connection)
         .await?;
