@@ -53,6 +53,7 @@ mod queue_service;
 mod rates;
 #[cfg(feature = "server")]
 mod replace;
+mod rules;
 #[cfg(feature = "server")]
 mod server;
 #[cfg(feature = "server")]
@@ -79,6 +80,8 @@ mod token;
 mod web;
 #[cfg(feature = "server")]
 mod whole_space;
+
+pub use rules::parse_policy;
 
 #[cfg(feature = "server")]
 pub use queue_service::parse_mutation;

@@ -46,6 +46,17 @@ impl Scope {
     }
 }
 
+impl Scope {
+    /// May records of this collection be a part of it?
+    pub fn has_collection(&self, collection: &CollectionName) -> bool {
+        match self {
+            Self::All => true,
+            Self::Collections(collections) => collections.contains(collection),
+            Self::Records(keys) => keys.iter().any(|key| key.collection == *collection),
+        }
+    }
+}
+
 /// What becomes of changes that the reader's device made itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Echo {

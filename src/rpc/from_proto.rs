@@ -22,8 +22,6 @@ use crate::domain::{
     Violation, limits,
 };
 
-use conflict::strategy;
-
 pub(super) use conflict::{conflict_cursor, conflict_filter, conflict_id, resolution};
 pub(super) use history::{HistoryToken, undeletion};
 pub(super) use import::{ImportedLine, import_id, imported_line};

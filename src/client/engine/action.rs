@@ -65,6 +65,58 @@ pub(crate) enum Action {
     Report(Report),
 }
 
+impl Action {
+    /// Whose file it works on.
+    pub(crate) fn space(&self) -> Option<SpaceNo> {
+        match self {
+            Self::FetchToken { .. }
+            | Self::Connect { .. }
+            | Self::Hangup
+            | Self::RefreshToken
+            | Self::Report(_) => None,
+            Self::AskStatus { space, .. }
+            | Self::Take { space, .. }
+            | Self::Exchange { space, .. }
+            | Self::Subscribe { space, .. }
+            | Self::Unsubscribe { space, .. }
+            | Self::Ack { space, .. }
+            | Self::Load { space, .. }
+            | Self::CompareDigest { space, .. }
+            | Self::Renumber { space, .. }
+            | Self::Park { space, .. }
+            | Self::CountAttempt { space }
+            | Self::Forget { space }
+            | Self::Read { space, .. } => Some(*space),
+        }
+    }
+}
+
+impl Action {
+    /// What its answer belongs to.
+    pub(crate) fn request(&self) -> Option<RequestNo> {
+        match self {
+            Self::FetchToken { request, .. }
+            | Self::Connect { request }
+            | Self::AskStatus { request, .. }
+            | Self::Take { request, .. }
+            | Self::Exchange { request, .. }
+            | Self::Subscribe { request, .. }
+            | Self::Unsubscribe { request, .. }
+            | Self::Ack { request, .. }
+            | Self::Load { request, .. }
+            | Self::CompareDigest { request, .. }
+            | Self::Read { request, .. } => Some(*request),
+            Self::Hangup
+            | Self::RefreshToken
+            | Self::Renumber { .. }
+            | Self::Park { .. }
+            | Self::CountAttempt { .. }
+            | Self::Forget { .. }
+            | Self::Report(_) => None,
+        }
+    }
+}
+
 /// Which entries fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Parked {

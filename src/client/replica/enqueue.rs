@@ -166,6 +166,27 @@ impl Replica {
         Ok(id)
     }
 
+    /// An entry of an older version of the app becomes one of this, or is put aside.
+    pub(in crate::client) fn upcast(
+        &mut self,
+        number: i64,
+        edit: Result<Edit, Trouble>,
+        schema_version: i64,
+    ) {
+        match edit {
+            Err(trouble) => self.fail(number, trouble),
+            Ok(edit) => {
+                self.with_entry(number, |entry| {
+                    entry.edit = edit;
+                    entry.schema_version = schema_version;
+                });
+                if let Some(key) = self.entries.get(&number).map(|it| it.key.clone()) {
+                    self.show(&key);
+                }
+            }
+        }
+    }
+
     /// Takes an entry out of the queue that the server has not got.
     pub(in crate::client) fn discard(&mut self, number: i64) -> Result<(), Refused> {
         let entry = self.entries.get(&number).ok_or(Refused::NotFailed)?;

@@ -2,7 +2,7 @@
 //! on top of it: what it was based on is compared with the new state if the history is
 //! another one.
 
-use super::{Held, Kept, Loading, Local, Replica, Touched};
+use super::{Held, Kept, Loading, Local, Replica};
 use crate::client::entry::{Entry, Trouble};
 use crate::domain::{Cursor, RecordKey, Revision, Scope};
 
@@ -173,11 +173,4 @@ fn gone() -> Trouble {
         "the space's history was replaced, and the record is not in the new one; retry to make \
          it anew with a whole document, or discard the edit",
     )
-}
-
-impl Touched {
-    /// Whether there is nothing to write down but where the space is.
-    pub(in crate::client) fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
 }

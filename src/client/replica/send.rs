@@ -47,11 +47,6 @@ impl Replica {
         batch
     }
 
-    /// Entries that went out and were not answered.
-    pub(in crate::client) fn unanswered(&self) -> usize {
-        self.entries.values().filter(|it| it.state == EntryState::Syncing).count()
-    }
-
     /// The first entry can never be sent as it is: it is put aside. Its sequence was not used,
     /// and so neither were those after it.
     pub(in crate::client) fn fail_front(&mut self, trouble: &Trouble) -> Option<i64> {

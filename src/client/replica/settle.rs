@@ -132,6 +132,9 @@ impl Replica {
                 self.with_entry(number, |entry| entry.kept = Some(kept.clone()));
             }
         }
+        let moved = self.touched.tallies.entry(key.collection.clone()).or_default();
+        *moved += held.as_ref().map_or_else(Tally::default, Held::tally);
+        *moved -= before.map_or_else(Tally::default, Held::tally);
         let staged = local
             .staged
             .clone()

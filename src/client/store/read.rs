@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::sql::{self, Conditions};
@@ -28,9 +29,6 @@ pub(in crate::client) enum Moved {
     /// It is not there, or does not fit any more.
     Gone(RecordKey),
 }
-
-/// How many entries are in each state.
-pub(in crate::client) type Counts = BTreeMap<EntryState, i64>;
 
 /// What the file knows of a space, for whoever syncs it.
 #[derive(Clone, Debug)]
@@ -159,34 +157,29 @@ impl Store {
 
     /// All spaces, and what waits in them.
     pub(in crate::client) async fn facts(&self) -> Result<Vec<Facts>, Error> {
-        let count = |state: &str| {
-            format!(
-                "coalesce((SELECT entries FROM counts WHERE space = no AND state = '{state}'), 0)"
-            )
-        };
-        let (pending, syncing, failed) = (count("pending"), count("syncing"), count("failed"));
-        let sql = format!(
-            "SELECT {}, wanted, attempts, {pending} AS pending, {syncing} AS syncing, \
-             {failed} AS failed, \
-             (SELECT count(*) FROM conflicts WHERE space = no) AS conflicts FROM spaces ORDER BY no",
-            row::PLACE
-        );
-        let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(&self.readers).await?;
-        let fact = |found: &sqlx::sqlite::SqliteRow| {
-            let (no, place) = row::place(found)?;
-            let number = |column: &str| found.try_get::<i64, _>(column);
-            Ok(Facts {
-                no,
-                place,
-                wanted: number("wanted")? != 0,
-                attempts: number("attempts")?,
-                pending: number("pending")?,
-                syncing: number("syncing")?,
-                failed: number("failed")?,
-                conflicts: number("conflicts")?,
-            })
-        };
-        rows.iter().map(fact).collect()
+        let query = sqlx::query(AssertSqlSafe(format!("{} ORDER BY no", facts_sql())));
+        query.fetch_all(&self.readers).await?.iter().map(facts).collect()
+    }
+
+    /// One space, and what waits in it.
+    pub(in crate::client) async fn fact(&self, space: i64) -> Result<Option<Facts>, Error> {
+        let query = sqlx::query(AssertSqlSafe(format!("{} WHERE no = ?1", facts_sql())));
+        let found = query.bind(space).fetch_optional(&self.readers).await?;
+        found.as_ref().map(facts).transpose()
+    }
+
+    /// The revision that the server's state of a record has here; 0 if there is none.
+    pub(in crate::client) async fn revision(
+        &self,
+        space: i64,
+        key: &RecordKey,
+    ) -> Result<i64, Error> {
+        let sql = "SELECT revision FROM records WHERE space = ?1 AND collection = ?2 AND id = ?3";
+        let query = sqlx::query_scalar::<_, Option<i64>>(sql)
+            .bind(space)
+            .bind(key.collection.as_str())
+            .bind(key.id.as_str());
+        Ok(query.fetch_optional(&self.readers).await?.flatten().unwrap_or(0))
     }
 
     /// Entries of a space in these states, so many, from the front.
@@ -242,4 +235,36 @@ impl Store {
         let sql = "SELECT EXISTS (SELECT 1 FROM records WHERE space = ?1 AND revision > ?2)";
         Ok(sqlx::query_scalar(sql).bind(space).bind(of).fetch_one(&self.readers).await?)
     }
+}
+
+fn facts_sql() -> String {
+    let count = |state: &str| {
+        format!(
+            "coalesce((SELECT entries FROM counts WHERE space = no AND state = '{state}'), 0) \
+             AS {state}"
+        )
+    };
+    format!(
+        "SELECT {}, wanted, attempts, {}, {}, {}, (SELECT count(*) FROM conflicts \
+         WHERE space = no) AS conflicts FROM spaces",
+        row::PLACE,
+        count("pending"),
+        count("syncing"),
+        count("failed")
+    )
+}
+
+fn facts(found: &SqliteRow) -> Result<Facts, Error> {
+    let (no, place) = row::place(found)?;
+    let number = |column: &str| found.try_get::<i64, _>(column);
+    Ok(Facts {
+        no,
+        place,
+        wanted: number("wanted")? != 0,
+        attempts: number("attempts")?,
+        pending: number("pending")?,
+        syncing: number("syncing")?,
+        failed: number("failed")?,
+        conflicts: number("conflicts")?,
+    })
 }

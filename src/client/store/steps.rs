@@ -40,7 +40,8 @@ pub(super) enum Work {
     },
     FinishLoad {
         space: i64,
-        reply: Reply<()>,
+        generation: i64,
+        reply: Reply<bool>,
     },
     Forget {
         space: i64,
@@ -91,7 +92,9 @@ impl Work {
             Self::Absorb { space, range, fetched, reply } => {
                 done(reply, at.absorb(space, &range, &fetched).await?)
             }
-            Self::FinishLoad { space, reply } => done(reply, at.finish_load(space).await?),
+            Self::FinishLoad { space, generation, reply } => {
+                done(reply, at.finish_load(space, generation).await?)
+            }
             Self::Forget { space, reply } => done(reply, at.forget(space, None).await?),
             Self::Follow { space, scope, reply } => done(reply, at.follow(&space, &scope).await?),
             Self::Unfollow { space, reply } => done(reply, at.unfollow(space).await?),
@@ -144,8 +147,12 @@ impl Transaction<'_> {
         }
     }
 
-    async fn finish_load(&mut self, space: i64) -> Result<(), Error> {
+    /// Swaps a snapshot in, unless it is no longer the one that is loaded.
+    async fn finish_load(&mut self, space: i64, generation: i64) -> Result<bool, Error> {
         let place = load::place(self.db, space).await?;
+        if place.loading.as_ref().is_none_or(|loading| loading.generation != generation) {
+            return Ok(false);
+        }
         let mut after = None;
         loop {
             let keys = load::unsettled(self.db, space, &place, after.as_ref(), PART).await?;
@@ -164,7 +171,7 @@ impl Transaction<'_> {
             replica.rebase();
             self.write(space, &mut replica).await?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Forgets what the server had of a space, all of it or what is outside of a scope.
@@ -344,9 +351,13 @@ impl Store {
         self.work(|reply| Work::Absorb { space, range, fetched, reply }).await
     }
 
-    /// Swaps a snapshot in that is all here.
-    pub(in crate::client) async fn finish_load(&self, space: i64) -> Result<(), Error> {
-        self.work(|reply| Work::FinishLoad { space, reply }).await
+    /// Swaps a snapshot in that is all here; false if another one was begun since.
+    pub(in crate::client) async fn finish_load(
+        &self,
+        space: i64,
+        generation: i64,
+    ) -> Result<bool, Error> {
+        self.work(|reply| Work::FinishLoad { space, generation, reply }).await
     }
 
     /// Forgets what the server had of a space; its queue stays.

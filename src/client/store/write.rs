@@ -127,7 +127,8 @@ async fn entries(
              client_micros, schema_version, sequence, sent_sequence, sent_base, state, revision, \
              done, sensitive, trouble) VALUES {values} ON CONFLICT (space, number) DO UPDATE SET \
              edit = excluded.edit, base = excluded.base, kept = excluded.kept, \
-             client_micros = excluded.client_micros, sequence = excluded.sequence, \
+             client_micros = excluded.client_micros, \
+             schema_version = excluded.schema_version, sequence = excluded.sequence, \
              sent_sequence = excluded.sent_sequence, sent_base = excluded.sent_base, \
              state = excluded.state, revision = excluded.revision, done = excluded.done, \
              sensitive = excluded.sensitive, trouble = excluded.trouble"

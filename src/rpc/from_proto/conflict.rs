@@ -7,6 +7,7 @@ use crate::domain::{
     Choice, CollectionName, ConflictState, Content, DeviceId, Epoch, Fingerprint, Mutation,
     MutationId, Operation, RecordId, RecordKey, Resolve, Revision, Strategy,
 };
+use crate::rpc::rules::{given, strategy};
 use crate::rpc::{proto, token};
 
 /// Which conflicts to list.
@@ -75,14 +76,6 @@ pub(in crate::rpc) fn conflict_filter(
     done(filter, violations)
 }
 
-/// An empty text is none.
-pub(super) fn given<T>(
-    text: &str,
-    parse: fn(&str) -> Result<T, String>,
-) -> Result<Option<T>, String> {
-    if text.is_empty() { Ok(None) } else { parse(text).map(Some) }
-}
-
 /// A resolution, before it is known which record its conflict is about.
 #[derive(Debug)]
 pub(in crate::rpc) struct Resolution {
@@ -139,21 +132,4 @@ fn choice(
             Err(rule) => Err(one("strategy", rule)),
         },
     }
-}
-
-/// A strategy; unspecified means `Manual`.
-pub(super) fn strategy(number: i32) -> Result<Strategy, String> {
-    use proto::Strategy as Wire;
-    Ok(match Wire::try_from(number) {
-        Ok(Wire::LastWriteWins) => Strategy::LastWriteWins,
-        Ok(Wire::FirstWriteWins) => Strategy::FirstWriteWins,
-        Ok(Wire::HighestVersionWins) => Strategy::HighestVersionWins,
-        Ok(Wire::ServerWins) => Strategy::ServerWins,
-        Ok(Wire::ClientWins) => Strategy::ClientWins,
-        Ok(Wire::Merge) => Strategy::Merge,
-        Ok(Wire::Additive) => Strategy::Additive,
-        Ok(Wire::Unspecified | Wire::Manual) => Strategy::Manual,
-        Ok(Wire::Auto) => Strategy::Auto,
-        Err(_unknown) => return Err(format!("has no value {number}")),
-    })
 }

@@ -1,0 +1,76 @@
+//! A conflict as an app sees it: three sides, and what may be decided about them.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::domain::Pointer;
+
+/// Two writes of one record, neither of which knew the other, that wait for a decision.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Conflict {
+    /// Its name in its space.
+    pub id: String,
+    /// Of which record.
+    pub collection: String,
+    pub record: String,
+    /// Where both sides changed the same value, as JSON Pointers.
+    pub paths: Vec<String>,
+    /// What the client's side had seen; None if there was nothing, or if that is not kept.
+    pub base: Option<Value>,
+    /// The side that was there, and is shown meanwhile.
+    pub server: Side,
+    /// The side that came.
+    pub client: Side,
+}
+
+/// One side of a conflict.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Side {
+    /// None = a deletion, or too large to have been told: see [`Conflict`] on the server.
+    pub document: Option<Value>,
+    pub deleted: bool,
+    pub author: String,
+    pub device: String,
+    /// The revision of the write; 0 for a client's side.
+    pub revision: i64,
+}
+
+/// What is to become of a conflict's record.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Resolution {
+    /// The client's side: the one that came.
+    KeepClient,
+    /// The server's side: the record as it is.
+    KeepServer,
+    /// This document.
+    Document(Value),
+}
+
+impl Conflict {
+    /// The same without what must not be written down.
+    pub(super) fn without(mut self, sensitive: &[Pointer]) -> Self {
+        let documents = [&mut self.base, &mut self.server.document, &mut self.client.document];
+        for document in documents.into_iter().flatten() {
+            sensitive.iter().for_each(|path| remove(document, path.keys()));
+        }
+        self
+    }
+
+    /// As it is kept.
+    pub(super) fn stored(&self) -> String {
+        // Plain values with text for keys.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+fn remove(value: &mut Value, path: &[String]) {
+    match (value, path) {
+        (Value::Object(fields), [last]) => drop(fields.remove(last)),
+        (Value::Object(fields), [key, rest @ ..]) => {
+            if let Some(inner) = fields.get_mut(key) {
+                remove(inner, rest);
+            }
+        }
+        _ => {}
+    }
+}

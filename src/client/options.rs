@@ -1,0 +1,202 @@
+//! How a client is opened: whose file, which server, which token, and what the app says of its
+//! own data. Must not open anything.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Error;
+use super::edit::Edit;
+use super::engine::Mode;
+use super::remote::{Identity, Target};
+use crate::clock::Clock;
+use crate::domain::{CollectionName, DeviceId, Pointer, UserId};
+
+type Fetching = Pin<Box<dyn Future<Output = Result<String, String>> + Send>>;
+
+/// Where tokens come from.
+#[derive(Clone)]
+pub(super) struct Token(Arc<dyn Fn(bool) -> Fetching + Send + Sync>);
+
+impl Token {
+    pub(super) fn fetch(&self, force: bool) -> Fetching {
+        (self.0)(force)
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+type Upcast = Arc<dyn Fn(&str, i64, Edit) -> Result<Edit, String> + Send + Sync>;
+
+/// How a client is opened; see [`super::Client::open`].
+#[derive(Clone)]
+pub struct Options {
+    pub(super) path: PathBuf,
+    pub(super) user: Result<UserId, String>,
+    pub(super) device: Option<Result<DeviceId, String>>,
+    pub(super) server: Option<(String, Option<Vec<u8>>, Option<Identity>)>,
+    pub(super) token: Option<Token>,
+    pub(super) mode: Mode,
+    pub(super) schema_version: i64,
+    pub(super) upcast: Option<Upcast>,
+    sensitive: Vec<(String, String)>,
+    pub(super) clock: Clock,
+    pub(super) seed: Option<u64>,
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("path", &self.path)
+            .field("user", &self.user)
+            .field("server", &self.server.as_ref().map(|(url, _, _)| url))
+            .finish_non_exhaustive()
+    }
+}
+
+impl Options {
+    /// The file of one user on one device. Without a server the client works on the file alone.
+    pub fn new(path: impl Into<PathBuf>, user: &str) -> Self {
+        Self {
+            path: path.into(),
+            user: UserId::parse(user),
+            device: None,
+            server: None,
+            token: None,
+            mode: Mode::Live,
+            schema_version: 0,
+            upcast: None,
+            sensitive: Vec::new(),
+            clock: Clock::system(),
+            seed: None,
+        }
+    }
+
+    /// The server, such as `https://sync.example.com`.
+    #[must_use]
+    pub fn server(mut self, url: &str) -> Self {
+        self.server = Some((url.to_owned(), None, None));
+        self
+    }
+
+    /// The authorities that vouch for the server, in PEM; without them, the system's.
+    #[must_use]
+    pub fn authorities(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        if let Some((_, ca, _)) = &mut self.server {
+            *ca = Some(pem.into());
+        }
+        self
+    }
+
+    /// What we show to a server that wants to know its clients.
+    #[must_use]
+    pub fn identity(mut self, identity: Identity) -> Self {
+        if let Some((_, _, ours)) = &mut self.server {
+            *ours = Some(identity);
+        }
+        self
+    }
+
+    /// A token that does not change.
+    #[must_use]
+    pub fn token(self, token: impl Into<String>) -> Self {
+        let token = token.into();
+        self.tokens(move |_force| {
+            let token = token.clone();
+            async move { Ok(token) }
+        })
+    }
+
+    /// Asks the app for a token whenever one is needed: at the start, before one ends, and with
+    /// `true` if the server has refused the one before.
+    #[must_use]
+    pub fn tokens<F, R>(mut self, fetch: F) -> Self
+    where
+        F: Fn(bool) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<String, String>> + Send + 'static,
+    {
+        self.token = Some(Token(Arc::new(move |force| Box::pin(fetch(force)))));
+        self
+    }
+
+    /// The name of this device; without it the file's, which is random.
+    #[must_use]
+    pub fn device(mut self, device: &str) -> Self {
+        self.device = Some(DeviceId::parse(device));
+        self
+    }
+
+    /// Without a stream: changes come as often as this, and whenever something is sent.
+    #[must_use]
+    pub fn poll(mut self, every: Duration) -> Self {
+        self.mode = Mode::Poll { every };
+        self
+    }
+
+    /// The version of the app's data. Edits that an older version of the app has queued are
+    /// given to `upcast`, with their collection and version, before anything is sent; Err sets
+    /// one aside.
+    #[must_use]
+    pub fn schema_version(
+        mut self,
+        version: i64,
+        upcast: impl Fn(&str, i64, Edit) -> Result<Edit, String> + Send + Sync + 'static,
+    ) -> Self {
+        self.schema_version = version;
+        self.upcast = Some(Arc::new(upcast));
+        self
+    }
+
+    /// A field, by a JSON Pointer, whose values are never written to disk. They are read and
+    /// written like others, but an edit with one waits in memory only: if the program ends
+    /// before it is sent, it is set aside for the app.
+    #[must_use]
+    pub fn sensitive(mut self, collection: &str, path: &str) -> Self {
+        self.sensitive.push((collection.to_owned(), path.to_owned()));
+        self
+    }
+
+    /// Another clock, for tests.
+    #[must_use]
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// What chance depends on, for tests.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    pub(super) fn target(&self) -> Result<Option<Target>, Error> {
+        let Some((url, ca_pem, identity)) = self.server.clone() else { return Ok(None) };
+        let url: http::Uri =
+            url.parse().map_err(|error| Error::invalid(format!("server {url:?}: {error}")))?;
+        if !matches!(url.scheme_str(), Some("http" | "https")) || url.authority().is_none() {
+            return Err(Error::invalid("the server must be http://host:port or https://host:port"));
+        }
+        Ok(Some(Target { url, ca_pem, identity }))
+    }
+
+    pub(super) fn sensitive_fields(&self) -> Result<HashMap<CollectionName, Vec<Pointer>>, Error> {
+        let mut fields: HashMap<_, Vec<_>> = HashMap::new();
+        for (collection, path) in &self.sensitive {
+            let collection = CollectionName::parse(collection);
+            let path = Pointer::parse(path);
+            let invalid = |rule| Error::invalid(format!("a sensitive field {rule}"));
+            let (collection, path) = (collection.map_err(invalid)?, path.map_err(invalid)?);
+            fields.entry(collection).or_default().push(path);
+        }
+        Ok(fields)
+    }
+}

@@ -1,0 +1,360 @@
+//! Each action of the engine, done.
+
+use tracing::{info, warn};
+
+use super::{Link, OUTGOING_MAX, Sent, Session, info_of, local};
+use crate::client::engine::{Action, Event, Fault, Mode, Parked, Report, RequestNo, SpaceNo};
+use crate::client::entry::{Entry, Trouble};
+use crate::client::remote::Remote;
+use crate::client::store::{Need, StoreError, Wanted};
+use crate::client::wire;
+use crate::domain::{CollectionName, Epoch, Scope, Sequence};
+use crate::rpc::proto::{self, subscribe_request::Frame};
+
+/// Bytes of edits in one batch, well below what a message may have.
+const BATCH_BYTES_MAX: usize = 1 << 20;
+/// Changes in one page of `Exchange`.
+const PAGE_ENTRIES: i32 = 1_000;
+
+type Told = Result<Vec<Event>, StoreError>;
+
+impl Session {
+    /// Does one thing; what it led to at once is told.
+    pub(super) async fn act(&mut self, action: Action) -> Told {
+        match action {
+            Action::FetchToken { request, force } => {
+                self.fetch_token(request, force);
+                Ok(Vec::new())
+            }
+            Action::Connect { request } => Ok(self.connect(request)),
+            Action::Hangup => {
+                self.link = None;
+                // What was asked of the server is not waited for; what is written is written.
+                self.calls.abort_all();
+                Ok(Vec::new())
+            }
+            Action::RefreshToken => {
+                let token = self.bearer.clone().unwrap_or_default();
+                Ok(self.send(Frame::RefreshToken(proto::RefreshTokenFrame { token })))
+            }
+            Action::AskStatus { space, request } => {
+                self.ask_status(space, request, false);
+                Ok(Vec::new())
+            }
+            Action::Take { space, request, entries_max } => {
+                self.take(space, request, entries_max).await
+            }
+            Action::Exchange { space, request, entries_max } => {
+                self.exchange(space, request, entries_max).await
+            }
+            Action::Subscribe { space, request } => self.subscribe(space, request).await,
+            Action::Unsubscribe { request, .. } => {
+                if let Some(link) = &mut self.link {
+                    link.subscriptions.remove(&request);
+                }
+                let subscription_id = request.to_string();
+                Ok(self.send(Frame::Unsubscribe(proto::UnsubscribeFrame { subscription_id })))
+            }
+            Action::Ack { request, revision, .. } => {
+                let (subscription_id, revision) = (request.to_string(), revision.get());
+                Ok(self.send(Frame::Ack(proto::AckFrame { subscription_id, revision })))
+            }
+            Action::Load { space, request, epoch, collections } => {
+                self.load(space, request, epoch, collections).await
+            }
+            Action::CompareDigest { space, request } => self.compare(space, request).await,
+            Action::Renumber { space, epoch, device_sequence } => {
+                self.renumber(space, epoch, device_sequence).await
+            }
+            Action::Park { space, what, fault } => self.park(space, what, &fault).await,
+            Action::CountAttempt { space } => {
+                if let Some(named) = self.spaces.get_mut(&space) {
+                    named.attempts += 1;
+                    self.store.keep_attempts(local(space), named.attempts).await?;
+                }
+                Ok(Vec::new())
+            }
+            Action::Forget { space } => {
+                self.store.forget(local(space)).await?;
+                Ok(Vec::new())
+            }
+            Action::Read { space, request } => {
+                let info = info_of(&self.facts(space).await?);
+                Ok(vec![Event::SpaceRead { space, request, info }])
+            }
+            Action::Report(report) => {
+                self.report(report);
+                Ok(Vec::new())
+            }
+        }
+    }
+
+    fn report(&self, report: Report) {
+        match &report {
+            Report::Healed { .. } | Report::Reset { .. } | Report::Renumbered { .. } => {
+                info!(?report, "synced anew");
+            }
+            _ => warn!(?report, "sync is in trouble"),
+        }
+        // Nobody has to listen.
+        self.reports.send(report).ok();
+    }
+
+    /// Opens a connection, and the stream on it if changes come live.
+    fn connect(&mut self, request: RequestNo) -> Vec<Event> {
+        self.link = None;
+        self.calls.abort_all();
+        let made = Remote::new(&self.target).and_then(|remote| {
+            remote.set_token(self.bearer.as_deref())?;
+            Ok(remote)
+        });
+        let remote = match made {
+            Ok(remote) => remote,
+            Err(fault) => return vec![Event::LinkLost { request, fault: fault.into() }],
+        };
+        let mut link = Link {
+            request,
+            remote,
+            outgoing: None,
+            incoming: None,
+            subscriptions: std::collections::HashMap::new(),
+        };
+        let events = match self.mode {
+            Mode::Live => {
+                let (outgoing, frames) = tokio::sync::mpsc::channel(OUTGOING_MAX);
+                link.outgoing = Some(outgoing);
+                self.open_stream(request, link.remote.clone(), frames);
+                Vec::new()
+            }
+            Mode::Poll { .. } => vec![Event::Connected { request }],
+        };
+        self.fetch_policies(link.remote.clone());
+        self.link = Some(link);
+        events
+    }
+
+    /// Says something on the stream. If it takes nothing more, it is as good as gone.
+    pub(super) fn send(&mut self, frame: Frame) -> Vec<Event> {
+        let Some(link) = &self.link else { return Vec::new() };
+        let Some(outgoing) = &link.outgoing else { return Vec::new() };
+        match outgoing.try_send(proto::SubscribeRequest { frame: Some(frame) }) {
+            Ok(()) => Vec::new(),
+            Err(_full) => {
+                let request = link.request;
+                let fault = Fault::new(
+                    crate::client::engine::Code::Unavailable,
+                    "",
+                    "the connection takes nothing more",
+                );
+                self.link = None;
+                vec![Event::LinkLost { request, fault }]
+            }
+        }
+    }
+
+    /// Takes entries out of the queue, durably, for one batch.
+    async fn take_entries(
+        &mut self,
+        space: SpaceNo,
+        request: RequestNo,
+        entries_max: u32,
+    ) -> Result<(Vec<Entry>, Event), StoreError> {
+        let count = usize::try_from(entries_max).unwrap_or(usize::MAX);
+        crate::failpoint::reach("client.before_take");
+        let need = Need::entries(Wanted::Front(count.saturating_add(1)));
+        let entries = self
+            .store
+            .step(local(space), need, move |replica| replica.take(count, BATCH_BYTES_MAX))
+            .await?;
+        crate::failpoint::reach("client.after_take");
+        let queue = self.queue(space).await?;
+        let count = u64::try_from(entries.len()).unwrap_or(u64::MAX);
+        if let Some(named) = self.spaces.get_mut(&space) {
+            named.sent = Some(Sent { request, entries: entries.len() });
+        }
+        Ok((entries, Event::Taken { space, request, count, queue }))
+    }
+
+    async fn take(&mut self, space: SpaceNo, request: RequestNo, entries_max: u32) -> Told {
+        let (entries, taken) = self.take_entries(space, request, entries_max).await?;
+        let mut events = vec![taken];
+        if !entries.is_empty() {
+            events.extend(self.send(Frame::Mutate(proto::MutateFrame {
+                request_id: request.to_string(),
+                space: self.name(space),
+                device: self.device(),
+                mutations: entries.iter().map(wire::mutation).collect(),
+                atomic: false,
+                document_form: wire::FORM,
+            })));
+            crate::failpoint::reach("client.after_send");
+        }
+        Ok(events)
+    }
+
+    async fn exchange(&mut self, space: SpaceNo, request: RequestNo, entries_max: u32) -> Told {
+        let mut events = Vec::new();
+        let mut entries = Vec::new();
+        if entries_max > 0 {
+            let (taken, event) = self.take_entries(space, request, entries_max).await?;
+            if !taken.is_empty() {
+                events.push(event);
+            }
+            entries = taken;
+        }
+        let place = self.facts(space).await?.place;
+        self.call_exchange(
+            space,
+            request,
+            proto::ExchangeRequest {
+                space: self.name(space),
+                device: self.device(),
+                mutations: entries.iter().map(wire::mutation).collect(),
+                atomic: false,
+                cursor: wire::cursor(place.epoch, place.cursor),
+                collections: wire::collections(&place.scope),
+                keys: Vec::new(),
+                echo: proto::EchoMode::Mark.into(),
+                page_size: PAGE_ENTRIES,
+                document_form: wire::FORM,
+            },
+        );
+        Ok(events)
+    }
+
+    async fn subscribe(&mut self, space: SpaceNo, request: RequestNo) -> Told {
+        let place = self.facts(space).await?.place;
+        if let Some(link) = &mut self.link {
+            link.subscriptions.insert(request, space);
+        }
+        Ok(self.send(Frame::Subscribe(proto::SubscribeFrame {
+            subscription_id: request.to_string(),
+            space: self.name(space),
+            cursor: wire::cursor(place.epoch, place.cursor),
+            collections: wire::collections(&place.scope),
+            device: self.device(),
+            echo: proto::EchoMode::Mark.into(),
+            document_form: wire::FORM,
+            conflicts: true,
+            conflict_cursor: place.conflict_cursor,
+            digest: true,
+            ..Default::default()
+        })))
+    }
+
+    /// Compares the digest that came last with what is here.
+    async fn compare(&mut self, space: SpaceNo, request: RequestNo) -> Told {
+        if matches!(self.mode, Mode::Poll { .. }) {
+            self.ask_status(space, request, true);
+            return Ok(Vec::new());
+        }
+        let digest = self.spaces.get_mut(&space).and_then(|named| named.digest.take());
+        let differing = match digest {
+            None => None,
+            Some(digest) => self.differing(space, &digest).await?,
+        };
+        Ok(vec![Event::DigestCompared { space, request, differing }])
+    }
+
+    /// The collections that are not as on the server; None if that cannot be told now.
+    pub(super) async fn differing(
+        &self,
+        space: SpaceNo,
+        digest: &proto::SpaceDigest,
+    ) -> Result<Option<Vec<CollectionName>>, StoreError> {
+        let place = self.facts(space).await?.place;
+        let is_there = place.complete.get() == digest.revision && place.cursor == place.complete;
+        if !is_there || self.store.is_ahead(local(space), digest.revision).await? {
+            return Ok(None);
+        }
+        let mut own = self.store.tallies(local(space)).await?;
+        let mut differing = Vec::new();
+        for told in &digest.collections {
+            let collection = CollectionName::from_stored(&told.collection);
+            let tally = own.remove(&collection).unwrap_or_default();
+            let same = tally.records == told.records
+                && tally.digest.to_bytes().as_slice() == told.digest.as_ref();
+            if place.scope.has_collection(&collection) && !same {
+                differing.push(collection);
+            }
+        }
+        // What the server has never heard of.
+        differing.extend(own.into_iter().filter(|(_, tally)| tally.records != 0).map(|it| it.0));
+        Ok(Some(differing))
+    }
+
+    async fn renumber(&mut self, space: SpaceNo, epoch: Epoch, last: Sequence) -> Told {
+        let need = Need::entries(Wanted::Unanswered);
+        self.store
+            .step(local(space), need, move |replica| match replica.place.epoch {
+                Some(known) if known != epoch => replica.begin_epoch(epoch, last),
+                _ => {
+                    replica.place.epoch = Some(epoch);
+                    replica.number_anew(last);
+                }
+            })
+            .await?;
+        Ok(Vec::new())
+    }
+
+    async fn park(&mut self, space: SpaceNo, what: Parked, fault: &Fault) -> Told {
+        let trouble = trouble(fault);
+        let need = match what {
+            Parked::Front | Parked::Decided => Need::entries(Wanted::Front(1)),
+            Parked::All => Need::entries(Wanted::Open),
+        };
+        let step = self.store.step(local(space), need, move |replica| match what {
+            Parked::Front | Parked::Decided => drop(replica.fail_front(&trouble)),
+            Parked::All => drop(replica.fail_all(&trouble)),
+        });
+        step.await?;
+        self.well(space).await?;
+        Ok(Vec::new())
+    }
+
+    /// The front entry was not refused, or is another one now.
+    pub(super) async fn well(&mut self, space: SpaceNo) -> Result<(), StoreError> {
+        match self.spaces.get_mut(&space).filter(|named| named.attempts > 0) {
+            None => Ok(()),
+            Some(named) => {
+                named.attempts = 0;
+                self.store.keep_attempts(local(space), 0).await
+            }
+        }
+    }
+
+    /// The snapshot that an action asks for.
+    async fn load(
+        &mut self,
+        space: SpaceNo,
+        request: RequestNo,
+        epoch: Epoch,
+        collections: Option<Vec<CollectionName>>,
+    ) -> Told {
+        let place = self.facts(space).await?.place;
+        let (scope, whole) = match (collections, place.missing()) {
+            (Some(names), _) => (Scope::Collections(names), false),
+            (None, Some(missing)) if place.loaded.is_some() => (missing, false),
+            (None, _) => (place.scope.clone(), true),
+        };
+        self.call_load(space, request, epoch, scope, whole);
+        Ok(Vec::new())
+    }
+
+    pub(super) fn name(&self, space: SpaceNo) -> String {
+        self.spaces.get(&space).map(|named| named.name.clone()).unwrap_or_default()
+    }
+
+    pub(super) fn device(&self) -> String {
+        self.store.identity().device.as_str().to_owned()
+    }
+}
+
+fn trouble(fault: &Fault) -> Trouble {
+    let violations = fault.violations.iter();
+    Trouble {
+        reason: fault.reason.clone(),
+        message: fault.message.clone(),
+        violations: violations.map(|it| (it.field.clone(), it.description.clone())).collect(),
+    }
+}

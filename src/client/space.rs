@@ -1,0 +1,242 @@
+//! One space, as an app works with it. Every call reads or writes the local file; none waits
+//! for a server, unless it says so.
+
+use futures_util::Stream;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::edit::{Edit, Patch};
+use super::entry::EntryState;
+use super::query::Query;
+use super::record::Record;
+use super::replica::Replica;
+use super::store::{Conditions, Need, Wanted};
+use super::watch::{self, Changes};
+use super::{Client, Conflict, Error, Outcome, Resolution, document, resolve};
+use crate::domain::{CollectionName, MutationId, RecordId, RecordKey, Space as SpaceName, limits};
+
+/// A space that the client follows.
+#[derive(Clone, Debug)]
+pub struct Space {
+    pub(super) client: Client,
+    pub(super) no: i64,
+    name: SpaceName,
+}
+
+impl Space {
+    pub(super) fn new(client: Client, no: i64, name: SpaceName) -> Self {
+        Self { client, no, name }
+    }
+
+    /// Its name, such as `users/alice`.
+    pub fn name(&self) -> &str {
+        self.name.name()
+    }
+
+    /// A push message said that something has changed here: it is fetched now.
+    pub fn hint(&self) {
+        self.client.inner.lead.hint(self.no);
+    }
+
+    /// Makes a record, or replaces its document. On disk when this returns, and shown; tells
+    /// the edit's id, by which [`Space::outcome`] knows it.
+    pub async fn put(&self, collection: &str, id: &str, fields: Value) -> Result<String, Error> {
+        self.edit(collection, id, Edit::Put(document(fields)?)).await
+    }
+
+    /// Makes a record; an error if it is there, or if it turns out to be.
+    pub async fn create(&self, collection: &str, id: &str, fields: Value) -> Result<String, Error> {
+        self.edit(collection, id, Edit::Create(document(fields)?)).await
+    }
+
+    /// Changes parts of a record: fields to merge, or a [`Patch`] that can do more.
+    pub async fn patch(
+        &self,
+        collection: &str,
+        id: &str,
+        patch: impl TryInto<Patch, Error: Into<Error>>,
+    ) -> Result<String, Error> {
+        let patch = patch.try_into().map_err(Into::into)?;
+        self.edit(collection, id, Edit::Patch(patch)).await
+    }
+
+    /// Deletes a record.
+    pub async fn delete(&self, collection: &str, id: &str) -> Result<String, Error> {
+        self.edit(collection, id, Edit::Delete).await
+    }
+
+    /// Queues an edit. Cancel safe: an edit that was handed over is written.
+    pub async fn edit(&self, collection: &str, id: &str, edit: Edit) -> Result<String, Error> {
+        let key = key(collection, id)?;
+        self.admit(&key, &edit)?;
+        let inner = &self.client.inner;
+        let (now, version) = (self.now(), inner.options.schema_version);
+        let hidden = inner.store.vault().fields(&key.collection).to_vec();
+        let need = Need { records: vec![key.clone()], entries: Wanted::Last };
+        let step = move |replica: &mut Replica| {
+            let edit = match edit {
+                Edit::Put(document) if !hidden.is_empty() => {
+                    replica.as_patch(&key, document, &hidden)
+                }
+                edit => edit,
+            };
+            replica.enqueue(new_id(), key, edit, now, version)
+        };
+        let id = inner.store.step(self.no, need, step).await??;
+        inner.lead.queued(self.no);
+        Ok(id.as_str().to_owned())
+    }
+
+    /// What breaks a rule whatever the record is.
+    fn admit(&self, key: &RecordKey, edit: &Edit) -> Result<(), Error> {
+        let inner = &self.client.inner;
+        if let Edit::Patch(patch) = edit {
+            if patch.unset.len() > limits::PATCH_UNSET_MAX {
+                let max = limits::PATCH_UNSET_MAX;
+                return Err(Error::invalid(format!("a patch removes more than {max} paths")));
+            }
+            let sensitive = inner.store.vault().fields(&key.collection);
+            let at = |it: &crate::domain::Transform| sensitive.contains(&it.path);
+            if patch.transforms.iter().any(at) {
+                return Err(Error::invalid("sensitive fields are set, not changed relatively"));
+            }
+        }
+        let syncs = inner.options.server.is_some();
+        if syncs
+            && !inner.lead.is_leading()
+            && inner.store.vault().is_sensitive(&key.collection, edit)
+        {
+            return Err(Error::NotLeading);
+        }
+        Ok(())
+    }
+
+    fn now(&self) -> i64 {
+        let nanos = self.client.inner.options.clock.now().unix_timestamp_nanos();
+        i64::try_from(nanos / 1_000).unwrap_or(i64::MAX)
+    }
+
+    /// Reads a record, if there is one.
+    pub async fn get(&self, collection: &str, id: &str) -> Result<Option<Record>, Error> {
+        let row = self.client.inner.store.get(self.no, &key(collection, id)?).await?;
+        Ok(row.map(Record::from))
+    }
+
+    /// Finds records.
+    pub async fn query(&self, query: &Query) -> Result<Vec<Record>, Error> {
+        let asked = query.asked()?;
+        let conditions = Conditions::all(&asked.conditions, 4);
+        let window = (i64::from(query.offset), query.limit.map_or(-1, i64::from));
+        let store = &self.client.inner.store;
+        let rows =
+            store.find(self.no, &asked.collection, &conditions, &asked.order, window).await?;
+        Ok(rows.into_iter().map(Record::from).collect())
+    }
+
+    /// Follows what a query finds: first all of it, then what is shown otherwise, by whatever
+    /// edit, device or process. Order and limit do not count.
+    pub fn watch(&self, query: Query) -> impl Stream<Item = Result<Changes, Error>> + use<> {
+        watch::query(self.clone(), query)
+    }
+
+    /// Follows one record: first as it is, then whenever it is shown otherwise.
+    pub fn watch_record(
+        &self,
+        collection: &str,
+        id: &str,
+    ) -> impl Stream<Item = Result<Option<Record>, Error>> + use<> {
+        watch::record(self.clone(), collection.to_owned(), id.to_owned())
+    }
+
+    /// What has become of an edit; None if it is long done, or was discarded.
+    pub async fn outcome(&self, id: &str) -> Result<Option<Outcome>, Error> {
+        Ok(self.client.inner.store.entry(id).await?.map(Outcome::from))
+    }
+
+    /// Waits until the server has answered an edit, however long that takes.
+    pub async fn settled(&self, id: &str) -> Result<Option<Outcome>, Error> {
+        let mut written = self.client.inner.store.written();
+        loop {
+            let outcome = self.outcome(id).await?;
+            if outcome.as_ref().is_none_or(|outcome| !outcome.state.is_open()) {
+                return Ok(outcome);
+            }
+            // Level: the file is read again whatever has rung.
+            if written.changed().await.is_err() {
+                return Ok(outcome);
+            }
+        }
+    }
+
+    /// Edits that wait to be sent, or for their answer, in their order.
+    pub async fn pending(&self) -> Result<Vec<Outcome>, Error> {
+        self.outcomes(&[EntryState::Pending, EntryState::Syncing]).await
+    }
+
+    /// Edits that were refused, and wait for the app: to [retry](Space::retry) them, perhaps
+    /// edited, or to [discard](Space::discard) them. They hold up nothing.
+    pub async fn parked(&self) -> Result<Vec<Outcome>, Error> {
+        self.outcomes(&[EntryState::Failed]).await
+    }
+
+    async fn outcomes(&self, states: &[EntryState]) -> Result<Vec<Outcome>, Error> {
+        let found = self.client.inner.store.entries(self.no, states, i64::MAX).await?;
+        Ok(found.into_iter().map(Outcome::from).collect())
+    }
+
+    /// Queues an edit again that was set aside, behind all others, or another one in its place.
+    pub async fn retry(&self, id: &str, edit: Option<Edit>) -> Result<String, Error> {
+        let found = self.client.inner.store.entry(id).await?.ok_or(Error::NotParked)?;
+        let (number, now) = (found.entry.number, self.now());
+        if let Some(edit) = &edit {
+            self.admit(&found.entry.key, edit)?;
+        }
+        let version = self.client.inner.options.schema_version;
+        let need = Need::entries(Wanted::Number(number));
+        let step = move |replica: &mut Replica| replica.retry(number, new_id(), edit, now, version);
+        let id = self.client.inner.store.step(found.space, need, step).await??;
+        self.client.inner.lead.queued(self.no);
+        Ok(id.as_str().to_owned())
+    }
+
+    /// Takes an edit out of the queue that was set aside, or that was not sent yet.
+    pub async fn discard(&self, id: &str) -> Result<(), Error> {
+        let found = self.client.inner.store.entry(id).await?.ok_or(Error::NotParked)?;
+        let number = found.entry.number;
+        let need = Need::entries(Wanted::Number(number));
+        let step = move |replica: &mut Replica| replica.discard(number);
+        Ok(self.client.inner.store.step(found.space, need, step).await??)
+    }
+
+    /// Conflicts that wait for a decision, as far as they are known here.
+    pub async fn conflicts(&self) -> Result<Vec<Conflict>, Error> {
+        let found = self.client.inner.store.conflicts(self.no).await?;
+        let parsed: Result<Vec<_>, _> = found.iter().map(|it| serde_json::from_str(it)).collect();
+        parsed.map_err(|error| super::StoreError::Damaged(error.to_string()).into())
+    }
+
+    /// Decides a conflict, for everybody. Asks the server, which must be reachable; if the
+    /// record has changed meanwhile, it says so (`RECORD_CHANGED`).
+    pub async fn resolve(&self, conflict: &str, resolution: Resolution) -> Result<(), Error> {
+        resolve::resolve(self, conflict, resolution).await
+    }
+}
+
+impl TryFrom<Value> for Patch {
+    type Error = Error;
+
+    fn try_from(fields: Value) -> Result<Self, Error> {
+        Self::merge(fields)
+    }
+}
+
+fn new_id() -> MutationId {
+    MutationId::from_stored(&Uuid::new_v4().to_string())
+}
+
+pub(super) fn key(collection: &str, id: &str) -> Result<RecordKey, Error> {
+    let collection = CollectionName::parse(collection)
+        .map_err(|rule| Error::invalid(format!("the collection {rule}")))?;
+    let id = RecordId::parse(id).map_err(|rule| Error::invalid(format!("the id {rule}")))?;
+    Ok(RecordKey { collection, id })
+}
