@@ -2,6 +2,7 @@
 
 mod chaos;
 mod checks;
+mod driver;
 mod server;
 mod simulation;
 mod store;

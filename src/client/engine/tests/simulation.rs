@@ -71,7 +71,8 @@ fn simulate(seed: u64) -> u64 {
     let mut first = world(seed);
     let result = catch_unwind(AssertUnwindSafe(|| run(&mut first)));
     let Err(panic) = result else { return first.events };
-    let mut second = World { trace: Some(Vec::new()), ..world(seed) };
+    let mut second = world(seed);
+    second.trace = Some(Vec::new());
     drop(catch_unwind(AssertUnwindSafe(|| run(&mut second))));
     let lines = second.trace.unwrap_or_default();
     eprintln!("{}", lines[lines.len().saturating_sub(LINES_MAX)..].join("\n"));
