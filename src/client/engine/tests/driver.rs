@@ -33,14 +33,15 @@ impl World {
                 let run = self.run;
                 self.at(time, Happening::Connect { run, request });
             }
-            Action::Hangup => self.wire = None,
+            Action::Hangup => drop(self.cut_wire()),
             Action::RefreshToken | Action::Ack { .. } | Action::Report(_) => {}
             Action::AskStatus { space, request } => {
+                self.assert_idle(space);
                 self.send(space, request, Message::Status, false)
             }
             Action::Take { space, request, entries_max } => {
                 if !self.store_fails(space, Some(request)) {
-                    let batch = self.take(space, request, entries_max);
+                    let batch = self.take(space, request, entries_max, false);
                     if !batch.is_empty() {
                         self.send(space, request, Message::Mutate(batch), true);
                     }
@@ -48,7 +49,7 @@ impl World {
             }
             Action::Exchange { space, request, entries_max } => {
                 if !self.store_fails(space, Some(request)) {
-                    let batch = self.take(space, request, entries_max);
+                    let batch = self.take(space, request, entries_max, true);
                     let StoreSpace { epoch, cursor, .. } = *self.store(space);
                     let message = Message::Exchange { batch, epoch, cursor };
                     self.send(space, request, message, false);
@@ -58,7 +59,7 @@ impl World {
                 let store = self.store(space);
                 assert_eq!(store.queue().frozen, 0, "followed before what was sent is answered");
                 let (epoch, cursor) = (store.epoch, store.cursor);
-                self.followed.insert(request);
+                self.followed.insert(request, space);
                 self.send(space, request, Message::Subscribe { epoch, cursor }, true);
             }
             Action::Unsubscribe { space, request } => {
@@ -66,6 +67,7 @@ impl World {
                 self.send(space, request, Message::Unsubscribe, true);
             }
             Action::Load { space, request, epoch, collections } => {
+                self.assert_idle(space);
                 assert_eq!(self.store(space).queue().frozen, 0, "loaded too early");
                 let message = Message::Load { epoch, healing: collections.is_some() };
                 self.send(space, request, message, false);
@@ -93,7 +95,13 @@ impl World {
                     store.renumber(epoch, device_sequence, server);
                 }
             }
+            Action::Adopt { space, epoch } => {
+                if !self.store_fails(space, None) {
+                    self.store(space).adopt(epoch);
+                }
+            }
             Action::Park { space, what, .. } => {
+                self.assert_idle(space);
                 if !self.store_fails(space, None) {
                     let (store, server) = self.both(space);
                     store.park(what, server);
@@ -109,12 +117,37 @@ impl World {
         }
     }
 
-    fn take(&mut self, space: SpaceNo, request: RequestNo, entries_max: u32) -> Batch {
+    fn take(
+        &mut self,
+        space: SpaceNo,
+        request: RequestNo,
+        entries_max: u32,
+        exchange: bool,
+    ) -> Batch {
+        self.assert_idle(space);
+        let follows = exchange || self.followed.values().any(|it| *it == space);
         let store = self.store(space);
+        let before = store.queue().frozen;
         let batch = store.take(entries_max);
+        let new = batch.len() as u64 > before;
+        assert!(!new || follows, "something new is sent before what was sent is settled");
+        if !batch.is_empty() && self.wire.is_some() {
+            self.in_flight.insert(space, request);
+        }
+        let store = self.store(space);
         let (count, queue) = (batch.len() as u64, store.queue());
         self.local.push_back(Event::Taken { space, request, count, queue });
         batch
+    }
+
+    /// Nothing of the space is in flight, whose answer could cross another.
+    fn assert_idle(&self, space: SpaceNo) {
+        let request = self.in_flight.get(&space);
+        assert!(request.is_none(), "space {space} did not wait for {request:?}");
+    }
+
+    fn landed(&mut self, space: SpaceNo, request: RequestNo) {
+        self.in_flight.retain(|of, it| *of != space || *it != request);
     }
 
     fn fetch_token(&mut self, request: RequestNo, force: bool) {
@@ -145,8 +178,14 @@ impl World {
                 let places: Vec<Place> = places.into_iter().filter(stored).collect();
                 self.hear(Event::Progress { store_ok, token_expires_in, places });
             }
-            Frame::Event(event) => self.hear(event),
+            Frame::Event(event) => {
+                if let Event::Failed { space, request, .. } = &event {
+                    self.landed(*space, *request);
+                }
+                self.hear(event);
+            }
             Frame::Answer { space, request, batch, epoch } => {
+                self.landed(space, request);
                 if !self.told_to_fail(space, request) {
                     let settled = Settled { applied: batch.len() as u64, ..Settled::default() };
                     let store = self.store(space);
@@ -156,6 +195,7 @@ impl World {
                 }
             }
             Frame::Page { space, request, batch, epoch, after, up_to, head } => {
+                self.landed(space, request);
                 if !self.told_to_fail(space, request) {
                     let settled = Settled { applied: batch.len() as u64, ..Settled::default() };
                     let (store, server) = self.both(space);
@@ -174,7 +214,7 @@ impl World {
                 }
             }
             Frame::Range { space, request, after, up_to, whole } => {
-                if self.followed.contains(&request) && !self.told_to_fail(space, request) {
+                if self.followed.contains_key(&request) && !self.told_to_fail(space, request) {
                     let (store, server) = self.both(space);
                     let up_to_revision = revision(up_to);
                     let event = if store.absorb(after, up_to, server) {
@@ -216,6 +256,7 @@ fn space_of(action: &Action) -> Option<SpaceNo> {
         | Action::Subscribe { space, .. }
         | Action::Load { space, .. }
         | Action::Renumber { space, .. }
+        | Action::Adopt { space, .. }
         | Action::Park { space, .. }
         | Action::Forget { space } => Some(*space),
         _ => None,

@@ -88,7 +88,7 @@ impl World {
     }
 
     fn decide(&mut self, space: SpaceNo, batch: &Batch) -> Result<(), Fault> {
-        if self.unlucky(8) {
+        if self.weather.overloaded || self.unlucky(8) {
             return Err(Fault::new(Code::ResourceExhausted, "OVERLOADED", "later"));
         }
         if self.unlucky(4) {

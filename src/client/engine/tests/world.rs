@@ -124,7 +124,9 @@ pub(super) struct World {
     pub(super) token_wanted: u64,
     pub(super) local: VecDeque<Event>,
     /// Subscriptions whose frames the driver still wants.
-    pub(super) followed: BTreeSet<RequestNo>,
+    pub(super) followed: BTreeMap<RequestNo, SpaceNo>,
+    /// Batches that the client waits for.
+    pub(super) in_flight: BTreeMap<SpaceNo, RequestNo>,
     /// Spaces of which nothing more is done in this turn.
     pub(super) broken: BTreeSet<SpaceNo>,
     /// What happened, if that is to be told.
@@ -155,8 +157,9 @@ impl World {
             token: 0,
             token_wanted: 0,
             local: VecDeque::new(),
-            followed: BTreeSet::new(),
+            followed: BTreeMap::new(),
             broken: BTreeSet::new(),
+            in_flight: BTreeMap::new(),
             trace: None,
             events: 0,
             entries: 0,
@@ -182,9 +185,8 @@ impl World {
     /// The client starts, with what the file has.
     pub(super) fn start(&mut self) {
         self.run += 1;
-        self.wire = None;
+        self.cut_wire();
         self.local.clear();
-        self.followed.clear();
         self.engine = Engine::new(Config { mode: self.mode }, self.random.number());
         for number in 0..self.stores.len() {
             let info = self.stores[number].info();
@@ -254,9 +256,16 @@ impl World {
         self.at(time, Happening::Deliver { link, frame });
     }
 
+    /// The client has no connection any more.
+    pub(super) fn cut_wire(&mut self) -> Option<Wire> {
+        self.in_flight.clear();
+        self.followed.clear();
+        self.wire.take()
+    }
+
     /// The connection breaks; the client may hear of it.
     pub(super) fn break_wire(&mut self, fault: Fault) {
-        if let Some(wire) = self.wire.take() {
+        if let Some(wire) = self.cut_wire() {
             self.hear(Event::LinkLost { request: wire.request, fault });
         }
     }
