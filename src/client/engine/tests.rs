@@ -2,7 +2,9 @@
 
 mod chaos;
 mod checks;
+mod desk;
 mod driver;
+mod links;
 mod server;
 mod simulation;
 mod store;
