@@ -5,6 +5,7 @@ mod checks;
 mod desk;
 mod driver;
 mod links;
+mod pushes;
 mod server;
 mod simulation;
 mod store;

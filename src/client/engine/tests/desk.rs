@@ -97,6 +97,19 @@ impl Desk {
         self.now - begin
     }
 
+    /// The same, while the server gives signs of life.
+    pub(super) fn wait_for_while_heard(&mut self, what: fn(&Action) -> bool) -> Duration {
+        let begin = self.now;
+        while !self.has(what) {
+            self.on(Event::Heard);
+            assert!(self.now < begin + seconds(1_000), "{:?}", self.asked);
+            self.now =
+                self.engine.next_wake().expect("it sleeps for ever").min(self.now + seconds(15));
+            self.on(Event::Tick);
+        }
+        self.now - begin
+    }
+
     /// The number of the last request of a kind.
     pub(super) fn last(&self, what: impl Fn(&Action) -> Option<RequestNo>) -> RequestNo {
         let found = self.asked.iter().rev().find_map(what);
@@ -197,7 +210,7 @@ impl Desk {
     }
 
     /// Requests are still found, but no longer looked at as new.
-    fn look_but_keep_numbers(&mut self) {
+    pub(super) fn look_but_keep_numbers(&mut self) {
         let keep = |it: &Action| matches!(it, Action::Connect { .. } | Action::Subscribe { .. });
         self.asked.retain(keep);
     }
