@@ -176,6 +176,14 @@ impl Desk {
         self.on(Event::Connected { request: self.link() });
     }
 
+    /// The link ends, if there is one.
+    pub(super) fn lose_link_of_nobody(&mut self) {
+        for request in 0..self.engine.last_request.0 {
+            let (request, fault) = (RequestNo(request), fault(""));
+            self.on(Event::LinkLost { request, fault });
+        }
+    }
+
     pub(super) fn lose_link(&mut self, reason: &str) {
         let fault = Fault { code: Code::Unavailable, ..fault(reason) };
         self.on(Event::LinkLost { request: self.link(), fault });
