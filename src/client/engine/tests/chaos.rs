@@ -22,7 +22,7 @@ pub(super) struct Weather {
 }
 
 /// What happens to a client.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Chaos {
     Write(SpaceNo),
     Poison(SpaceNo, Poison),
@@ -65,7 +65,7 @@ impl World {
             self.at(time, Happening::Chaos(chaos));
         }
         for _ in 0..self.random.below(5) {
-            let episode = EPISODES[self.random.below(EPISODES.len() as u64) as usize];
+            let episode = EPISODES[self.below(EPISODES.len())];
             let begin = self.random.below(seconds * 1_000);
             let end = begin + self.random.below(50_000);
             self.at(millis(begin), Happening::Chaos(episode(true)));
@@ -74,12 +74,16 @@ impl World {
         self.at(millis(seconds * 1_000 + 50_000), Happening::Chaos(Chaos::Calm));
     }
 
+    fn below(&mut self, bound: usize) -> usize {
+        usize::try_from(self.random.below(bound as u64)).unwrap()
+    }
+
     fn some_chaos(&mut self, space: SpaceNo) -> Chaos {
         match self.random.below(43) {
             0..=11 => Chaos::Write(space),
             12 => Chaos::Poison(space, Poison::Permanent),
             13 => Chaos::Poison(space, Poison::Stubborn),
-            14 => Chaos::Poison(space, Poison::Passing(self.random.below(4) as u32)),
+            14 => Chaos::Poison(space, Poison::Passing(self.below(4).try_into().unwrap())),
             15..=19 => Chaos::ForeignWrite(space),
             20 => Chaos::Trigger(Trigger::Network),
             21 => Chaos::Trigger(Trigger::Foreground),

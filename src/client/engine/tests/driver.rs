@@ -1,7 +1,7 @@
 //! The driver in the simulation: does what the engine asks for, and stores what comes from the
 //! server before it tells of it, as a real one has to.
 
-use super::server::{Batch, revision};
+use super::server::{Batch, index, revision};
 use super::store::StoreSpace;
 use super::world::{Frame, Happening, Message, World};
 use crate::client::engine::{Action, Event, Page, Place, RequestNo, Settled, SpaceNo};
@@ -172,7 +172,7 @@ impl World {
         match frame {
             Frame::Event(Event::Progress { store_ok, token_expires_in, places }) => {
                 let stored = |place: &Place| {
-                    let store = &mut self.stores[place.space.0 as usize];
+                    let store = &mut self.stores[index(place.space)];
                     store.loaded && store.cursor == place.up_to.get()
                 };
                 let places: Vec<Place> = places.into_iter().filter(stored).collect();

@@ -12,7 +12,7 @@ fn is_take(action: &Action) -> bool {
 fn sent(count: u64) -> Desk {
     let mut desk = Desk::live(queue(0, 0, 4));
     desk.trigger(Trigger::Changed { space: SPACE });
-    desk.take(count, queue(count, 0, 4 + count as i64));
+    desk.take(count, queue(count, 0, 4 + count.cast_signed()));
     desk
 }
 

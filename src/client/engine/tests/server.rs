@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
-use crate::client::engine::{Code, Fault, Told};
+use crate::client::engine::{Code, Fault, SpaceNo, Told};
 use crate::domain::{Cursor, Epoch, Revision, Sequence};
 
 /// Entries are numbers here, and mutations are their sequences.
@@ -59,6 +59,11 @@ pub(super) fn revision(number: i64) -> Revision {
 
 pub(super) fn sequence(number: i64) -> Sequence {
     Sequence::new(number).unwrap_or_default()
+}
+
+/// Where a space stands in lists.
+pub(super) fn index(space: SpaceNo) -> usize {
+    usize::try_from(space.0).unwrap()
 }
 
 fn fault(code: Code, reason: &str) -> Fault {

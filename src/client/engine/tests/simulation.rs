@@ -62,7 +62,7 @@ fn world(seed: u64) -> World {
     let mut random = Random::new(seed);
     let poll = Mode::Poll { every: millis(5_000 + random.below(25_000)) };
     let mode = if random.below(4) == 0 { poll } else { Mode::Live };
-    let spaces = 1 + random.below(3) as usize;
+    let spaces = 1 + usize::try_from(random.below(3)).unwrap();
     World::new(seed, spaces, mode, random)
 }
 

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use super::server::{Batch, ServerSpace};
+use super::server::{Batch, ServerSpace, index};
 use super::store::StoreSpace;
 use crate::client::backoff::Random;
 use crate::client::engine::{Code, Config, Engine, Event, Fault, Mode, RequestNo, SpaceNo};
@@ -140,7 +140,7 @@ pub(super) struct World {
 impl World {
     pub(super) fn new(seed: u64, spaces: usize, mode: Mode, mut random: Random) -> Self {
         let servers = (0..spaces)
-            .map(|number| ServerSpace::new(number as u128 + 1, random.below(6) as i64))
+            .map(|number| ServerSpace::new(number as u128 + 1, random.below(6).cast_signed()))
             .collect();
         Self {
             now: Duration::ZERO,
@@ -217,11 +217,11 @@ impl World {
     }
 
     pub(super) fn store(&mut self, space: SpaceNo) -> &mut StoreSpace {
-        &mut self.stores[space.0 as usize]
+        &mut self.stores[index(space)]
     }
 
     pub(super) fn both(&mut self, space: SpaceNo) -> (&mut StoreSpace, &mut ServerSpace) {
-        let number = space.0 as usize;
+        let number = index(space);
         (&mut self.stores[number], &mut self.servers[number])
     }
 
