@@ -48,9 +48,11 @@ pub(crate) enum Action {
     /// `GetStatus`: `DigestCompared`.
     CompareDigest { space: SpaceNo, request: RequestNo },
 
-    /// Take the sequences from all entries that have one; the next that is given is the one after
-    /// `device_sequence`. Store the epoch; if another one was stored, the state is no longer
-    /// loaded from this moment on, in the same transaction.
+    /// Store the epoch. If another one was stored, or none, the state is no longer loaded from this
+    /// moment on, in the same transaction.
+    Adopt { space: SpaceNo, epoch: Epoch },
+    /// The same; and take the sequences from all entries that have one: the next that is given is
+    /// the one after `device_sequence`.
     Renumber { space: SpaceNo, epoch: Epoch, device_sequence: Sequence },
     /// Entries fail, for the app to edit, to retry or to discard. They lose their sequences.
     Park { space: SpaceNo, what: Parked, fault: Fault },

@@ -5,7 +5,7 @@ use super::push::Push;
 use super::space::{Space, Step};
 use super::turn::{Turn, Wait};
 use super::{Action, HaltReason, Report, RequestNo, Told};
-use crate::domain::{Cursor, CursorFault, Sequence};
+use crate::domain::{Cursor, CursorFault, Epoch, Sequence};
 
 impl Space {
     /// The server has said where the space is.
@@ -18,23 +18,23 @@ impl Space {
         self.access = true;
         self.head = told.head;
         self.batch.limit(told.batch_max);
-        let acknowledged = self.acknowledged();
-        if self.epoch != Some(told.epoch) {
-            let known = self.epoch.is_some();
-            self.renumber(told, turn);
-            if known {
-                let fault = CursorFault::EpochChanged;
-                turn.report(Report::Reset { space: self.no, fault });
-            }
-        } else if told.device_sequence > self.queue.last_sequence {
-            self.halt(told.device_sequence, turn);
+        let (acknowledged, device_sequence) = (self.acknowledged(), told.device_sequence);
+        let same = self.epoch == Some(told.epoch);
+        if same && device_sequence > self.queue.last_sequence {
+            self.halt(device_sequence, turn);
             return;
-        } else if told.device_sequence < acknowledged
-            || self.gap && told.device_sequence == acknowledged
-        {
+        }
+        // What lies between was sent before, perhaps also decided: also by the history that a
+        // restored server goes on from. It is sent again as it was.
+        let fits = (acknowledged..=self.queue.last_sequence).contains(&device_sequence);
+        if !fits || self.gap && device_sequence == acknowledged {
             self.renumber(told, turn);
-            let device_sequence = told.device_sequence;
             turn.report(Report::Renumbered { space: self.no, device_sequence });
+        } else if !same {
+            turn.act(Action::Adopt { space: self.no, epoch: told.epoch });
+        }
+        if !same {
+            self.adopt(told.epoch, turn);
         }
         self.gap = false;
         let cursor = Cursor { epoch: self.epoch, revision: self.up_to };
@@ -44,6 +44,15 @@ impl Space {
             self.reset(fault, turn);
         }
         self.step = Step::Settling;
+    }
+
+    /// The space has another history than the state that is stored.
+    fn adopt(&mut self, epoch: Epoch, turn: &mut Turn) {
+        let before = self.epoch.replace(epoch);
+        self.loaded = false;
+        if before.is_some() {
+            turn.report(Report::Reset { space: self.no, fault: CursorFault::EpochChanged });
+        }
     }
 
     /// The last sequence that was answered, by what this file knows.
@@ -57,10 +66,6 @@ impl Space {
     pub(super) fn renumber(&mut self, told: &Told, turn: &mut Turn) {
         let (epoch, device_sequence) = (told.epoch, told.device_sequence);
         turn.act(Action::Renumber { space: self.no, epoch, device_sequence });
-        if self.epoch != Some(epoch) {
-            self.epoch = Some(epoch);
-            self.loaded = false;
-        }
         self.queue.waiting += self.queue.frozen;
         self.queue.frozen = 0;
         self.queue.last_sequence = device_sequence;

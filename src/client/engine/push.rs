@@ -19,7 +19,7 @@ const BATCH_MAX: u32 = 1_000;
 /// How often an entry is refused alone before it fails.
 const ATTEMPTS_MAX: u32 = 5;
 /// The same if the server has its sequence: then it was decided, and its answer is still hoped for.
-const DECIDED_ATTEMPTS_MAX: u32 = 20;
+const DECIDED_ATTEMPTS_MAX: u32 = 10;
 
 /// How many entries are sent together.
 #[derive(Debug)]

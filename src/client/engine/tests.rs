@@ -2,6 +2,12 @@
 
 mod chaos;
 mod checks;
+mod desk;
+mod driver;
+mod follows;
+mod links;
+mod places;
+mod pushes;
 mod server;
 mod simulation;
 mod store;

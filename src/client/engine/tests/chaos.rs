@@ -17,10 +17,12 @@ pub(super) struct Weather {
     pub(super) black: bool,
     pub(super) no_token: bool,
     pub(super) disk: bool,
+    /// Nothing is written.
+    pub(super) overloaded: bool,
 }
 
 /// What happens to a client.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Chaos {
     Write(SpaceNo),
     Poison(SpaceNo, Poison),
@@ -33,6 +35,7 @@ pub(super) enum Chaos {
     Black(bool),
     NoToken(bool),
     Disk(bool),
+    Overloaded(bool),
     ExpireToken,
     GoAway,
     Copy(SpaceNo),
@@ -48,7 +51,8 @@ pub(super) enum Chaos {
 
 /// What can begin, and ends again.
 type Episode = fn(bool) -> Chaos;
-const EPISODES: &[Episode] = &[Chaos::Slow, Chaos::Down, Chaos::Black, Chaos::NoToken, Chaos::Disk];
+const EPISODES: &[Episode] =
+    &[Chaos::Slow, Chaos::Down, Chaos::Black, Chaos::NoToken, Chaos::Disk, Chaos::Overloaded];
 
 impl World {
     /// Plans what goes wrong, for so many seconds.
@@ -61,7 +65,7 @@ impl World {
             self.at(time, Happening::Chaos(chaos));
         }
         for _ in 0..self.random.below(5) {
-            let episode = EPISODES[self.random.below(EPISODES.len() as u64) as usize];
+            let episode = EPISODES[self.below(EPISODES.len())];
             let begin = self.random.below(seconds * 1_000);
             let end = begin + self.random.below(50_000);
             self.at(millis(begin), Happening::Chaos(episode(true)));
@@ -70,12 +74,16 @@ impl World {
         self.at(millis(seconds * 1_000 + 50_000), Happening::Chaos(Chaos::Calm));
     }
 
+    fn below(&mut self, bound: usize) -> usize {
+        usize::try_from(self.random.below(bound as u64)).unwrap()
+    }
+
     fn some_chaos(&mut self, space: SpaceNo) -> Chaos {
-        match self.random.below(42) {
+        match self.random.below(43) {
             0..=11 => Chaos::Write(space),
             12 => Chaos::Poison(space, Poison::Permanent),
             13 => Chaos::Poison(space, Poison::Stubborn),
-            14 => Chaos::Poison(space, Poison::Passing(self.random.below(4) as u32)),
+            14 => Chaos::Poison(space, Poison::Passing(self.below(4).try_into().unwrap())),
             15..=19 => Chaos::ForeignWrite(space),
             20 => Chaos::Trigger(Trigger::Network),
             21 => Chaos::Trigger(Trigger::Foreground),
@@ -94,6 +102,7 @@ impl World {
             37 => Chaos::Access(space, Access::Read),
             38 => Chaos::Access(space, Access::Write),
             39 => Chaos::Corrupt(space),
+            40 => Chaos::Poison(space, Poison::Mute),
             _ => Chaos::Again(space, self.random.below(2) == 0),
         }
     }
@@ -120,6 +129,7 @@ impl World {
             Chaos::Black(on) => self.weather.black = on,
             Chaos::NoToken(on) => self.weather.no_token = on,
             Chaos::Disk(on) => self.weather.disk = on,
+            Chaos::Overloaded(on) => self.weather.overloaded = on,
             Chaos::ExpireToken => {
                 self.token_wanted += 1;
                 self.break_wire(Fault::new(Code::Unauthenticated, "UNAUTHENTICATED", "expired"));
@@ -149,6 +159,8 @@ impl World {
             }
             Chaos::Again(space, removed) => {
                 if removed {
+                    // What it had in flight is no longer waited for.
+                    self.in_flight.remove(&space);
                     self.hear(Event::SpaceRemoved { space });
                 }
                 let info = self.store(space).info();
@@ -158,13 +170,14 @@ impl World {
         }
     }
 
-    fn write(&mut self, space: SpaceNo, poison: Option<Poison>) {
+    fn write(&mut self, space: SpaceNo, mut poison: Option<Poison>) {
         let many = poison.is_none() && self.random.below(30) == 0;
         for _ in 0..=self.random.below(if many { 400 } else { 4 }) {
             self.entries += 1;
             let entry = self.entries;
             self.store(space).entries.push_back((entry, None));
-            if let Some(poison) = poison {
+            // What takes minutes of retries comes alone.
+            if let Some(poison) = poison.take_if(|it| *it == Poison::Mute).or(poison) {
                 self.server(space).poison.insert(entry, poison);
             }
         }

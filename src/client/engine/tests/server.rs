@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
-use crate::client::engine::{Code, Fault, Told};
+use crate::client::engine::{Code, Fault, SpaceNo, Told};
 use crate::domain::{Cursor, Epoch, Revision, Sequence};
 
 /// Entries are numbers here, and mutations are their sequences.
@@ -28,6 +28,8 @@ pub(super) enum Poison {
     Stubborn,
     /// It takes it after so many refusals.
     Passing(u32),
+    /// It takes it, and never manages to say so.
+    Mute,
 }
 
 /// What is lost when the database is restored from an earlier copy.
@@ -57,6 +59,11 @@ pub(super) fn revision(number: i64) -> Revision {
 
 pub(super) fn sequence(number: i64) -> Sequence {
     Sequence::new(number).unwrap_or_default()
+}
+
+/// Where a space stands in lists.
+pub(super) fn index(space: SpaceNo) -> usize {
+    usize::try_from(space.0).unwrap()
 }
 
 fn fault(code: Code, reason: &str) -> Fault {
@@ -133,11 +140,12 @@ impl ServerSpace {
                     *left -= 1;
                     return Err(fault(Code::ResourceExhausted, "QUOTA_EXCEEDED"));
                 }
-                Some(Poison::Passing(_)) | None => {}
+                Some(Poison::Passing(_) | Poison::Mute) | None => {}
             }
         }
         let first = batch.iter().find(|(entry, _)| !self.history.answers.contains_key(entry));
         if first.is_some_and(|(_, sequence)| *sequence > self.history.last_sequence + 1) {
+            assert!(self.restored, "a sequence is missing before {batch:?}");
             return Err(fault(Code::FailedPrecondition, "SEQUENCE_GAP"));
         }
         for (entry, sequence) in batch {
@@ -148,6 +156,9 @@ impl ServerSpace {
             self.history.head += 1;
             self.history.last_sequence = *sequence;
             self.history.answers.insert(*entry, (*sequence, self.history.head));
+        }
+        if batch.iter().any(|(entry, _)| self.poison.get(entry) == Some(&Poison::Mute)) {
+            return Err(fault(Code::Internal, "INTERNAL"));
         }
         Ok(())
     }

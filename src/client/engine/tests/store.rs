@@ -64,15 +64,19 @@ impl StoreSpace {
         for (entry, sequence) in &mut self.entries {
             // What the server has must be sent as it was.
             let has = server.epoch == epoch && server.history.answers.contains_key(entry);
-            let may = !has || server.restored || sequence.is_none();
+            let may = !has || sequence.is_none();
             assert!(may, "entry {entry} loses sequence {sequence:?}, which the server has");
             *sequence = None;
         }
+        self.adopt(epoch);
+        self.last_sequence = last.get();
+    }
+
+    pub(super) fn adopt(&mut self, epoch: Epoch) {
         if self.epoch != Some(epoch) {
             self.loaded = false;
         }
         self.epoch = Some(epoch);
-        self.last_sequence = last.get();
     }
 
     pub(super) fn park(&mut self, what: Parked, server: &ServerSpace) {
@@ -81,7 +85,7 @@ impl StoreSpace {
         for (entry, _) in self.entries.drain(..count) {
             let has =
                 self.epoch == Some(server.epoch) && server.history.answers.contains_key(&entry);
-            assert!(!has || what != Parked::Front || server.restored, "{entry} was applied");
+            assert!(!has || what != Parked::Front, "{entry} was applied");
             self.parked.insert(entry, what);
         }
         self.attempts = 0;
@@ -115,10 +119,7 @@ impl StoreSpace {
             for (entry, sequence) in &self.entries {
                 let own = server.history.answers.get(entry).map(|(_, revision)| *revision);
                 let early = own.is_some_and(|own| own > after && own <= up_to);
-                assert!(
-                    !early || server.restored,
-                    "the change of {entry} ({sequence:?}) came before its answer"
-                );
+                assert!(!early, "the change of {entry} ({sequence:?}) came before its answer");
             }
         }
         true

@@ -1,6 +1,6 @@
 //! The server's side of the simulation's wire: what arrives, and what is sent for it.
 
-use super::server::{Batch, ServerSpace, revision};
+use super::server::{Batch, ServerSpace, index, revision};
 use super::world::{Frame, Happening, Message, World, millis};
 use crate::client::engine::{Code, Event, Fault, Place, RequestNo, SpaceNo};
 
@@ -84,11 +84,11 @@ impl World {
     }
 
     pub(super) fn server(&mut self, space: SpaceNo) -> &mut ServerSpace {
-        &mut self.servers[space.0 as usize]
+        &mut self.servers[index(space)]
     }
 
     fn decide(&mut self, space: SpaceNo, batch: &Batch) -> Result<(), Fault> {
-        if self.unlucky(8) {
+        if self.weather.overloaded || self.unlucky(8) {
             return Err(Fault::new(Code::ResourceExhausted, "OVERLOADED", "later"));
         }
         if self.unlucky(4) {
@@ -186,7 +186,7 @@ impl World {
             return;
         }
         let place = |(space, at): (SpaceNo, i64)| {
-            let head = revision(self.servers[space.0 as usize].history.head);
+            let head = revision(self.servers[index(space)].history.head);
             Place { space, up_to: revision(at), head }
         };
         let wire = self.wire.as_ref().filter(|it| it.number == link);

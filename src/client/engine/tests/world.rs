@@ -4,12 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use super::server::{Batch, ServerSpace, revision};
+use super::server::{Batch, ServerSpace, index};
 use super::store::StoreSpace;
 use crate::client::backoff::Random;
-use crate::client::engine::{
-    Action, Code, Config, Engine, Event, Fault, Mode, Page, Place, RequestNo, Settled, SpaceNo,
-};
+use crate::client::engine::{Code, Config, Engine, Event, Fault, Mode, RequestNo, SpaceNo};
 use crate::domain::Epoch;
 
 pub(super) const fn millis(millis: u64) -> Duration {
@@ -113,7 +111,7 @@ pub(super) struct World {
     pub(super) now: Duration,
     pub(super) random: Random,
     pub(super) happenings: BTreeMap<(Duration, u64), Happening>,
-    next_number: u64,
+    pub(super) next_number: u64,
     pub(super) mode: Mode,
     pub(super) engine: Engine,
     /// How often the client was started.
@@ -124,11 +122,13 @@ pub(super) struct World {
     pub(super) weather: super::chaos::Weather,
     pub(super) token: u64,
     pub(super) token_wanted: u64,
-    local: VecDeque<Event>,
+    pub(super) local: VecDeque<Event>,
     /// Subscriptions whose frames the driver still wants.
-    followed: BTreeSet<RequestNo>,
+    pub(super) followed: BTreeMap<RequestNo, SpaceNo>,
+    /// Batches that the client waits for.
+    pub(super) in_flight: BTreeMap<SpaceNo, RequestNo>,
     /// Spaces of which nothing more is done in this turn.
-    broken: BTreeSet<SpaceNo>,
+    pub(super) broken: BTreeSet<SpaceNo>,
     /// What happened, if that is to be told.
     pub(super) trace: Option<Vec<String>>,
     pub(super) events: u64,
@@ -140,7 +140,7 @@ pub(super) struct World {
 impl World {
     pub(super) fn new(seed: u64, spaces: usize, mode: Mode, mut random: Random) -> Self {
         let servers = (0..spaces)
-            .map(|number| ServerSpace::new(number as u128 + 1, random.below(6) as i64))
+            .map(|number| ServerSpace::new(number as u128 + 1, random.below(6).cast_signed()))
             .collect();
         Self {
             now: Duration::ZERO,
@@ -157,8 +157,9 @@ impl World {
             token: 0,
             token_wanted: 0,
             local: VecDeque::new(),
-            followed: BTreeSet::new(),
+            followed: BTreeMap::new(),
             broken: BTreeSet::new(),
+            in_flight: BTreeMap::new(),
             trace: None,
             events: 0,
             entries: 0,
@@ -171,7 +172,7 @@ impl World {
         self.happenings.insert((time, self.next_number), happening);
     }
 
-    fn latency(&mut self) -> Duration {
+    pub(super) fn latency(&mut self) -> Duration {
         let most = if self.weather.slow { 4_000 } else { 60 };
         millis(2 + self.random.below(most))
     }
@@ -184,9 +185,8 @@ impl World {
     /// The client starts, with what the file has.
     pub(super) fn start(&mut self) {
         self.run += 1;
-        self.wire = None;
+        self.cut_wire();
         self.local.clear();
-        self.followed.clear();
         self.engine = Engine::new(Config { mode: self.mode }, self.random.number());
         for number in 0..self.stores.len() {
             let info = self.stores[number].info();
@@ -204,9 +204,7 @@ impl World {
             for action in self.engine.on(event, self.now) {
                 self.note(|| format!("    does {action:?}"));
                 self.rates.count(&action, self.now);
-                if space_of(&action).is_none_or(|space| !self.broken.contains(&space)) {
-                    self.perform(action);
-                }
+                self.obey(action);
             }
             self.engine.assert_awake();
         }
@@ -218,137 +216,23 @@ impl World {
         }
     }
 
-    /// Something of the local file goes wrong.
-    fn store_fails(&mut self, space: SpaceNo, request: Option<RequestNo>) -> bool {
-        let fails = self.weather.disk && self.random.below(3) == 0;
-        if fails {
-            self.broken.insert(space);
-            let message = "the disk is full".to_owned();
-            self.local.push_back(Event::StoreFailed { space, request, message });
-        }
-        fails
-    }
-
-    fn perform(&mut self, action: Action) {
-        match action {
-            Action::FetchToken { request, force } => self.fetch_token(request, force),
-            Action::Connect { request } => {
-                let time = self.now + self.latency();
-                let run = self.run;
-                self.at(time, Happening::Connect { run, request });
-            }
-            Action::Hangup => self.wire = None,
-            Action::RefreshToken | Action::Ack { .. } | Action::Report(_) => {}
-            Action::AskStatus { space, request } => {
-                self.send(space, request, Message::Status, false)
-            }
-            Action::Take { space, request, entries_max } => {
-                if !self.store_fails(space, Some(request)) {
-                    let batch = self.take(space, request, entries_max);
-                    if !batch.is_empty() {
-                        self.send(space, request, Message::Mutate(batch), true);
-                    }
-                }
-            }
-            Action::Exchange { space, request, entries_max } => {
-                if !self.store_fails(space, Some(request)) {
-                    let batch = self.take(space, request, entries_max);
-                    let StoreSpace { epoch, cursor, .. } = *self.store(space);
-                    let message = Message::Exchange { batch, epoch, cursor };
-                    self.send(space, request, message, false);
-                }
-            }
-            Action::Subscribe { space, request } => {
-                let store = self.store(space);
-                assert_eq!(store.queue().frozen, 0, "followed before what was sent is answered");
-                let (epoch, cursor) = (store.epoch, store.cursor);
-                self.followed.insert(request);
-                self.send(space, request, Message::Subscribe { epoch, cursor }, true);
-            }
-            Action::Unsubscribe { space, request } => {
-                self.followed.remove(&request);
-                self.send(space, request, Message::Unsubscribe, true);
-            }
-            Action::Load { space, request, epoch, collections } => {
-                assert_eq!(self.store(space).queue().frozen, 0, "loaded too early");
-                let message = Message::Load { epoch, healing: collections.is_some() };
-                self.send(space, request, message, false);
-            }
-            action => self.perform_locally(action),
-        }
-    }
-
-    fn perform_locally(&mut self, action: Action) {
-        match action {
-            Action::CompareDigest { space, request } => {
-                let differing = self.store(space).wrong.iter().cloned().collect();
-                let differing = (!self.unlucky(20)).then_some(differing);
-                self.local.push_back(Event::DigestCompared { space, request, differing });
-            }
-            Action::Read { space, request } => {
-                if !self.store_fails(space, Some(request)) {
-                    let info = self.store(space).info();
-                    self.local.push_back(Event::SpaceRead { space, request, info });
-                }
-            }
-            Action::Renumber { space, epoch, device_sequence } => {
-                if !self.store_fails(space, None) {
-                    let (store, server) = self.both(space);
-                    store.renumber(epoch, device_sequence, server);
-                }
-            }
-            Action::Park { space, what, .. } => {
-                if !self.store_fails(space, None) {
-                    let (store, server) = self.both(space);
-                    store.park(what, server);
-                }
-            }
-            Action::CountAttempt { space } => self.store(space).count_attempt(),
-            Action::Forget { space } => {
-                if !self.store_fails(space, None) {
-                    self.store(space).forget();
-                }
-            }
-            other => panic!("{other:?} is not local"),
-        }
-    }
-
-    fn take(&mut self, space: SpaceNo, request: RequestNo, entries_max: u32) -> Batch {
-        let store = self.store(space);
-        let batch = store.take(entries_max);
-        let (count, queue) = (batch.len() as u64, store.queue());
-        self.local.push_back(Event::Taken { space, request, count, queue });
-        batch
-    }
-
-    fn fetch_token(&mut self, request: RequestNo, force: bool) {
-        let time = self.now + self.latency();
-        let run = self.run;
-        if self.unlucky(2) {
-            return;
-        }
-        let event = if self.weather.no_token || self.unlucky(5) {
-            Event::TokenFailed { request, message: "nobody is signed in".into() }
-        } else {
-            if force {
-                self.token = self.token_wanted;
-            }
-            Event::TokenReady { request }
-        };
-        self.at(time, Happening::Tell { run, event });
-    }
-
     pub(super) fn store(&mut self, space: SpaceNo) -> &mut StoreSpace {
-        &mut self.stores[space.0 as usize]
+        &mut self.stores[index(space)]
     }
 
     pub(super) fn both(&mut self, space: SpaceNo) -> (&mut StoreSpace, &mut ServerSpace) {
-        let number = space.0 as usize;
+        let number = index(space);
         (&mut self.stores[number], &mut self.servers[number])
     }
 
     /// To the server; on the stream in order.
-    fn send(&mut self, space: SpaceNo, request: RequestNo, message: Message, stream: bool) {
+    pub(super) fn send(
+        &mut self,
+        space: SpaceNo,
+        request: RequestNo,
+        message: Message,
+        stream: bool,
+    ) {
         let mut time = self.now + self.latency();
         let Some(wire) = &mut self.wire else { return };
         if stream {
@@ -372,9 +256,16 @@ impl World {
         self.at(time, Happening::Deliver { link, frame });
     }
 
+    /// The client has no connection any more.
+    pub(super) fn cut_wire(&mut self) -> Option<Wire> {
+        self.in_flight.clear();
+        self.followed.clear();
+        self.wire.take()
+    }
+
     /// The connection breaks; the client may hear of it.
     pub(super) fn break_wire(&mut self, fault: Fault) {
-        if let Some(wire) = self.wire.take() {
+        if let Some(wire) = self.cut_wire() {
             self.hear(Event::LinkLost { request: wire.request, fault });
         }
     }
@@ -398,92 +289,5 @@ impl World {
         self.wire = Some(Wire { number, request, subscriptions, black, to_client, to_server });
         self.at(self.now + millis(15_000), Happening::Progress { link: number });
         self.hear(Event::Connected { request });
-    }
-
-    /// The driver gets something from the server: stores it, then tells of it.
-    pub(super) fn receive(&mut self, frame: Frame) {
-        match frame {
-            Frame::Event(Event::Progress { store_ok, token_expires_in, places }) => {
-                let stored = |place: &Place| {
-                    let store = &mut self.stores[place.space.0 as usize];
-                    store.loaded && store.cursor == place.up_to.get()
-                };
-                let places: Vec<Place> = places.into_iter().filter(stored).collect();
-                self.hear(Event::Progress { store_ok, token_expires_in, places });
-            }
-            Frame::Event(event) => self.hear(event),
-            Frame::Answer { space, request, batch, epoch } => {
-                if !self.told_to_fail(space, request) {
-                    let settled = Settled { applied: batch.len() as u64, ..Settled::default() };
-                    let store = self.store(space);
-                    store.answer(&batch, epoch);
-                    let queue = store.queue();
-                    self.hear(Event::Answered { space, request, settled, queue });
-                }
-            }
-            Frame::Page { space, request, batch, epoch, after, up_to, head } => {
-                if !self.told_to_fail(space, request) {
-                    let settled = Settled { applied: batch.len() as u64, ..Settled::default() };
-                    let (store, server) = self.both(space);
-                    store.answer(&batch, epoch);
-                    // One that was given up may come late: then only its results count.
-                    let fits = store.loaded && store.epoch == Some(epoch);
-                    let fits = fits && store.absorb(after, up_to, server);
-                    let queue = store.queue();
-                    let page =
-                        Page { up_to: revision(up_to), head: revision(head), more: up_to < head };
-                    self.hear(if fits {
-                        Event::Exchanged { space, request, settled, queue, page }
-                    } else {
-                        Event::Answered { space, request, settled, queue }
-                    });
-                }
-            }
-            Frame::Range { space, request, after, up_to, whole } => {
-                if self.followed.contains(&request) && !self.told_to_fail(space, request) {
-                    let (store, server) = self.both(space);
-                    let up_to_revision = revision(up_to);
-                    let event = if store.absorb(after, up_to, server) {
-                        Event::Absorbed { space, request, up_to: up_to_revision, whole }
-                    } else {
-                        Event::Missed { space, request }
-                    };
-                    self.hear(event);
-                }
-            }
-            Frame::CaughtUp { space, request, up_to } => {
-                let up_to = revision(up_to);
-                self.hear(Event::CaughtUp { space, request, up_to });
-            }
-            Frame::Loaded { space, request, epoch, up_to, healing } => {
-                let fits = self.store(space).epoch == Some(epoch);
-                if fits && !self.told_to_fail(space, request) {
-                    self.store(space).load(up_to, healing);
-                    let revision = revision(up_to);
-                    self.hear(Event::Loaded { space, request, revision });
-                }
-            }
-        }
-    }
-
-    fn told_to_fail(&mut self, space: SpaceNo, request: RequestNo) -> bool {
-        let fails = self.store_fails(space, Some(request));
-        if let Some(event) = self.local.pop_front() {
-            self.hear(event);
-        }
-        fails
-    }
-}
-
-fn space_of(action: &Action) -> Option<SpaceNo> {
-    match action {
-        Action::Take { space, .. }
-        | Action::Exchange { space, .. }
-        | Action::Subscribe { space, .. }
-        | Action::Load { space, .. }
-        | Action::Renumber { space, .. }
-        | Action::Park { space, .. }
-        | Action::Forget { space } => Some(*space),
-        _ => None,
     }
 }
