@@ -76,3 +76,10 @@ fn reason(reason: crate::domain::RejectionReason) -> &'static str {
         Reason::NotGranted => "NOT_GRANTED",
     }
 }
+
+/// What cannot fail needs no error.
+impl From<std::convert::Infallible> for Error {
+    fn from(never: std::convert::Infallible) -> Self {
+        match never {}
+    }
+}

@@ -41,6 +41,7 @@ mod limits;
 mod migration;
 #[cfg(test)]
 mod network;
+mod offline;
 #[cfg(test)]
 mod policies;
 #[cfg(test)]

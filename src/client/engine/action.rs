@@ -84,6 +84,7 @@ impl Action {
             | Self::Ack { space, .. }
             | Self::Load { space, .. }
             | Self::CompareDigest { space, .. }
+            | Self::Adopt { space, .. }
             | Self::Renumber { space, .. }
             | Self::Park { space, .. }
             | Self::CountAttempt { space }
@@ -110,6 +111,7 @@ impl Action {
             | Self::Read { request, .. } => Some(*request),
             Self::Hangup
             | Self::RefreshToken
+            | Self::Adopt { .. }
             | Self::Renumber { .. }
             | Self::Park { .. }
             | Self::CountAttempt { .. }

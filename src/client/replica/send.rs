@@ -96,11 +96,13 @@ impl Replica {
         self.place.last_sequence = last;
     }
 
-    /// The space has another history: what is here is of none. The queue stays; what it was
-    /// based on is compared with the new state once that is here.
-    pub(in crate::client) fn begin_epoch(&mut self, epoch: Epoch, last: Sequence) {
-        self.number_anew(last);
+    /// The space has this history. If what is here is of another one it is of none; the queue
+    /// stays, and what it was based on is compared with the new state once that is here.
+    pub(in crate::client) fn adopt(&mut self, epoch: Epoch) {
         let place = &mut self.place;
+        if place.epoch == Some(epoch) {
+            return;
+        }
         place.epoch = Some(epoch);
         (place.cursor, place.complete) = (Revision::ZERO, Revision::ZERO);
         place.loaded = None;

@@ -64,8 +64,9 @@ impl Session {
             }
             Action::CompareDigest { space, request } => self.compare(space, request).await,
             Action::Renumber { space, epoch, device_sequence } => {
-                self.renumber(space, epoch, device_sequence).await
+                self.renumber(space, epoch, Some(device_sequence)).await
             }
+            Action::Adopt { space, epoch } => self.renumber(space, epoch, None).await,
             Action::Park { space, what, fault } => self.park(space, what, &fault).await,
             Action::CountAttempt { space } => {
                 if let Some(named) = self.spaces.get_mut(&space) {
@@ -283,13 +284,12 @@ impl Session {
         Ok(Some(differing))
     }
 
-    async fn renumber(&mut self, space: SpaceNo, epoch: Epoch, last: Sequence) -> Told {
+    async fn renumber(&mut self, space: SpaceNo, epoch: Epoch, last: Option<Sequence>) -> Told {
         let need = Need::entries(Wanted::Unanswered);
         self.store
-            .step(local(space), need, move |replica| match replica.place.epoch {
-                Some(known) if known != epoch => replica.begin_epoch(epoch, last),
-                _ => {
-                    replica.place.epoch = Some(epoch);
+            .step(local(space), need, move |replica| {
+                replica.adopt(epoch);
+                if let Some(last) = last {
                     replica.number_anew(last);
                 }
             })

@@ -102,7 +102,7 @@ async fn wanted(
         Wanted::Ids(ids) => {
             let mut found = Vec::with_capacity(ids.len());
             for chunk in ids.chunks(CHUNK) {
-                let marks = marks(chunk.len(), "?");
+                let marks = numbered(chunk.len(), 1);
                 let sql = select(&format!("id IN ({marks})"));
                 let query = sqlx::query(sql).bind(space);
                 let query = chunk.iter().fold(query, |query, id| query.bind(id.as_str()));
@@ -120,7 +120,7 @@ async fn of_records(
     keys: &[RecordKey],
     vault: &Vault,
 ) -> Result<Vec<Entry>, Error> {
-    let (columns, marks) = (row::ENTRY, marks(keys.len(), "(?,?)"));
+    let (columns, marks) = (row::ENTRY, numbered(keys.len(), 2));
     let sql = format!(
         "SELECT {columns} FROM entries WHERE space = ?1 AND done = 0 \
          AND (collection, record) IN (VALUES {marks})"
@@ -145,7 +145,7 @@ async fn locals(
     keys: &[RecordKey],
     vault: &Vault,
 ) -> Result<Vec<(RecordKey, crate::client::replica::Local)>, Error> {
-    let (columns, marks) = (row::LOCAL, marks(keys.len(), "(?,?)"));
+    let (columns, marks) = (row::LOCAL, numbered(keys.len(), 2));
     let sql = format!(
         "SELECT {columns} FROM records r WHERE r.space = ?1 \
          AND (r.collection, r.id) IN (VALUES {marks})"
@@ -160,6 +160,17 @@ fn bind_keys<'q>(
     keys: &'q [RecordKey],
 ) -> Query<'q, Sqlite, SqliteArguments> {
     keys.iter().fold(query, |query, key| query.bind(key.collection.as_str()).bind(key.id.as_str()))
+}
+
+/// Marks of rows that come after the first parameter. With numbers: marks with and without
+/// numbers do not go together.
+fn numbered(rows: usize, columns: usize) -> String {
+    let row = |row: usize| {
+        let marks: Vec<_> =
+            (0..columns).map(|column| format!("?{}", row * columns + column + 2)).collect();
+        if columns == 1 { marks.join(",") } else { format!("({})", marks.join(",")) }
+    };
+    (0..rows).map(row).collect::<Vec<_>>().join(",")
 }
 
 /// As many marks, with commas between.

@@ -79,7 +79,9 @@ pub(super) async fn run(mut writer: Writer, mut commands: mpsc::Receiver<Command
             }
             // What is in the log goes to the file, if nobody else has it open.
             writer.db.close().await.ok();
-            closes.into_iter().for_each(|reply| drop(reply.send(())));
+            for reply in closes {
+                reply.send(()).ok();
+            }
             return;
         }
     }

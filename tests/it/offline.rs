@@ -1,0 +1,6 @@
+//! The offline-first client against a real server: what an app sees, offline and online.
+
+mod basics;
+mod device;
+
+pub use device::Device;
