@@ -2,5 +2,9 @@
 
 mod basics;
 mod device;
+mod files;
+mod processes;
+mod queue;
+mod sides;
 
 pub use device::Device;
