@@ -175,8 +175,16 @@ fn sample(key: &str) -> &'static str {
         "cors-origins" => "https://a.b,http://c:1",
         "grants" => "policies",
         "reflection" => "false",
-        "allow-unsafe-database" | "allow-plaintext" | "dev" | "json" | "if-new" | "patch"
-        | "from-start" | "every-step" | "edit" | "resume" => "true",
+        "allow-unsafe-database"
+        | "allow-plaintext"
+        | "dev"
+        | "json"
+        | "if-new"
+        | "patch"
+        | "from-start"
+        | "every-step"
+        | "edit"
+        | "resume" => "true",
         "increment" => "/a=1",
         "unset" => "/a",
         "cursor" | "since" => "e:7",
