@@ -49,7 +49,7 @@ impl Output {
     }
 
     pub(super) fn paint(self, style: Style, text: &str) -> String {
-        if !self.has_colours {
+        if !self.has_colours || text.is_empty() {
             return text.to_owned();
         }
         let code = match style {

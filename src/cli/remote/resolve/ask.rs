@@ -140,8 +140,8 @@ fn open_editor(path: &Path) -> anyhow::Result<()> {
 mod tests {
     use serde_json::json;
 
-    use super::super::sides::tests::sides;
     use super::*;
+    use crate::cli::remote::resolve::sides::tests::sides;
 
     #[test]
     fn the_sides_are_shown_value_by_value() {
