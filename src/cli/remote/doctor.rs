@@ -27,9 +27,10 @@ use crate::rpc::proto::{GetStatusRequest, GetStatusResponse};
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 /// For an answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
-/// Somebody should see to a certificate or a token that ends by then.
+/// Somebody should see to a certificate that ends by then.
 const CERTIFICATE_NEAR: time::Duration = time::Duration::days(14);
-const TOKEN_NEAR_SECONDS: i64 = 3_600;
+/// Many issuers give tokens for an hour, which is no reason to warn of each.
+const TOKEN_NEAR_SECONDS: i64 = 300;
 /// Clocks that differ by more confuse the times of tokens. The server tells whole seconds.
 const SKEW_MAX: time::Duration = time::Duration::seconds(5);
 const ROUND_TRIPS: usize = 5;
@@ -157,7 +158,7 @@ fn examine_token(report: &mut Report, connection: &ConnectionConfig) -> Option<t
             report.fail("token", Exit::Token, format!("{said}, which is over"), "get a new token");
         }
         Some(left) if left < TOKEN_NEAR_SECONDS => {
-            report.warn("token", said, "it ends within the hour: get a new one in time");
+            report.warn("token", said, "it ends within minutes: get a new one in time");
         }
         _ => report.ok("token", said),
     }
