@@ -277,7 +277,9 @@ impl Space {
         if self.attempts < ATTEMPTS_MAX {
             // Of this entry, whatever had failed before it.
             let wait = Wait::long(turn.now, turn.random.jittered(full_wait(self.attempts)));
-            self.push = Push::Idle(wait.and(turn.told_to_wait(fault.retry_after)));
+            // Not for as long as the server asks: everything behind it would wait as well, and
+            // after a few times it is set aside.
+            self.push = Push::Idle(wait);
         } else {
             self.check(fault, turn);
         }
