@@ -114,6 +114,7 @@ impl Space {
     pub(super) fn begin_load(&mut self, turn: &mut Turn) {
         let Some(epoch) = self.epoch.filter(|_| turn.load_slots > 0) else { return };
         turn.load_slots -= 1;
+        turn.served = Some(self.no);
         let (space, request, healing) = (self.no, turn.request(), self.loaded);
         let collections = healing.then(|| self.healing.due.clone());
         turn.act(Action::Load { space, request, epoch, collections });
