@@ -134,8 +134,9 @@ impl Engine {
             assert!(awake, "the link sleeps until {wake:?}, now {:?}: {:?}", self.now, self.link);
         }
         let busy = self.spaces.values().any(|it| it.asks() || it.loads() || it.pushes());
+        let full = self.spaces.values().filter(|it| it.pushes()).count() >= turn::PUSH_SLOTS;
         for space in self.spaces.values().filter(|_| self.link.is_up()) {
-            space.assert_awake(self.now, self.link.is_open(), busy);
+            space.assert_awake(self.now, self.link.is_open(), busy, full);
         }
     }
 

@@ -16,7 +16,7 @@ const STATUS_SLOTS: usize = 8;
 const LOAD_SLOTS: usize = 2;
 /// Batches that are in flight at the same time: a server reads on only after an answer if they
 /// are too many.
-const PUSH_SLOTS: usize = 16;
+pub(super) const PUSH_SLOTS: usize = 16;
 
 /// A moment to wait for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
