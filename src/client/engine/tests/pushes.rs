@@ -197,7 +197,7 @@ fn a_batch_without_an_answer_ends_the_link_and_is_sent_again_as_it_was() {
     assert!(!desk.has(|it| matches!(it, Action::Subscribe { .. })));
     desk.answer(queue(0, 1, 6));
     assert!(desk.has(|it| matches!(it, Action::Subscribe { .. })));
-    assert!(desk.entries_max() > 2);
+    assert!(desk.entries_max() >= 2);
 }
 
 #[test]
