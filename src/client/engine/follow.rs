@@ -180,9 +180,9 @@ impl Space {
         false
     }
 
-    /// While something is loaded nothing is in flight.
+    /// What differs is loaded as soon as what was sent is settled.
     fn may_heal(&self, turn: &Turn) -> bool {
-        self.healing.is_due() && self.push.is_idle() && self.queue.frozen == 0 && turn.open
+        self.healing.is_due() && turn.open
     }
 
     /// The subscription, if it is this one.
