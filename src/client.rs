@@ -35,6 +35,7 @@ mod engine;
 mod entry;
 mod error;
 mod lead;
+mod news;
 mod options;
 mod outcome;
 mod query;
@@ -62,6 +63,7 @@ pub use edit::{Edit, Patch};
 pub use engine::{Code, Fault, HaltReason, LinkState, Phase, TokenTrouble};
 pub use entry::{EntryState, Trouble};
 pub use error::Error;
+pub use news::{News, NewsKind};
 pub use options::Options;
 pub use outcome::Outcome;
 pub use query::Query;
@@ -74,8 +76,8 @@ pub use watch::Changes;
 use lead::Lead;
 use store::{FileOptions, Opened, Store, Vault};
 
-/// News of the engine that wait for whoever listens.
-const REPORTS_MAX: usize = 64;
+/// News that wait for whoever listens.
+const NEWS_MAX: usize = 64;
 /// What is still being written when a client is closed.
 const CLOSE_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
 
@@ -106,7 +108,7 @@ struct Inner {
     options: Options,
     lead: Lead,
     state: bell::Receiver<Option<engine::EngineState>>,
-    news: broadcast::Sender<engine::Report>,
+    news: broadcast::Sender<News>,
     tasks: Tasks,
 }
 
@@ -126,18 +128,18 @@ impl Client {
         let Opened { store, sentinel } = Store::open(file, &tasks).await?;
         upcast::all(&store, &options).await?;
         let (shown, state) = bell::channel(None);
-        let (reports, _) = broadcast::channel(REPORTS_MAX);
+        let (news, _) = broadcast::channel(NEWS_MAX);
         let parts = lead::Parts {
             store: store.clone(),
             sentinel,
             target: target.zip(options.token.clone()),
             mode: options.mode,
             state: shown,
-            reports: reports.clone(),
+            news: news.clone(),
             seed: options.seed,
         };
         let lead = Lead::start(parts, &tasks);
-        Ok(Self { inner: Arc::new(Inner { store, options, lead, state, news: reports, tasks }) })
+        Ok(Self { inner: Arc::new(Inner { store, options, lead, state, news, tasks }) })
     }
 
     /// The user's private space, all of it.

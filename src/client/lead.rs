@@ -15,7 +15,8 @@ use tracing::{debug, warn};
 use uuid::Uuid;
 
 use super::Trigger;
-use super::engine::{self, EngineState, Mode, Report};
+use super::engine::{self, EngineState, Mode};
+use super::news::News;
 use super::options::Token;
 use super::remote::Target;
 use super::session::{self, Wish};
@@ -38,7 +39,7 @@ pub(super) struct Parts {
     pub(super) target: Option<(Target, Token)>,
     pub(super) mode: Mode,
     pub(super) state: watch::Sender<Option<EngineState>>,
-    pub(super) reports: broadcast::Sender<Report>,
+    pub(super) news: broadcast::Sender<News>,
     pub(super) seed: Option<u64>,
 }
 
@@ -109,16 +110,7 @@ async fn run(mut parts: Parts, lead: Lead, tasks: Tasks) {
                 begin(&parts, &lead, &tasks, target, token, &stop);
             }
         }
-        match parts.sentinel.has_moved().await {
-            Ok(true) => {
-                parts.store.note_written();
-                if lock.is_some() {
-                    look(&parts.store, &lead, &mut known).await;
-                }
-            }
-            Ok(false) => {}
-            Err(error) => warn!(%error, "the local file cannot be looked at"),
-        }
+        parts.look(lock.is_some().then_some(&lead), &mut known).await;
         if lock.is_some() && now >= next_collect {
             next_collect = now + COLLECT_EVERY;
             if let Err(error) = parts.store.collect().await {
@@ -135,6 +127,22 @@ async fn run(mut parts: Parts, lead: Lead, tasks: Tasks) {
     *lead.wishes.lock() = None;
     // Held until the session has ended, which it does at the same sign.
     drop(lock);
+}
+
+impl Parts {
+    /// Sees whether somebody has written, and tells the session, if this process has it.
+    async fn look(&mut self, lead: Option<&Lead>, known: &mut Vec<(i64, bool, String)>) {
+        match self.sentinel.has_moved().await {
+            Ok(false) => {}
+            Ok(true) => {
+                self.store.note_written();
+                if let Some(lead) = lead {
+                    look(&self.store, lead, known).await;
+                }
+            }
+            Err(error) => warn!(%error, "the local file cannot be looked at"),
+        }
+    }
 }
 
 fn begin(
@@ -155,7 +163,7 @@ fn begin(
         mode: parts.mode,
         wishes: waiting,
         state: parts.state.clone(),
-        reports: parts.reports.clone(),
+        news: parts.news.clone(),
         stop: stop.clone(),
         seed: parts.seed.unwrap_or_else(|| Uuid::new_v4().as_u64_pair().0),
     };

@@ -80,7 +80,7 @@ impl Space {
                 }
                 edit => edit,
             };
-            replica.enqueue(new_id(), key, edit, now, version)
+            replica.enqueue(new_id(), &key, edit, now, version)
         };
         let id = inner.store.step(self.no, need, step).await??;
         inner.lead.queued(self.no);
@@ -95,9 +95,7 @@ impl Space {
                 let max = limits::PATCH_UNSET_MAX;
                 return Err(Error::invalid(format!("a patch removes more than {max} paths")));
             }
-            let sensitive = inner.store.vault().fields(&key.collection);
-            let at = |it: &crate::domain::Transform| sensitive.contains(&it.path);
-            if patch.transforms.iter().any(at) {
+            if inner.store.vault().is_relative(&key.collection, patch) {
                 return Err(Error::invalid("sensitive fields are set, not changed relatively"));
             }
         }
@@ -135,7 +133,7 @@ impl Space {
 
     /// Follows what a query finds: first all of it, then what is shown otherwise, by whatever
     /// edit, device or process. Order and limit do not count.
-    pub fn watch(&self, query: Query) -> impl Stream<Item = Result<Changes, Error>> + use<> {
+    pub fn watch(&self, query: &Query) -> impl Stream<Item = Result<Changes, Error>> + use<> {
         watch::query(self.clone(), query)
     }
 
@@ -145,7 +143,7 @@ impl Space {
         collection: &str,
         id: &str,
     ) -> impl Stream<Item = Result<Option<Record>, Error>> + use<> {
-        watch::record(self.clone(), collection.to_owned(), id.to_owned())
+        watch::record(self.clone(), collection, id)
     }
 
     /// What has become of an edit; None if it is long done, or was discarded.

@@ -15,6 +15,7 @@ mod steps;
 #[cfg(test)]
 mod tests;
 mod vault;
+mod works;
 mod write;
 mod writer;
 

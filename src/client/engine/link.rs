@@ -95,6 +95,7 @@ impl Link {
         }
     }
 
+    #[cfg(test)]
     pub(super) fn is_up(&self) -> bool {
         matches!(self.state, State::Up(_))
     }

@@ -210,7 +210,7 @@ pub(super) async fn unsettled(
         .bind(after.map_or("", |key| key.collection.as_str()))
         .bind(after.map_or("", |key| key.id.as_str()))
         .bind(count);
-    Ok(keys(query.fetch_all(db).await?))
+    Ok(keys(&query.fetch_all(db).await?))
 }
 
 /// Records with a state that waits to be shown; so many.
@@ -221,7 +221,7 @@ pub(super) async fn staged(
 ) -> Result<Vec<RecordKey>, Error> {
     let sql = "SELECT collection, id FROM records WHERE space = ?1 AND staged IS NOT NULL LIMIT ?2";
     let query = sqlx::query_as::<_, (String, String)>(sql).bind(space).bind(count);
-    Ok(keys(query.fetch_all(db).await?))
+    Ok(keys(&query.fetch_all(db).await?))
 }
 
 /// Records that nobody wants; so many.
@@ -235,9 +235,9 @@ pub(super) async fn unwanted(
                AND (revision IS NOT NULL OR staged IS NOT NULL) \
                AND (?2 IS NULL OR collection NOT IN (SELECT value FROM json_each(?2))) LIMIT ?3";
     let query = sqlx::query_as::<_, (String, String)>(sql).bind(space).bind(scope).bind(count);
-    Ok(keys(query.fetch_all(db).await?))
+    Ok(keys(&query.fetch_all(db).await?))
 }
 
-fn keys(rows: Vec<(String, String)>) -> Vec<RecordKey> {
+fn keys(rows: &[(String, String)]) -> Vec<RecordKey> {
     rows.iter().map(|(collection, id)| row::key(collection, id)).collect()
 }

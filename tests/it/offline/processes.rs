@@ -21,7 +21,7 @@ async fn one_syncs_and_all_see_the_same() {
     assert_eq!(second.device(), first.client.device());
     assert_eq!(second.status().await.unwrap().link, Link::Elsewhere);
 
-    let mut seen = Box::pin(first.own.watch(Query::all("task")));
+    let mut seen = Box::pin(first.own.watch(&Query::all("task")));
     assert!(seen.next().await.unwrap().unwrap().whole);
     let id = own.put("task", "1", json!({"by": "second"})).await.unwrap();
     assert_eq!(seen.next().await.unwrap().unwrap().changed[0].id, "1");
