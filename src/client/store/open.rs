@@ -85,7 +85,9 @@ impl Store {
         let identity = prepare(&mut db, &path, &user, device).await?;
         let reading = connect.read_only(true);
         let sentinel = SqliteConnection::connect_with(&reading).await?;
-        let readers = SqlitePoolOptions::new().max_connections(READERS).connect_lazy_with(reading);
+        // A file does not hang up: asking each time whether it is there takes as long as a read.
+        let readers = SqlitePoolOptions::new().max_connections(READERS).test_before_acquire(false);
+        let readers = readers.connect_lazy_with(reading);
         let (commands, waiting) = mpsc::channel(WAITING_MAX);
         let (written, _) = watch::channel(0);
         let identity = Arc::new(Mutex::new(Arc::new(identity)));
