@@ -11,7 +11,7 @@ use super::{Error, Store, row, write};
 use crate::client::entry::{Entry, EntryState};
 use crate::client::query::Order;
 use crate::client::replica::Place;
-use crate::domain::{CollectionName, Document, RecordKey, Tally};
+use crate::domain::{CollectionName, Document, RecordKey, Scope, Space, Tally};
 
 /// A record as it is shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -166,6 +166,17 @@ impl Store {
         let query = sqlx::query(AssertSqlSafe(format!("{} WHERE no = ?1", facts_sql())));
         let found = query.bind(space).fetch_optional(&self.readers).await?;
         found.as_ref().map(facts).transpose()
+    }
+
+    /// The number of a space that is wanted just so.
+    pub(in crate::client) async fn followed(
+        &self,
+        space: &Space,
+        scope: &Scope,
+    ) -> Result<Option<i64>, Error> {
+        let sql = "SELECT no FROM spaces WHERE name = ?1 AND wanted = 1 AND scope IS ?2";
+        let query = sqlx::query_scalar(sql).bind(space.name()).bind(row::stored_scope(scope));
+        Ok(query.fetch_optional(&self.readers).await?)
     }
 
     /// The revision that the server's state of a record has here; 0 if there is none.
