@@ -25,7 +25,8 @@ const FORMAT: i64 = 1;
 const SCHEMA: &str = include_str!("schema.sql");
 /// How long one process waits for what another writes.
 const BUSY_MAX: Duration = Duration::from_secs(10);
-const READERS: u32 = 4;
+/// Twice as many as usually read at once: the pool takes one back only after it has answered again.
+const READERS: u32 = 8;
 /// Statements that a connection keeps prepared.
 const STATEMENTS: usize = 256;
 
