@@ -58,10 +58,15 @@ pub(super) async fn replica(
 /// Whether the step shows the entry's record anew.
 fn with_record(wanted: &Wanted, entry: &Entry) -> bool {
     match wanted {
-        Wanted::None | Wanted::Last | Wanted::Unanswered => false,
+        Wanted::None | Wanted::Last => false,
         // Only what cannot be sent.
         Wanted::Front(_) => entry.incomplete,
-        Wanted::Open | Wanted::Answered | Wanted::Ids(_) | Wanted::Number(_) => true,
+        Wanted::First
+        | Wanted::Sent
+        | Wanted::Open
+        | Wanted::Answered
+        | Wanted::Ids(_)
+        | Wanted::Number(_) => true,
     }
 }
 
@@ -114,19 +119,22 @@ async fn wanted(
         Wanted::None => return Ok(Vec::new()),
         Wanted::Last => one(place.last_entry),
         Wanted::Number(number) => one(*number),
-        Wanted::Front(count) => {
-            let count = i64::try_from(*count).unwrap_or(i64::MAX);
+        Wanted::First | Wanted::Front(_) => {
+            let count = match wanted {
+                Wanted::Front(count) => i64::try_from(*count).unwrap_or(i64::MAX),
+                _ => 1,
+            };
             let AssertSqlSafe(sql) = select("INDEXED BY entries_open", OPEN);
             sqlx::query(AssertSqlSafe(sql + " LIMIT ?2")).bind(space).bind(count)
         }
-        Wanted::Unanswered => {
-            let syncing = format!("{OPEN} AND state = 'syncing'");
-            sqlx::query(select("", &syncing)).bind(space)
+        Wanted::Sent => {
+            let sent = "state IN ('syncing', 'applied', 'merged') AND done = 0";
+            sqlx::query(select("", sent)).bind(space)
         }
         Wanted::Open => sqlx::query(select("", OPEN)).bind(space),
         Wanted::Answered => {
             let answered = "state IN ('applied', 'merged') AND done = 0";
-            sqlx::query(select("", answered)).bind(space)
+            sqlx::query(select("INDEXED BY entries_answered", answered)).bind(space)
         }
         Wanted::Ids(ids) => {
             let mut found = Vec::with_capacity(ids.len());
