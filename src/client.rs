@@ -186,7 +186,12 @@ impl Client {
     }
 
     async fn follow(&self, name: SpaceName, scope: Scope) -> Result<Space, Error> {
-        let no = self.inner.store.follow(name.clone(), scope).await?;
+        let store = &self.inner.store;
+        // As at most starts of an app: nothing has to reach the disk before it can read.
+        if let Some(no) = store.followed(&name, &scope).await? {
+            return Ok(Space::new(self.clone(), no, name));
+        }
+        let no = store.follow(name.clone(), scope).await?;
         self.inner.lead.spaces_changed();
         Ok(Space::new(self.clone(), no, name))
     }

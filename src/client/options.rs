@@ -37,6 +37,20 @@ impl fmt::Debug for Token {
 type Upcast = Arc<dyn Fn(&str, i64, Edit) -> Result<Edit, String> + Send + Sync>;
 
 /// How a client is opened; see [`super::Client::open`].
+///
+/// ```
+/// use std::time::Duration;
+/// use syncline::client::Options;
+///
+/// # async fn sign_in(_again: bool) -> Result<String, String> { Ok("a token".into()) }
+/// let options = Options::new("alice.db", "alice")
+///     .server("https://sync.example.com")
+///     // Asked whenever a token is needed; `true` if the server has refused the last one.
+///     .tokens(|force| async move { sign_in(force).await })
+///     .sensitive("card", "/number")
+///     .poll(Duration::from_secs(60));
+/// # let _ = options;
+/// ```
 #[derive(Clone)]
 pub struct Options {
     pub(super) path: PathBuf,

@@ -16,6 +16,34 @@ use super::{Client, Conflict, Error, Outcome, Resolution, document, resolve};
 use crate::domain::{CollectionName, MutationId, RecordId, RecordKey, Space as SpaceName, limits};
 
 /// A space that the client follows.
+///
+/// ```
+/// use serde_json::json;
+/// use syncline::client::{Client, EntryState, Options, Patch};
+///
+/// # async fn run() -> Result<(), syncline::client::Error> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// let client = Client::open(Options::new(dir.path().join("alice.db"), "alice")).await?;
+/// let list = client.own().await?;
+/// let edit = list.put("item", "milk", json!({"title": "Milk", "count": 1})).await?;
+///
+/// // It is on disk and shown, and waits for a server.
+/// let milk = list.get("item", "milk").await?.expect("it was put");
+/// assert!(milk.pending && milk.revision == 0);
+/// assert_eq!(list.outcome(&edit).await?.unwrap().state, EntryState::Pending);
+///
+/// // A relative change goes together with those of other devices.
+/// list.patch("item", "milk", Patch::new().increment("/count", 2)?).await?;
+/// assert_eq!(list.get("item", "milk").await?.unwrap().value()["count"], 3);
+///
+/// // What nobody has sent yet can be taken back.
+/// let wrong = list.delete("item", "milk").await?;
+/// list.discard(&wrong).await?;
+/// assert!(list.get("item", "milk").await?.is_some());
+/// # Ok(())
+/// # }
+/// # tokio::runtime::Runtime::new().unwrap().block_on(run()).unwrap();
+/// ```
 #[derive(Clone, Debug)]
 pub struct Space {
     pub(super) client: Client,

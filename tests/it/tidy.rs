@@ -36,8 +36,8 @@ const EDGES: &[(&str, &[&str])] = &[
     (
         "bench",
         &[
-            "auth", "clock", "config", "domain", "exit", "logging", "postgres", "rpc", "server",
-            "store", "tasks",
+            "auth", "client", "clock", "config", "domain", "exit", "logging", "postgres", "rpc",
+            "server", "store", "tasks",
         ],
     ),
     (

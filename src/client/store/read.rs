@@ -11,7 +11,7 @@ use super::{Error, Store, row, write};
 use crate::client::entry::{Entry, EntryState};
 use crate::client::query::Order;
 use crate::client::replica::Place;
-use crate::domain::{CollectionName, Document, RecordKey, Tally};
+use crate::domain::{CollectionName, Document, RecordKey, Scope, Space, Tally};
 
 /// A record as it is shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -170,6 +170,17 @@ impl Store {
         found.as_ref().map(facts).transpose()
     }
 
+    /// The number of a space that is wanted just so.
+    pub(in crate::client) async fn followed(
+        &self,
+        space: &Space,
+        scope: &Scope,
+    ) -> Result<Option<i64>, Error> {
+        let sql = "SELECT no FROM spaces WHERE name = ?1 AND wanted = 1 AND scope IS ?2";
+        let query = sqlx::query_scalar(sql).bind(space.name()).bind(row::stored_scope(scope));
+        Ok(query.fetch_optional(&self.readers).await?)
+    }
+
     /// The revision that the server's state of a record has here; 0 if there is none.
     pub(in crate::client) async fn revision(
         &self,
@@ -248,8 +259,9 @@ fn facts_sql() -> String {
     };
     format!(
         "SELECT {}, wanted, attempts, {}, {}, {}, (SELECT count(*) FROM conflicts \
-         WHERE space = no) AS conflicts, (SELECT count(*) FROM entries WHERE space = no \
-         AND done = 0 AND state IN ('applied', 'merged')) AS answered FROM spaces",
+         WHERE space = no) AS conflicts, (SELECT count(*) FROM entries \
+         INDEXED BY entries_answered WHERE space = no AND done = 0 \
+         AND state IN ('applied', 'merged')) AS answered FROM spaces",
         row::PLACE,
         count("pending"),
         count("syncing"),
