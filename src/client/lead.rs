@@ -102,7 +102,8 @@ async fn run(mut parts: Parts, lead: Lead, tasks: Tasks) {
     let mut known = Vec::new();
     while !stop.is_cancelled() {
         let now = Instant::now();
-        if lock.is_none() && now >= next_lock {
+        // Who has no server leaves the lock to others that may have one.
+        if lock.is_none() && parts.target.is_some() && now >= next_lock {
             next_lock = now + LOCK_EVERY;
             lock = try_lock(parts.store.path());
             if let (Some(_), Some((target, token))) = (&lock, parts.target.clone()) {
@@ -119,7 +120,7 @@ async fn run(mut parts: Parts, lead: Lead, tasks: Tasks) {
             Ok(false) => {}
             Err(error) => warn!(%error, "the local file cannot be looked at"),
         }
-        if lock.is_some() && now >= next_collect {
+        if (lock.is_some() || parts.target.is_none()) && now >= next_collect {
             next_collect = now + COLLECT_EVERY;
             if let Err(error) = parts.store.collect().await {
                 warn!(%error, "what is old stays in the local file");

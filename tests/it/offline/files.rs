@@ -48,7 +48,8 @@ async fn a_file_that_is_not_ours_is_refused() {
     assert!(matches!(foreign, StoreError::NotOurs { .. }), "{foreign}");
 
     let text = file.with_file_name("text.db");
-    fs::write(&text, "this is no database, and long enough not to be taken for an empty one").unwrap();
+    fs::write(&text, "this is no database, and long enough not to be taken for an empty one")
+        .unwrap();
     let text = refused(Client::open(Options::new(&text, "alice")).await);
     assert!(matches!(text, StoreError::Failed(_)), "{text}");
 }
@@ -96,7 +97,8 @@ async fn sensitive_values_are_never_on_disk() {
     let house = House::new().await;
     let url = super::device::url(&house.server);
     let token = mint("alice");
-    let options = |options: Options| options.sensitive("card", "/number").server(&url).token(token.clone());
+    let options =
+        |options: Options| options.sensitive("card", "/number").server(&url).token(token.clone());
     let device = Device::with("alice", options).await;
     device.own.put("card", "1", json!({"name": "mine", "number": SECRET_NUMBER})).await.unwrap();
     assert_eq!(device.see("card", "1").await["number"], SECRET_NUMBER);
@@ -105,7 +107,8 @@ async fn sensitive_values_are_never_on_disk() {
     device.synced().await;
     let on_disk = |device: &Device| {
         let dir = device.file().parent().unwrap().to_owned();
-        let files = fs::read_dir(dir).unwrap().map(|entry| fs::read(entry.unwrap().path()).unwrap());
+        let files =
+            fs::read_dir(dir).unwrap().map(|entry| fs::read(entry.unwrap().path()).unwrap());
         let secret = SECRET_NUMBER.as_bytes();
         files.into_iter().any(|bytes| bytes.windows(secret.len()).any(|it| it == secret))
     };

@@ -39,11 +39,8 @@ async fn successive_edits_of_a_record_go_out_as_one() {
 async fn what_can_never_take_effect_is_refused_at_once() {
     let house = House::new().await;
     let schema = r#"{"required": ["title"]}"#;
-    let policy = Policy {
-        collection: "task".into(),
-        json_schema: schema.into(),
-        ..Policy::default()
-    };
+    let policy =
+        Policy { collection: "task".into(), json_schema: schema.into(), ..Policy::default() };
     house.alice.set_policy(policy).await.unwrap();
     let device = Device::new("alice", &house.server).await;
     device.synced().await;
@@ -54,7 +51,10 @@ async fn what_can_never_take_effect_is_refused_at_once() {
     assert_eq!(reason(device.own.delete("task", "1").await), "NOT_FOUND");
     assert_eq!(reason(device.own.patch("task", "1", json!({"a": 1})).await), "NOT_FOUND");
     device.own.create("task", "1", json!({"title": "a"})).await.unwrap();
-    assert_eq!(reason(device.own.create("task", "1", json!({"title": "a"})).await), "ALREADY_EXISTS");
+    assert_eq!(
+        reason(device.own.create("task", "1", json!({"title": "a"})).await),
+        "ALREADY_EXISTS"
+    );
     wait_for("the schema to be known", async || {
         match device.own.put("task", "2", json!({})).await {
             Err(Error::Hopeless(trouble)) => Some(trouble),
@@ -99,10 +99,7 @@ async fn a_refused_edit_is_set_aside_and_holds_up_nobody() {
     assert_eq!(outcome.state, EntryState::Applied);
     let outcome = laptop.own.settled(&refused).await.unwrap().unwrap();
     // Both have made it: by default somebody has to decide, and what is shown is the server's.
-    assert!(
-        matches!(outcome.state, EntryState::Conflict | EntryState::Failed),
-        "{outcome:?}"
-    );
+    assert!(matches!(outcome.state, EntryState::Conflict | EntryState::Failed), "{outcome:?}");
     laptop.synced().await;
     assert_eq!(laptop.see("task", "2").await, json!({"of": "phone"}));
 }
@@ -120,8 +117,7 @@ async fn a_full_space_sets_aside_what_does_not_fit_and_takes_the_rest() {
     }
     device.own.patch("task", "1", json!({"n": 100})).await.unwrap();
     let (url, token) = (url(&server), mint("alice"));
-    let device =
-        device.restarted(|options: Options| options.server(&url).token(token)).await;
+    let device = device.restarted(|options: Options| options.server(&url).token(token)).await;
     let status = wait_for("two to be set aside", async || {
         let status = device.client.status().await.unwrap();
         // Each waits 1, 2, 4 and 8 s; a demand cuts that short.

@@ -22,7 +22,8 @@ async fn a_conflict_is_shown_rolled_back_and_decided() {
         (Device::new("alice", &house.server).await, Device::new("alice", &house.server).await);
     phone.own.put("note", "1", json!({"text": "one", "by": "phone"})).await.unwrap();
     phone.synced().await;
-    wait_for("the note", async || (laptop.see("note", "1").await != Value::Null).then_some(())).await;
+    wait_for("the note", async || (laptop.see("note", "1").await != Value::Null).then_some(()))
+        .await;
 
     laptop.client.sync(Trigger::Offline);
     wait_for("to be offline", async || {
@@ -45,7 +46,10 @@ async fn a_conflict_is_shown_rolled_back_and_decided() {
     })
     .await;
     let conflict = &conflicts[0];
-    assert_eq!((conflict.id.as_str(), conflict.paths.as_slice()), (id.as_str(), &["/text".to_owned()][..]));
+    assert_eq!(
+        (conflict.id.as_str(), conflict.paths.as_slice()),
+        (id.as_str(), &["/text".to_owned()][..])
+    );
     assert_eq!(conflict.base.as_ref().unwrap()["text"], "one");
     assert_eq!(conflict.server.document.as_ref().unwrap()["text"], "three");
     assert_eq!(conflict.client.document.as_ref().unwrap()["text"], "two");
@@ -73,8 +77,10 @@ async fn what_the_policy_decides_is_foretold() {
         phone.own.put(collection, "1", json!({"a": 1, "b": 1})).await.unwrap();
     }
     phone.synced().await;
-    wait_for("the records", async || (laptop.see("master", "1").await != Value::Null).then_some(()))
-        .await;
+    wait_for("the records", async || {
+        (laptop.see("master", "1").await != Value::Null).then_some(())
+    })
+    .await;
     laptop.client.sync(Trigger::Offline);
     let merged = laptop.own.put("form", "1", json!({"a": 2, "b": 1})).await.unwrap();
     let lost = laptop.own.put("master", "1", json!({"a": 2, "b": 1})).await.unwrap();
