@@ -3,6 +3,7 @@
 mod basics;
 mod device;
 mod files;
+mod kill;
 mod processes;
 mod queue;
 mod sides;

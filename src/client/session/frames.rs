@@ -263,6 +263,7 @@ impl Session {
         let news: Vec<_> = open.filter_map(|it| self.new_conflict(it)).collect();
         if !news.is_empty() {
             self.store.keep_conflicts(local(space), news, None).await?;
+            crate::failpoint::reach("client.after_conflicts");
         }
         self.well(space).await?;
         Ok(Ok(counted(settled)))
