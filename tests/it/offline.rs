@@ -1,5 +1,6 @@
 //! The offline-first client against a real server: what an app sees, offline and online.
 
+mod anew;
 mod basics;
 mod device;
 mod files;

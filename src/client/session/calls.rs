@@ -39,6 +39,11 @@ pub(super) enum Ended {
         request: RequestNo,
         answer: Result<proto::ExchangeResponse, Fault>,
     },
+    Batch {
+        space: SpaceNo,
+        request: RequestNo,
+        answer: Result<proto::BatchMutateResponse, Fault>,
+    },
     /// An entry was sent with its first numbers once more; `refused` is why.
     Recalled {
         space: SpaceNo,
@@ -109,11 +114,28 @@ impl Session {
         });
     }
 
+    /// A batch without a stream.
+    pub(super) fn call_batch(
+        &mut self,
+        space: SpaceNo,
+        request: RequestNo,
+        asked: proto::BatchMutateRequest,
+    ) {
+        let Some(link) = &self.link else { return };
+        let mut sync = link.remote.sync();
+        self.calls.spawn(async move {
+            let answer = sync.batch_mutate(asked).await;
+            let answer = answer.map(tonic::Response::into_inner).map_err(fault);
+            Ended::Batch { space, request, answer }
+        });
+    }
+
     /// Does what the end of a call leads to.
     pub(super) async fn ended(&mut self, ended: Ended) {
         let space = match &ended {
             Ended::Status { space, request, .. }
             | Ended::Exchange { space, request, .. }
+            | Ended::Batch { space, request, .. }
             | Ended::Recalled { space, request, .. } => Some((*space, *request)),
             Ended::Token { .. } | Ended::Opened { .. } | Ended::Policies(_) | Ended::Loaded(_) => {
                 None
@@ -169,7 +191,11 @@ impl Session {
                 self.exchanged(space, request, answer).await?
             }
             Ended::Exchange { space, request, answer: Err(fault) } => {
-                vec![Event::Failed { space, request, fault }]
+                self.results(space, request, Err(fault)).await?
+            }
+            Ended::Batch { space, request, answer } => {
+                let results = answer.map(|answer| answer.results);
+                self.results(space, request, results).await?
             }
             Ended::Recalled { space, request, refused, answer } => {
                 self.recalled(space, request, refused, answer).await?

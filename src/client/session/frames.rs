@@ -224,18 +224,34 @@ impl Session {
     async fn mutated(&mut self, it: proto::MutatedFrame) -> Told {
         let request = it.request_id.parse().map(RequestNo).unwrap_or_default();
         let Some(space) = self.sender(request) else { return Ok(vec![Event::Heard]) };
-        if let Some(failure) = &it.failure {
-            let fault = wire::failure(failure);
-            if self.recall(space, request, &fault).await?.is_some() {
-                return Ok(vec![Event::Heard]);
+        let results = match &it.failure {
+            Some(failure) => Err(wire::failure(failure)),
+            None => Ok(it.results),
+        };
+        let mut events = vec![Event::Heard];
+        events.extend(self.results(space, request, results).await?);
+        Ok(events)
+    }
+
+    /// What the server said of a batch.
+    pub(super) async fn results(
+        &mut self,
+        space: SpaceNo,
+        request: RequestNo,
+        results: Result<Vec<proto::MutationResult>, Fault>,
+    ) -> Told {
+        let results = match results {
+            Ok(results) => results,
+            Err(fault) if self.recall(space, request, &fault).await?.is_some() => {
+                return Ok(Vec::new());
             }
-            return Ok(vec![Event::Heard, Event::Failed { space, request, fault }]);
-        }
-        Ok(match self.settle(space, &it.results).await? {
+            Err(fault) => return Ok(vec![Event::Failed { space, request, fault }]),
+        };
+        Ok(match self.settle(space, &results).await? {
             Err(fault) => vec![Event::Failed { space, request, fault }],
             Ok(settled) => {
                 let queue = self.queue(space).await?;
-                vec![Event::Heard, Event::Answered { space, request, settled, queue }]
+                vec![Event::Answered { space, request, settled, queue }]
             }
         })
     }
@@ -252,12 +268,7 @@ impl Session {
             Ok(answers) => answers,
             Err(fault) => return Ok(Err(fault)),
         };
-        crate::failpoint::reach("client.before_settle");
-        let ids = answers.iter().map(|answer| answer.id.clone()).collect();
-        let need = Need::entries(Wanted::Ids(ids));
-        let settled =
-            self.store.step(local(space), need, move |replica| replica.settle(&answers)).await?;
-        crate::failpoint::reach("client.after_settle");
+        // First what an entry met, so that whoever hears of the entry finds it.
         let conflicts = results.iter().filter_map(|it| it.conflict.as_ref());
         let open = conflicts.filter(|it| it.state() == proto::ConflictState::Open);
         let news: Vec<_> = open.filter_map(|it| self.new_conflict(it)).collect();
@@ -265,6 +276,12 @@ impl Session {
             self.store.keep_conflicts(local(space), news, None).await?;
             crate::failpoint::reach("client.after_conflicts");
         }
+        crate::failpoint::reach("client.before_settle");
+        let ids = answers.iter().map(|answer| answer.id.clone()).collect();
+        let need = Need::entries(Wanted::Ids(ids));
+        let settled =
+            self.store.step(local(space), need, move |replica| replica.settle(&answers)).await?;
+        crate::failpoint::reach("client.after_settle");
         self.well(space).await?;
         Ok(Ok(counted(settled)))
     }
