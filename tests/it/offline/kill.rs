@@ -150,7 +150,7 @@ async fn a_batch_that_arrived_unseen_takes_effect_once() {
     program.server = format!("http://{}", proxy.address());
     let mut script = Script::new(&program).await;
     program.sync(&script.some(2), None).await.ended_well();
-    for place in [None, Some("client.before_settle"), Some("client.after_take=2")] {
+    for place in [None, Some("client.before_settle")] {
         let lines = script.some(8);
         // The batch names its edits' collection.
         proxy.arm(Fault::CutAfter(script.last_mark()));

@@ -29,8 +29,17 @@ impl Script {
             .into_iter()
             .map(|it| (it["edit"].as_str().unwrap().to_owned(), it))
             .collect();
+        // They have no change: the conflict log has them, with what they wrote.
+        let conflicts = program.values(&["conflicts"]).await;
+        let open: BTreeSet<_> =
+            conflicts.iter().map(|it| it["client"]["document"].to_string()).collect();
+        assert_eq!(open.len(), conflicts.len(), "a conflict is there twice: {conflicts:?}");
         for (number, id) in &self.told {
             let does = &self.edits[*number];
+            if *does == Does::Clashes && open.contains(&Self::document(*number).to_string()) {
+                assert!(!effects.contains_key(id) && !parked.contains_key(id));
+                continue;
+            }
             match parked.get(id) {
                 None => {
                     let change = effects.get(id);
@@ -44,18 +53,19 @@ impl Script {
                 }
             }
         }
-        self.check_sequences(program, &device, &log, parked.len()).await;
+        let without = parked.len() + conflicts.len();
+        self.check_sequences(program, &device, &log, without).await;
         self.check_counters(program).await;
         self.check_file(program).await;
     }
 
-    /// Each is given once, and those that are missing are of what was refused.
+    /// Each is given once, and those that are missing are of what has no change.
     async fn check_sequences(
         &self,
         program: &Program,
         device: &str,
         log: &[Change],
-        parked: usize,
+        without: usize,
     ) {
         let own = log.iter().filter(|it| it.device == device);
         let sequences: Vec<i64> = own
@@ -67,7 +77,10 @@ impl Script {
         let request = proto::GetStatusRequest { device: device.into(), ..Default::default() };
         let status = program.client.stub.clone().get_status(request).await.unwrap().into_inner();
         let missing = (1..=status.device_sequence).filter(|it| !distinct.contains(it)).count();
-        assert!(missing <= parked, "{missing} of {sequences:?} are missing; {parked} were refused");
+        assert!(
+            missing <= without,
+            "{missing} of {sequences:?} are missing; {without} have no change"
+        );
     }
 
     /// Each increment is in its counter once, or it was not told and is not there.
