@@ -89,8 +89,8 @@ async fn whoever_dies_at_any_place_goes_on_from_there() {
     let mut told = Vec::new();
     while !places.is_empty() {
         // Some at once: each waits for disk and network most of the time.
-        let some = places.split_off(places.len().saturating_sub(5));
-        let runs = some.iter().map(|place| dies_at(&house, place, 2 + 2 * scale()));
+        let some = places.split_off(places.len().saturating_sub(7));
+        let runs = some.iter().map(|place| dies_at(&house, place, 1 + 2 * scale()));
         let deaths = futures_util::future::join_all(runs).await;
         told.extend(some.into_iter().zip(deaths));
     }
@@ -106,7 +106,7 @@ async fn whoever_dies_at_any_moment_goes_on_from_there() {
     let program = Program::new(&house, "random").await;
     let mut script = Script::new(&program).await;
     let mut random = Random(seed());
-    let (mut deaths, rounds) = (0, 16 * scale());
+    let (mut deaths, rounds) = (0, 12 * scale());
     for _ in 0..rounds {
         let count = 1 + random.below(12);
         script.others(&program, random.below(20)).await;

@@ -31,12 +31,15 @@ impl Script {
             .collect();
         // They have no change: the conflict log has them, with what they wrote.
         let conflicts = program.values(&["conflicts"]).await;
-        let open: BTreeSet<_> =
-            conflicts.iter().map(|it| it["client"]["document"].to_string()).collect();
+        let open: BTreeSet<_> = conflicts
+            .iter()
+            .map(|it| (it["id"].to_string(), it["client"]["document"].to_string()))
+            .collect();
         assert_eq!(open.len(), conflicts.len(), "a conflict is there twice: {conflicts:?}");
         for (number, id) in &self.told {
             let does = &self.edits[*number];
-            if *does == Does::Clashes && open.contains(&Self::document(*number).to_string()) {
+            let written = Self::document(*number).to_string();
+            if *does == Does::Clashes && open.contains(&("\"taken\"".into(), written)) {
                 assert!(!effects.contains_key(id) && !parked.contains_key(id));
                 continue;
             }
@@ -49,7 +52,15 @@ impl Script {
                 Some(it) => {
                     assert!(!effects.contains_key(id), "{does:?} was refused, and took effect");
                     let reason = it["rejection"]["reason"].as_str().unwrap();
-                    assert_eq!((does, reason), (&Does::Clashes, "ALREADY_EXISTS"), "{it}");
+                    let explained = match does {
+                        Does::Clashes => reason == "ALREADY_EXISTS",
+                        // What it deletes went with a death, and was not told.
+                        Does::Deletes { by } => {
+                            reason == "NOT_FOUND" && !self.told.contains_key(by)
+                        }
+                        _ => false,
+                    };
+                    assert!(explained, "{does:?}: {it}");
                 }
             }
         }

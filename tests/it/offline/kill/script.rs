@@ -16,9 +16,9 @@ pub enum Does {
     /// Adds 4^bit to a counter.
     Counts { counter: usize, bit: usize },
     /// Makes a record of its own.
-    Makes { id: String },
-    /// Deletes one of those.
-    Deletes { id: String },
+    Makes,
+    /// Deletes what that edit has made.
+    Deletes { by: usize },
     /// Writes the record that many write.
     Shares,
     /// Creates a record that is there.
@@ -71,12 +71,12 @@ impl Script {
                 let op = if number % 8 == 1 { "put" } else { "create" };
                 let document = Self::document(number);
                 let line = json!({"op": op, "collection": "task", "id": id, "document": document});
-                (Does::Makes { id }, line)
+                (Does::Makes, line)
             }
             5 => {
                 let id = format!("own{}", number - 4);
                 let line = json!({"op": "delete", "collection": "task", "id": id});
-                (Does::Deletes { id }, line)
+                (Does::Deletes { by: number - 4 }, line)
             }
             2 => {
                 let document = Self::document(number);
@@ -101,7 +101,7 @@ impl Script {
 
     /// Words of the last of those that write a document of its own.
     pub fn last_mark(&self) -> String {
-        let own = |does: &Does| matches!(does, Does::Makes { .. });
+        let own = |does: &Does| *does == Does::Makes;
         let number = self.edits.iter().rposition(own).unwrap();
         format!("mark-{number}-of-many")
     }
