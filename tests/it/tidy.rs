@@ -23,7 +23,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("rpc", &["app", "auth", "bell", "domain", "clock", "tasks", "chain"]),
     ("postgres", &[]),
     ("server", &["app", "auth", "rpc", "store", "config", "clock", "tasks", "chain", "metrics"]),
-    ("client", &["domain", "chain", "clock", "tasks"]),
+    ("client", &["domain", "chain", "clock", "tasks", "failpoint"]),
     ("config", &["auth", "domain", "exit", "logging"]),
     ("exit", &[]),
     ("logging", &[]),
@@ -53,7 +53,7 @@ const EDGES: &[(&str, &[&str])] = &[
 
 /// What a module may name of one that it may not name otherwise.
 const PART_EDGES: &[(&str, &str, &[&str])] =
-    &[("client", "rpc", &["proto"]), ("cli", "rpc", &["proto"])];
+    &[("client", "rpc", &["proto", "parse_policy"]), ("cli", "rpc", &["proto"])];
 
 /// Single files that may name one more module, and what of it.
 const FILE_EDGES: &[(&str, &str, &[&str])] = &[
@@ -67,7 +67,7 @@ const FILE_EDGES: &[(&str, &str, &[&str])] = &[
 /// Where a library may be named. A name also stands for those that begin with it and `_`.
 const LIBRARIES: &[(&str, &[&str])] = &[
     // The baselines of `bench` write straight to the database.
-    ("sqlx", &["store", "bench"]),
+    ("sqlx", &["store", "bench", "client"]),
     ("tonic", &["rpc", "bench", "client"]),
     ("prost", &["rpc", "bench", "client"]),
     ("tower", &["rpc"]),

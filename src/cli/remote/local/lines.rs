@@ -90,7 +90,7 @@ mod tests {
         }
         let bad = [
             ("", "EOF"),
-            ("[]", "invalid type"),
+            ("[]", "invalid length"),
             (r#"{"op":"put","collection":"a","id":"1"}"#, "no `document`"),
             (r#"{"op":"put","collection":"a","id":"1","document":[]}"#, "expected a map"),
             (r#"{"op":"move","collection":"a","id":"1"}"#, "unknown variant"),
