@@ -8,6 +8,7 @@ mod calls;
 mod keys;
 mod layers;
 mod limits;
+mod local;
 mod remote;
 mod retention;
 mod tls;
@@ -29,6 +30,7 @@ pub use self::calls::{
     LsConfig, Number, PutConfig, ResolveConfig, RmConfig, Side, State, WatchConfig,
 };
 pub use self::limits::{QuotaConfig, RateConfig};
+pub use self::local::{LocalConfig, ParkedConfig};
 pub use self::remote::{Call, ConnectionConfig, RemoteConfig, is_loopback, read_token};
 pub use self::retention::RetentionConfig;
 pub use self::tls::TlsConfig;
@@ -65,7 +67,7 @@ pub enum Command {
     Health(HealthConfig),
     /// Measure.
     Bench(BenchConfig),
-    /// Talk to a server.
+    /// Talk to a server, or work on a local file.
     Remote(Box<RemoteConfig>),
     /// Print this script, with which a shell completes commands.
     Completions(String),

@@ -1,11 +1,12 @@
-//! The commands that talk to a server. Owns what they have in common: the connection, and how a
-//! failed call ends the program. Must not know anything of the server's inside.
+//! The commands that talk to a server, or work on a local file. Owns what they have in common: the
+//! connection, and how a failed call ends the program. Must not know anything of the server's inside.
 
 mod changes;
 mod conflicts;
 mod doctor;
 mod export;
 mod import;
+mod local;
 mod output;
 mod place;
 mod progress;
@@ -14,6 +15,7 @@ mod records;
 mod resolve;
 mod shown;
 mod status;
+mod token;
 mod watch;
 
 use std::fmt::Display;
@@ -39,10 +41,10 @@ struct Session {
 
 /// Runs one of these commands. A reader that has gone, as with `| head`, is no failure.
 pub(super) async fn run(config: RemoteConfig) -> Result<Exit, Failure> {
-    let ran = match config.call {
-        Call::Doctor(database_url) => doctor::run(config.connection, database_url).await,
-
-        call => match Session::open(config.connection) {
+    let ran = match (config.call, config.local) {
+        (Call::Doctor(database_url), _) => doctor::run(config.connection, database_url).await,
+        (call, Some(local)) => local::run(config.connection, local, call).await,
+        (call, None) => match Session::open(config.connection) {
             Ok(session) => session.run(call).await,
             Err(failure) => Err(failure),
         },
@@ -59,9 +61,7 @@ impl Session {
         let remote = Remote::new(&target)
             .map_err(|fault| failed(format!("cannot use {}", target.url), fault))?;
         let Some(token) = &connection.token else {
-            let hint = "give --token-file, or SYNCLINE_TOKEN in the environment; beside `syncline \
-                        dev`, its own token is found where it runs";
-            return Err(Failure::new(Exit::Token, anyhow!("there is no token")).hint(hint));
+            return Err(no_token());
         };
         let used = remote.set_token(Some(token.expose().trim()));
         used.map_err(|fault| failed("cannot use the token", fault))?;
@@ -83,7 +83,9 @@ impl Session {
 
             Call::Import(config) => return import::run(self, config).await,
             Call::Export(config) => export::run(self, config).await,
-            Call::Doctor(_) => Ok(()),
+            Call::Doctor(_) | Call::Sync | Call::Parked | Call::Retry(_) | Call::Discard(_) => {
+                Ok(())
+            }
         };
         done.map(|()| Exit::Success)
     }
@@ -134,6 +136,12 @@ fn failed(what: impl Display, fault: impl Into<Fault>) -> Failure {
         Some(hint) => failure.hint(hint),
         None => failure,
     }
+}
+
+fn no_token() -> Failure {
+    let hint = "give --token-file, or SYNCLINE_TOKEN in the environment; beside `syncline dev`, its \
+                own token is found where it runs";
+    Failure::new(Exit::Token, anyhow!("there is no token")).hint(hint)
 }
 
 /// A command that makes no sense as it was given.

@@ -103,7 +103,8 @@ async fn run(mut parts: Parts, lead: Lead, tasks: Tasks) {
     let mut known = Vec::new();
     while !stop.is_cancelled() {
         let now = Instant::now();
-        if lock.is_none() && now >= next_lock {
+        // Who has no server leaves the lock to others that may have one.
+        if lock.is_none() && parts.target.is_some() && now >= next_lock {
             next_lock = now + LOCK_EVERY;
             lock = try_lock(parts.store.path());
             if let (Some(_), Some((target, token))) = (&lock, parts.target.clone()) {
@@ -111,7 +112,7 @@ async fn run(mut parts: Parts, lead: Lead, tasks: Tasks) {
             }
         }
         parts.look(lock.is_some().then_some(&lead), &mut known).await;
-        if lock.is_some() && now >= next_collect {
+        if (lock.is_some() || parts.target.is_none()) && now >= next_collect {
             next_collect = now + COLLECT_EVERY;
             if let Err(error) = parts.store.collect().await {
                 warn!(%error, "what is old stays in the local file");

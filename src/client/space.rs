@@ -159,6 +159,11 @@ impl Space {
         Ok(rows.into_iter().map(Record::from).collect())
     }
 
+    /// The collections in which something is shown, by name, with how many records that is.
+    pub async fn collections(&self) -> Result<Vec<(String, u64)>, Error> {
+        Ok(self.client.inner.store.collections(self.no).await?)
+    }
+
     /// Follows what a query finds: first all of it, then what is shown otherwise, by whatever
     /// edit, device or process. Order and limit do not count.
     pub fn watch(&self, query: &Query) -> impl Stream<Item = Result<Changes, Error>> + use<> {

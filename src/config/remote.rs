@@ -1,4 +1,4 @@
-//! The commands that talk to a server: their flags, and what these come to. Must not know how a
+//! The commands that talk to a server, or work on a local file: their flags, and what these come to. Must not know how a
 //! command does what it does, nor connect; files with tokens and certificates are read here.
 
 use std::net::IpAddr;
@@ -12,6 +12,7 @@ use super::calls::{
     ChangesConfig, ConflictsConfig, ExportConfig, GetConfig, ImportConfig, LsConfig, PutConfig,
     ResolveConfig, RmConfig, WatchConfig,
 };
+use super::local::{LocalConfig, NoArgs, ParkedConfig, StoreArgs};
 use super::values::Secret;
 use super::{Command, Error, database, read, wrong};
 
@@ -21,23 +22,34 @@ const DEV_TOKEN: &str = ".syncline/dev.token";
 #[derive(Debug, Subcommand)]
 pub(super) enum RemoteArgs {
     /// Write a record.
-    Put(OnRecords<PutConfig>),
+    Put(OnStore<PutConfig>),
     /// Print a record's document.
-    Get(OnRecords<GetConfig>),
+    Get(OnStore<GetConfig>),
     /// List the collections of a space, or the records of a collection.
-    Ls(OnRecords<LsConfig>),
+    Ls(OnStore<LsConfig>),
     /// Delete records.
-    Rm(OnRecords<RmConfig>),
+    Rm(OnStore<RmConfig>),
     /// Follow the changes as they happen, until Ctrl-C.
-    Watch(OnRecords<WatchConfig>),
+    Watch(OnStore<WatchConfig>),
     /// Print what has changed, and the cursor to go on from.
     Changes(OnRecords<ChangesConfig>),
     /// Show where a space is, what it holds, and the server's limits.
-    Status(ConnectionArgs),
+    Status(OnStore<NoArgs>),
     /// List the conflicts of a space.
-    Conflicts(OnRecords<ConflictsConfig>),
+    Conflicts(OnStore<ConflictsConfig>),
     /// Settle a conflict: keep a side, write a document, or ask and edit.
-    Resolve(OnRecords<ResolveConfig>),
+    Resolve(OnStore<ResolveConfig>),
+    /// Write edits from stdin to a local file, and sync it until nothing waits to be sent.
+    ///
+    /// Edits are JSON Lines such as {"op": "patch", "collection": …, "id": …, "document": …}: put,
+    /// create, patch (also with "unset": [path, …] and "increment": {path: number}) and delete.
+    Sync(OnStore<NoArgs>),
+    /// List the edits of a local file that were refused, and why.
+    Parked(OnStore<NoArgs>),
+    /// Queue edits again that were refused.
+    Retry(OnStore<ParkedConfig>),
+    /// Give up edits that were refused, or that were not sent yet.
+    Discard(OnStore<ParkedConfig>),
     /// Write records from JSON Lines, beside those that are there.
     ///
     /// To make a space hold what an export of a whole space has and nothing else, there is the call
@@ -99,6 +111,17 @@ pub(super) struct OnRecords<T: Args> {
     connection: ConnectionArgs,
 }
 
+/// A command with its own flags, on a server or a local file.
+#[derive(Debug, Args)]
+pub(super) struct OnStore<T: Args> {
+    #[command(flatten)]
+    call: T,
+    #[command(flatten)]
+    store: StoreArgs,
+    #[command(flatten)]
+    connection: ConnectionArgs,
+}
+
 #[derive(Debug, Args)]
 pub(super) struct DoctorArgs {
     #[command(flatten)]
@@ -107,11 +130,13 @@ pub(super) struct DoctorArgs {
     connection: ConnectionArgs,
 }
 
-/// A command that talks to a server.
+/// A command that talks to a server, or works on a local file.
 #[derive(Debug)]
 pub struct RemoteConfig {
     /// Which server, and who asks.
     pub connection: ConnectionConfig,
+    /// The file, if it is to be one.
+    pub local: Option<LocalConfig>,
     /// What is asked.
     pub call: Call,
 }
@@ -158,6 +183,14 @@ pub enum Call {
     Conflicts(ConflictsConfig),
     /// Settle a conflict.
     Resolve(ResolveConfig),
+    /// Write edits to a local file and sync it.
+    Sync,
+    /// List what was refused.
+    Parked,
+    /// Queue it again.
+    Retry(ParkedConfig),
+    /// Give it up.
+    Discard(ParkedConfig),
     /// Write records from a file.
     Import(ImportConfig),
     /// Write records to a file.
@@ -169,23 +202,39 @@ pub enum Call {
 impl RemoteArgs {
     /// The command that these make.
     pub(super) fn command(self) -> Result<Command, Error> {
-        let (connection, call) = match self {
-            Self::Put(it) => (it.connection, Call::Put(it.call)),
-            Self::Get(it) => (it.connection, Call::Get(it.call)),
-            Self::Ls(it) => (it.connection, Call::Ls(it.call)),
-            Self::Rm(it) => (it.connection, Call::Rm(it.call)),
-            Self::Watch(it) => (it.connection, Call::Watch(it.call)),
-            Self::Changes(it) => (it.connection, Call::Changes(it.call)),
-            Self::Status(connection) => (connection, Call::Status),
-            Self::Conflicts(it) => (it.connection, Call::Conflicts(it.call)),
-            Self::Resolve(it) => (it.connection, Call::Resolve(it.call)),
-            Self::Import(it) => (it.connection, Call::Import(it.call)),
-            Self::Export(it) => (it.connection, Call::Export(it.call)),
-            Self::Doctor(it) => (it.connection, Call::Doctor(database(it.database)?)),
+        let (connection, local, call) = match self {
+            Self::Put(it) => it.on(Call::Put)?,
+            Self::Get(it) => it.on(Call::Get)?,
+            Self::Ls(it) => it.on(Call::Ls)?,
+            Self::Rm(it) => it.on(Call::Rm)?,
+            Self::Watch(it) => it.on(Call::Watch)?,
+            Self::Changes(it) => (it.connection, None, Call::Changes(it.call)),
+            Self::Status(it) => it.on(|NoArgs {}| Call::Status)?,
+            Self::Conflicts(it) => it.on(Call::Conflicts)?,
+            Self::Resolve(it) => it.on(Call::Resolve)?,
+            Self::Sync(it) => it.on_file(|NoArgs {}| Call::Sync)?,
+            Self::Parked(it) => it.on_file(|NoArgs {}| Call::Parked)?,
+            Self::Retry(it) => it.on_file(Call::Retry)?,
+            Self::Discard(it) => it.on_file(Call::Discard)?,
+            Self::Import(it) => (it.connection, None, Call::Import(it.call)),
+            Self::Export(it) => (it.connection, None, Call::Export(it.call)),
+            Self::Doctor(it) => (it.connection, None, Call::Doctor(database(it.database)?)),
             Self::Completions { shell } => return Ok(Command::Completions(completions(shell))),
         };
         let connection = connection.config()?;
-        Ok(Command::Remote(Box::new(RemoteConfig { connection, call })))
+        Ok(Command::Remote(Box::new(RemoteConfig { connection, local, call })))
+    }
+}
+
+type Parts = (ConnectionArgs, Option<LocalConfig>, Call);
+
+impl<T: Args> OnStore<T> {
+    fn on(self, call: impl FnOnce(T) -> Call) -> Result<Parts, Error> {
+        Ok((self.connection, self.store.config()?, call(self.call)))
+    }
+
+    fn on_file(self, call: impl FnOnce(T) -> Call) -> Result<Parts, Error> {
+        Ok((self.connection, self.store.required()?, call(self.call)))
     }
 }
 

@@ -139,7 +139,7 @@ fn sample(key: &str) -> &'static str {
         | "jwt-issuer" | "jwt-audience" | "sub" | "jwks" | "jwt-user-claim"
         | "jwt-device-claim" | "jwt-grants-claim" | "tls-cert" | "tls-key" | "tls-client-ca"
         | "token" | "token-file" | "ca" | "client-cert" | "client-key" | "device" | "id"
-        | "document" | "collections" => "x",
+        | "document" | "collections" | "store" | "user" => "x",
         "listen" | "metrics-listen" => "[::1]:1",
         "log" => "debug",
         "log-format" => "json",
@@ -169,6 +169,7 @@ fn sample(key: &str) -> &'static str {
         | "log-retention"
         | "tombstone-retention"
         | "device-wait"
+        | "wait"
         | "compaction-interval" => "30s",
         "space" => "users/x",
         "policies" => r#"{"task":{"strategy":"merge"}}"#,
@@ -184,6 +185,7 @@ fn sample(key: &str) -> &'static str {
         | "from-start"
         | "every-step"
         | "edit"
+        | "offline"
         | "resume" => "true",
         "increment" => "/a=1",
         "unset" => "/a",
@@ -204,7 +206,7 @@ fn every_flag_is_a_variable_and_a_key() {
         let line = match name {
             "bench" => "bench all",
             "put" | "get" | "rm" => &format!("{name} task 1"),
-            "resolve" | "import" | "export" => &format!("{name} x"),
+            "resolve" | "import" | "export" | "retry" | "discard" => &format!("{name} x"),
             "completions" => "completions bash",
             name => name,
         };

@@ -7,6 +7,7 @@ mod ends;
 mod files;
 mod follow;
 mod records;
+mod store;
 
 use std::io::Write;
 use std::path::PathBuf;

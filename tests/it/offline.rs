@@ -4,6 +4,7 @@ mod anew;
 mod basics;
 mod device;
 mod files;
+mod kill;
 mod processes;
 mod queue;
 mod sides;

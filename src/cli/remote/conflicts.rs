@@ -37,7 +37,7 @@ pub(super) async fn run(session: &Session, config: ConflictsConfig) -> Result<()
         } else {
             let rows: Vec<_> = page.conflicts.iter().map(row).collect();
             let head = ["CONFLICT", "RECORD", "STATE", "RELATION", "FOUND", "PATHS"];
-            table(session, &head, &rows, &mut columns, is_first)?;
+            table(session.out, &head, &rows, &mut columns, is_first)?;
         }
         is_first = false;
         page_token = page.next_page_token;

@@ -4,7 +4,6 @@
 
 mod database;
 mod tls;
-mod token;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -16,7 +15,7 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, timeout};
 
 use super::output::{Output, Style, safe, say};
-use super::{shown, status, target};
+use super::{shown, status, target, token};
 use crate::client::remote::{Code, Fault, Remote};
 use crate::clock::Clock;
 use crate::config::{ConnectionConfig, Secret, is_loopback};

@@ -50,24 +50,33 @@ pub(super) async fn mutate(
     answer.result.ok_or_else(incomplete)
 }
 
-fn operation(config: PutConfig) -> Result<Operation, Failure> {
-    let is_patch = config.patch || !config.increment.is_empty() || !config.unset.is_empty();
+/// Whether what is there is to be changed, and not replaced.
+pub(super) fn is_patch(config: &PutConfig) -> bool {
+    config.patch || !config.increment.is_empty() || !config.unset.is_empty()
+}
+
+/// The document that was given; None where there need not be one.
+pub(super) fn given(config: &PutConfig) -> Result<Option<String>, Failure> {
     let is_whole =
-        !is_patch || config.patch && config.increment.is_empty() && config.unset.is_empty();
-    let text = match config.document {
-        Some(given) => Some(argument_or_stdin(&given)?),
+        !is_patch(config) || config.patch && config.increment.is_empty() && config.unset.is_empty();
+    let text = match &config.document {
+        Some(given) => argument_or_stdin(given)?,
         // With increments and the like there need not be anything else.
-        None if !is_whole => None,
+        None if !is_whole => return Ok(None),
         None if io::stdin().is_terminal() => {
             return Err(usage("there is no document: give a JSON object, or pipe one in"));
         }
-        None => Some(argument_or_stdin("-")?),
+        None => argument_or_stdin("-")?,
     };
-    let given = text.as_deref().map(typed_document).transpose()?.map(document);
+    typed_document(&text).map(Some)
+}
+
+fn operation(config: PutConfig) -> Result<Operation, Failure> {
+    let given = given(&config)?.map(document);
     if config.if_new {
         return Ok(Operation::Create(CreateOperation { document: given }));
     }
-    if !is_patch {
+    if !is_patch(&config) {
         return Ok(Operation::Put(PutOperation { document: given }));
     }
     let transform = |it: crate::config::Increment| {

@@ -3,7 +3,7 @@
 use serde_json::json;
 use uuid::Uuid;
 
-use super::output::{Columns, Style, note, safe, say, shortened};
+use super::output::{Columns, Output, Style, note, safe, say, shortened};
 use super::{PAGE_SIZE_MAX, Session, failed, incomplete, put, shown};
 use crate::client::remote::time;
 use crate::config::{GetConfig, LsConfig, RmConfig};
@@ -15,7 +15,7 @@ use crate::rpc::proto::{
 };
 
 /// As much of a document as fits beside the rest on a terminal.
-const DOCUMENT_CHARS_MAX: usize = 60;
+pub(super) const DOCUMENT_CHARS_MAX: usize = 60;
 
 pub(super) async fn get(session: &Session, config: GetConfig) -> Result<(), Failure> {
     let key = RecordKey { collection: config.collection, id: config.id };
@@ -66,22 +66,22 @@ async fn collections(session: &Session, limit: usize) -> Result<(), Failure> {
     }
     let row = |it: &CollectionDigest| vec![safe(&it.collection), it.records.to_string()];
     let rows: Vec<_> = living.iter().map(row).collect();
-    table(session, &["COLLECTION", "RECORDS"], &rows, &mut Columns::default(), true)
+    table(session.out, &["COLLECTION", "RECORDS"], &rows, &mut Columns::default(), true)
 }
 
 /// Prints rows; what the columns are called only where a person looks.
 pub(super) fn table(
-    session: &Session,
+    out: Output,
     head: &[&str],
     rows: &[Vec<String>],
     columns: &mut Columns,
     is_first: bool,
 ) -> Result<(), Failure> {
     let head: Vec<String> = head.iter().map(|&name| name.to_owned()).collect();
-    if is_first && session.out.is_terminal && !rows.is_empty() {
+    if is_first && out.is_terminal && !rows.is_empty() {
         columns.fit(std::slice::from_ref(&head));
         columns.fit(rows);
-        say(&session.out.paint(Style::Faint, &columns.line(&head)))?;
+        say(&out.paint(Style::Faint, &columns.line(&head)))?;
     }
     columns.fit(rows);
     rows.iter().try_for_each(|row| say(&columns.line(row)))
@@ -115,7 +115,7 @@ async fn records(
         } else {
             let rows: Vec<_> = page.records.iter().map(|it| row(session, it)).collect();
             let head = ["ID", "REVISION", "WRITTEN", "BY", "DOCUMENT"];
-            table(session, &head, &rows, &mut columns, is_first)?;
+            table(session.out, &head, &rows, &mut columns, is_first)?;
         }
         is_first = false;
         page_token = page.next_page_token;

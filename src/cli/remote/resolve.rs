@@ -11,7 +11,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use self::ask::Choice;
-use self::sides::Sides;
+pub(super) use self::sides::Sides;
 use super::output::{Output, Style, note, safe, say};
 use super::{Session, argument_or_stdin, failed, incomplete, put, shown, typed_document, usage};
 use crate::client::remote::document;
@@ -39,26 +39,33 @@ pub(super) async fn run(session: &Session, config: ResolveConfig) -> Result<Exit
         let hint = "nothing is left to decide; `syncline conflicts` lists what is open";
         return Err(Failure::new(Exit::Refused, error).hint(hint));
     }
-    let chosen = match given(&config)? {
-        Some(resolution) => Some(resolution),
-        None => {
-            let is_asked = !config.edit;
-            if is_asked && !(io::stdin().is_terminal() && stderr().is_terminal()) {
-                let reason = "nobody can be asked: say --keep, --document, --edit or --strategy";
-                return Err(usage(reason));
-            }
-            // Waits for a person, which must not hold up the connection.
-            let sides = sides(&conflict, &record);
-            let about = about(&conflict, &record);
-            let asked = move || by_person(&sides, &about, is_asked);
-            tokio::task::spawn_blocking(asked).await??
-        }
-    };
-    let Some(resolution) = chosen else {
-        note("nothing was decided; the conflict stays open");
+    let (sides, about) = (sides(&conflict, &record), about(&conflict, &record));
+    let Some(resolution) = chosen(&config, sides, about).await? else {
         return Ok(Exit::Failure);
     };
     resolve(session, &conflict, record.revision, resolution).await
+}
+
+/// What the flags say, or a person; None if nothing was decided.
+pub(super) async fn chosen(
+    config: &ResolveConfig,
+    sides: Sides,
+    about: Vec<String>,
+) -> Result<Option<Resolution>, Failure> {
+    if let Some(resolution) = given(config)? {
+        return Ok(Some(resolution));
+    }
+    let is_asked = !config.edit;
+    if is_asked && !(io::stdin().is_terminal() && stderr().is_terminal()) {
+        return Err(usage("nobody can be asked: say --keep, --document, --edit or --strategy"));
+    }
+    // Waits for a person, which must not hold up the connection.
+    let asked = move || by_person(&sides, &about, is_asked);
+    let decided = tokio::task::spawn_blocking(asked).await??;
+    if decided.is_none() {
+        note("nothing was decided; the conflict stays open");
+    }
+    Ok(decided)
 }
 
 /// What the flags say, if they do.

@@ -20,10 +20,9 @@ impl Replica {
         let entries: Vec<_> = self.entries_of(key).filter(|it| it.is_shown()).collect();
         let local = self.records.get(key).cloned().unwrap_or_default();
         let (shown, dirty) = (self.on_top(local.server.as_ref(), &entries), !entries.is_empty());
-        if shown != local.shown {
-            self.touched.shown.insert(key.clone());
-        }
         if shown != local.shown || dirty != local.dirty {
+            // That nothing of it waits any more is news to who watches, too.
+            self.touched.shown.insert(key.clone());
             self.touched.records.insert(key.clone());
             self.records.insert(key.clone(), Local { shown, dirty, ..local });
         }

@@ -274,6 +274,7 @@ impl Session {
         let news: Vec<_> = open.filter_map(|it| self.new_conflict(it)).collect();
         if !news.is_empty() {
             self.store.keep_conflicts(local(space), news, None).await?;
+            crate::failpoint::reach("client.after_conflicts");
         }
         crate::failpoint::reach("client.before_settle");
         let ids = answers.iter().map(|answer| answer.id.clone()).collect();

@@ -213,10 +213,12 @@ async fn load(
         parts.send(part.clone()).await.ok();
         if last {
             let generation = generation.unwrap_or_default();
+            crate::failpoint::reach("client.before_swap");
             if !store.finish_load(wanting.space, generation).await? {
                 let message = "another snapshot was begun meanwhile";
                 return Err(Fault::new(Code::Aborted, "", message).into());
             }
+            crate::failpoint::reach("client.after_swap");
             return Ok(cursor.revision);
         }
     }

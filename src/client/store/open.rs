@@ -117,7 +117,9 @@ async fn prepare(
     sqlx::query("BEGIN IMMEDIATE").execute(&mut *db).await?;
     let prepared = tables(db, path, user, device).await;
     let end = if prepared.is_ok() { "COMMIT" } else { "ROLLBACK" };
+    crate::failpoint::reach("client.before_made");
     sqlx::query(end).execute(db).await?;
+    crate::failpoint::reach("client.after_made");
     prepared
 }
 

@@ -113,6 +113,21 @@ impl Store {
         rows.iter().map(|found| self.shown(space, collection, found)).collect()
     }
 
+    /// The collections of a space with records that are shown, and how many.
+    pub(in crate::client) async fn collections(
+        &self,
+        space: i64,
+    ) -> Result<Vec<(String, u64)>, Error> {
+        let sql = "SELECT collection, count(*) FROM records WHERE space = ?1 AND shown IS NOT NULL \
+                   GROUP BY collection ORDER BY collection";
+        let query = sqlx::query_as::<_, (String, i64)>(sql).bind(space);
+        let rows = query.fetch_all(&self.readers).await?;
+        Ok(rows
+            .into_iter()
+            .map(|(name, count)| (name, u64::try_from(count).unwrap_or(0)))
+            .collect())
+    }
+
     /// What is shown otherwise than at `after`, by the counter of the file; None if that is too
     /// long ago. With where the counter is now.
     pub(in crate::client) async fn moved(

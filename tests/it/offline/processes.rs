@@ -61,3 +61,36 @@ async fn writers_of_several_processes_do_not_lose_each_others_edits() {
     assert_eq!(first.own.query(&Query::all("task")).await.unwrap().len(), 200);
     wait_for("all on the server", async || (house.alice.head().await == 200).then_some(())).await;
 }
+
+#[tokio::test]
+async fn who_has_no_server_leaves_the_file_to_who_has_one() {
+    let house = House::new().await;
+    let first = Device::alone("alice").await;
+    first.own.put("task", "1", json!({"by": "first"})).await.unwrap();
+    let options =
+        Options::new(first.file(), "alice").server(&url(&house.server)).token(mint("alice"));
+    let second = Client::open(options).await.unwrap();
+    second.own().await.unwrap();
+    second.synced(SOON).await.unwrap();
+    assert_eq!(house.alice.document("task", "1").await, json!({"by": "first"}));
+    second.close().await;
+}
+
+#[tokio::test]
+async fn a_watcher_is_told_that_nothing_waits_any_more() {
+    let house = House::new().await;
+    let device = Device::new("alice", &house.server).await;
+    let mut seen = Box::pin(device.own.watch(Query::all("task")));
+    assert!(seen.next().await.unwrap().unwrap().whole);
+    device.own.put("task", "1", json!({"n": 1})).await.unwrap();
+    let told = tokio::time::timeout(SOON, async {
+        loop {
+            let changes = seen.next().await.unwrap().unwrap();
+            if let Some(record) = changes.changed.into_iter().find(|it| !it.pending) {
+                return record;
+            }
+        }
+    });
+    let record = told.await.expect("it is told that the edit is no longer pending");
+    assert_eq!((record.id.as_str(), record.revision), ("1", 1));
+}

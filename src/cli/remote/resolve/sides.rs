@@ -7,13 +7,13 @@ use serde_json::{Map, Value};
 
 /// What the sides have; None where there is nothing.
 #[derive(Clone, Debug)]
-pub(super) struct Sides {
+pub(in crate::cli::remote) struct Sides {
     /// What both had seen; also None if it is not known any longer.
-    pub(super) base: Option<Value>,
+    pub(in crate::cli::remote) base: Option<Value>,
     /// The record as it is.
-    pub(super) theirs: Option<Value>,
+    pub(in crate::cli::remote) theirs: Option<Value>,
     /// What came.
-    pub(super) mine: Option<Value>,
+    pub(in crate::cli::remote) mine: Option<Value>,
 }
 
 /// A value in which they differ.

@@ -1,0 +1,211 @@
+//! The program as a user starts it, on a file of theirs, and how it ends.
+
+use std::io::{Read, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::time::Instant;
+
+use crate::support::private::blocking;
+use crate::support::{Client, House, mint, wait_for};
+
+/// No run takes longer.
+const END_WITHIN: Duration = Duration::from_secs(40);
+
+/// A user's program and file.
+#[derive(Debug)]
+pub struct Program {
+    dir: TempDir,
+    pub server: String,
+    pub user: String,
+    /// The same user, elsewhere.
+    pub client: Client,
+}
+
+/// What a run has said, and how it ended.
+#[derive(Debug)]
+pub struct Run {
+    pub status: ExitStatus,
+    pub stdout: String,
+    pub stderr: String,
+    /// The edits that went in, by number, in their order.
+    pub lines: Vec<usize>,
+}
+
+/// A line of a script, with the number of its edit.
+pub type Line = (usize, String);
+
+impl Program {
+    pub async fn new(house: &House, user: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("token"), mint(user)).unwrap();
+        let client = Client::connect(house.server.address(), &mint(user)).await;
+        let server = format!("http://{}", house.server.address());
+        Self { dir, server, user: user.into(), client }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Starts it on the file, with these lines on stdin.
+    pub fn start(&self, arguments: &[&str], lines: &[Line], place: Option<&str>) -> Running {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_syncline"));
+        for (name, _) in std::env::vars_os() {
+            let name = name.to_string_lossy().into_owned();
+            if name.starts_with("SYNCLINE_") || name == "DATABASE_URL" {
+                command.env_remove(name);
+            }
+        }
+        command
+            .args(arguments)
+            .args(["--json", "--user", &self.user, "--server", &self.server])
+            .arg("--store")
+            .arg(self.path("app.db"))
+            .arg("--token-file")
+            .arg(self.path("token"))
+            .current_dir(self.dir.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        if let Some(place) = place {
+            command.env("SYNCLINE_FAILPOINT", place);
+        }
+        let mut child = command.spawn().unwrap();
+        let text: String = lines.iter().map(|(_, line)| format!("{line}\n")).collect();
+        let mut stdin = child.stdin.take().unwrap();
+        // It may die before it has read all.
+        std::thread::spawn(move || stdin.write_all(text.as_bytes()).ok());
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let out = keep(child.stdout.take().unwrap(), Arc::clone(&said));
+        let wrong = Arc::new(Mutex::new(Vec::new()));
+        let err = keep(child.stderr.take().unwrap(), Arc::clone(&wrong));
+        let lines = lines.iter().map(|(number, _)| *number).collect();
+        Running { child, said, wrong, readers: vec![out, err], lines }
+    }
+
+    pub async fn run(&self, arguments: &[&str], lines: &[Line], place: Option<&str>) -> Run {
+        self.start(arguments, lines, place).end().await
+    }
+
+    /// Puts these edits in and syncs, to its end or its death.
+    pub async fn sync(&self, lines: &[Line], place: Option<&str>) -> Run {
+        self.run(&["sync"], lines, place).await
+    }
+
+    /// The same, killed after so long.
+    pub async fn killed(&self, lines: &[Line], after: Duration) -> Run {
+        let running = self.start(&["sync"], lines, None);
+        // The moment of its death, not a wait for anything.
+        tokio::time::sleep(after).await;
+        running.kill().await
+    }
+
+    /// What a command that reads the file prints.
+    pub async fn values(&self, arguments: &[&str]) -> Vec<Value> {
+        let run = self.run(arguments, &[], None).await;
+        assert!(run.status.success(), "{arguments:?}: {run:?}");
+        run.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+fn keep(mut from: impl Read + Send + 'static, to: Arc<Mutex<Vec<u8>>>) -> JoinHandle<()> {
+    std::thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok(count @ 1..) = from.read(&mut buffer) {
+            to.lock().extend_from_slice(&buffer[..count]);
+        }
+    })
+}
+
+/// A program that runs. Killed when dropped.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+    said: Arc<Mutex<Vec<u8>>>,
+    wrong: Arc<Mutex<Vec<u8>>>,
+    readers: Vec<JoinHandle<()>>,
+    lines: Vec<usize>,
+}
+
+impl Running {
+    /// Waits until it has said this.
+    pub async fn has_said(&self, words: &str) {
+        let said = || String::from_utf8_lossy(&self.said.lock()).contains(words);
+        wait_for(words, async || said().then_some(())).await;
+    }
+
+    /// kill -9, if it has not ended yet.
+    pub async fn kill(mut self) -> Run {
+        self.child.kill().ok();
+        self.end().await
+    }
+
+    /// Waits until it ends by itself, or dies.
+    pub async fn end(mut self) -> Run {
+        let began = Instant::now();
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            let text = || String::from_utf8_lossy(&self.wrong.lock()).into_owned();
+            assert!(began.elapsed() < END_WITHIN, "it does not end: {}", text());
+            // Between two looks.
+            tokio::time::sleep(Duration::from_millis(3)).await;
+        };
+        let readers = std::mem::take(&mut self.readers);
+        blocking(move || readers.into_iter().for_each(|it| it.join().unwrap())).await;
+        let text = |bytes: &Mutex<Vec<u8>>| String::from_utf8(bytes.lock().clone()).unwrap();
+        let (stdout, stderr) = (text(&self.said), text(&self.wrong));
+        Run { status, stdout, stderr, lines: std::mem::take(&mut self.lines) }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+impl Run {
+    /// Whether a signal has ended it.
+    pub fn died(&self) -> bool {
+        self.status.signal().is_some()
+    }
+
+    /// With everything sent; perhaps something was refused.
+    #[track_caller]
+    pub fn ended_well(&self) {
+        assert!(matches!(self.status.code(), Some(0 | 9)), "{self:?}");
+    }
+
+    /// The edits that it has told to be on disk: their number, and the id.
+    pub fn told(&self) -> Vec<(usize, String)> {
+        // What a death has cut off was not told.
+        let whole = self.stdout.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        let values = whole.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let told = values.filter_map(|it| {
+            let at = usize::try_from(it["line"].as_u64()?).unwrap() - 1;
+            Some((self.lines[at], it["edit"].as_str()?.to_owned()))
+        });
+        told.collect()
+    }
+
+    /// The edits that were refused before they were queued.
+    pub fn refused(&self) -> Vec<usize> {
+        let values = self.stdout.lines().filter_map(|it| serde_json::from_str::<Value>(it).ok());
+        let refused = values.filter_map(|it| {
+            it["error"].as_str()?;
+            Some(self.lines[usize::try_from(it["line"].as_u64()?).unwrap() - 1])
+        });
+        refused.collect()
+    }
+}
