@@ -224,13 +224,17 @@ impl Session {
             }
             let space = number(facts.no);
             gone.retain(|it| *it != space);
+            let before = self.spaces.remove(&space);
+            let is_new = before.is_none();
+            // What is out will be answered, whoever has asked for the space again.
+            let sent = before.and_then(|named| named.sent);
             let named = Named {
                 name: facts.place.space.name().to_owned(),
                 attempts: facts.attempts,
                 digest: None,
-                sent: None,
+                sent,
             };
-            let is_new = self.spaces.insert(space, named).is_none();
+            self.spaces.insert(space, named);
             // A wider scope is loaded, a narrower one subscribed to.
             info!(space = facts.place.space.name(), is_new, "space is synced");
             self.tell(Event::SpaceAdded { space, info: info_of(&facts) }).await;

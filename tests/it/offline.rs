@@ -2,5 +2,7 @@
 
 mod basics;
 mod device;
+#[cfg(test)]
+mod model;
 
 pub use device::Device;

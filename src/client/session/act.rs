@@ -179,17 +179,22 @@ impl Session {
     async fn take(&mut self, space: SpaceNo, request: RequestNo, entries_max: u32) -> Told {
         let (entries, taken) = self.take_entries(space, request, entries_max).await?;
         let mut events = vec![taken];
-        if !entries.is_empty() {
-            events.extend(self.send(Frame::Mutate(proto::MutateFrame {
+        if entries.is_empty() {
+            return Ok(events);
+        }
+        let mutations = entries.iter().map(wire::mutation).collect();
+        match self.mode {
+            Mode::Live => events.extend(self.send(Frame::Mutate(proto::MutateFrame {
                 request_id: request.to_string(),
                 space: self.name(space),
                 device: self.device(),
-                mutations: entries.iter().map(wire::mutation).collect(),
+                mutations,
                 atomic: false,
                 document_form: wire::FORM,
-            })));
-            crate::failpoint::reach("client.after_send");
+            }))),
+            Mode::Poll { .. } => self.call_batch(space, request, mutations),
         }
+        crate::failpoint::reach("client.after_send");
         Ok(events)
     }
 

@@ -39,6 +39,12 @@ pub(super) enum Ended {
         request: RequestNo,
         answer: Result<proto::ExchangeResponse, Fault>,
     },
+    /// A batch was sent without a stream.
+    Mutated {
+        space: SpaceNo,
+        request: RequestNo,
+        answer: Result<proto::BatchMutateResponse, Fault>,
+    },
     /// An entry was sent with its first numbers once more; `refused` is why.
     Recalled {
         space: SpaceNo,
@@ -109,11 +115,35 @@ impl Session {
         });
     }
 
+    /// A batch without a stream to send it on.
+    pub(super) fn call_batch(
+        &mut self,
+        space: SpaceNo,
+        request: RequestNo,
+        mutations: Vec<proto::Mutation>,
+    ) {
+        let Some(link) = &self.link else { return };
+        let mut sync = link.remote.sync();
+        let asked = proto::BatchMutateRequest {
+            space: self.name(space),
+            device: self.device(),
+            mutations,
+            atomic: false,
+            document_form: wire::FORM,
+        };
+        self.calls.spawn(async move {
+            let answer = sync.batch_mutate(asked).await;
+            let answer = answer.map(tonic::Response::into_inner).map_err(fault);
+            Ended::Mutated { space, request, answer }
+        });
+    }
+
     /// Does what the end of a call leads to.
     pub(super) async fn ended(&mut self, ended: Ended) {
         let space = match &ended {
             Ended::Status { space, request, .. }
             | Ended::Exchange { space, request, .. }
+            | Ended::Mutated { space, request, .. }
             | Ended::Recalled { space, request, .. } => Some((*space, *request)),
             Ended::Token { .. } | Ended::Opened { .. } | Ended::Policies(_) | Ended::Loaded(_) => {
                 None
@@ -170,6 +200,12 @@ impl Session {
             }
             Ended::Exchange { space, request, answer: Err(fault) } => {
                 vec![Event::Failed { space, request, fault }]
+            }
+            Ended::Mutated { space, request, answer: Ok(answer) } => {
+                vec![self.answered(space, request, &answer.results).await?]
+            }
+            Ended::Mutated { space, request, answer: Err(fault) } => {
+                self.refused(space, request, fault).await?
             }
             Ended::Recalled { space, request, refused, answer } => {
                 self.recalled(space, request, refused, answer).await?

@@ -224,18 +224,41 @@ impl Session {
     async fn mutated(&mut self, it: proto::MutatedFrame) -> Told {
         let request = it.request_id.parse().map(RequestNo).unwrap_or_default();
         let Some(space) = self.sender(request) else { return Ok(vec![Event::Heard]) };
-        if let Some(failure) = &it.failure {
-            let fault = wire::failure(failure);
-            if self.recall(space, request, &fault).await?.is_some() {
-                return Ok(vec![Event::Heard]);
+        let mut events = vec![Event::Heard];
+        match &it.failure {
+            Some(failure) => {
+                events.extend(self.refused(space, request, wire::failure(failure)).await?);
             }
-            return Ok(vec![Event::Heard, Event::Failed { space, request, fault }]);
+            None => events.push(self.answered(space, request, &it.results).await?),
         }
-        Ok(match self.settle(space, &it.results).await? {
-            Err(fault) => vec![Event::Failed { space, request, fault }],
+        Ok(events)
+    }
+
+    /// A batch was refused as a whole.
+    pub(super) async fn refused(
+        &mut self,
+        space: SpaceNo,
+        request: RequestNo,
+        fault: Fault,
+    ) -> Told {
+        Ok(match self.recall(space, request, &fault).await? {
+            Some(()) => Vec::new(),
+            None => vec![Event::Failed { space, request, fault }],
+        })
+    }
+
+    /// A batch has got its results.
+    pub(super) async fn answered(
+        &mut self,
+        space: SpaceNo,
+        request: RequestNo,
+        results: &[proto::MutationResult],
+    ) -> Result<Event, StoreError> {
+        Ok(match self.settle(space, results).await? {
+            Err(fault) => Event::Failed { space, request, fault },
             Ok(settled) => {
                 let queue = self.queue(space).await?;
-                vec![Event::Heard, Event::Answered { space, request, settled, queue }]
+                Event::Answered { space, request, settled, queue }
             }
         })
     }
