@@ -199,7 +199,7 @@ impl Session {
                 self.exchanged(space, request, answer).await?
             }
             Ended::Exchange { space, request, answer: Err(fault) } => {
-                vec![Event::Failed { space, request, fault }]
+                self.refused(space, request, fault).await?
             }
             Ended::Mutated { space, request, answer: Ok(answer) } => {
                 vec![self.answered(space, request, &answer.results).await?]
