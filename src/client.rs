@@ -136,6 +136,7 @@ impl Client {
             state: shown,
             reports: reports.clone(),
             seed: options.seed,
+            silence: options.silence,
         };
         let lead = Lead::start(parts, &tasks);
         Ok(Self { inner: Arc::new(Inner { store, options, lead, state, news: reports, tasks }) })

@@ -50,6 +50,7 @@ pub struct Options {
     sensitive: Vec<(String, String)>,
     pub(super) clock: Clock,
     pub(super) seed: Option<u64>,
+    pub(super) silence: Option<Duration>,
 }
 
 impl fmt::Debug for Options {
@@ -77,6 +78,7 @@ impl Options {
             sensitive: Vec::new(),
             clock: Clock::system(),
             seed: None,
+            silence: None,
         }
     }
 
@@ -175,6 +177,15 @@ impl Options {
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
+        self
+    }
+
+    /// How long a server may say nothing on a stream before it is taken for gone, for tests that
+    /// cannot wait as long as an app does.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn silence(mut self, silence: Duration) -> Self {
+        self.silence = Some(silence);
         self
     }
 

@@ -50,6 +50,7 @@ pub(super) struct Parts {
     pub(super) reports: broadcast::Sender<Report>,
     pub(super) stop: CancellationToken,
     pub(super) seed: u64,
+    pub(super) silence: Option<Duration>,
 }
 
 /// See the head of this file.
@@ -100,7 +101,8 @@ struct Link {
 
 /// Syncs until it is told to stop.
 pub(super) async fn run(parts: Parts) {
-    let Parts { store, target, token, mode, mut wishes, state, reports, stop, seed } = parts;
+    let Parts { store, target, token, mode, mut wishes, state, reports, stop, seed, silence } =
+        parts;
     let mut session = Session {
         engine: Engine::new(Config { mode }, seed),
         store,
@@ -115,6 +117,9 @@ pub(super) async fn run(parts: Parts) {
         parts: mpsc::channel(PARTS_MAX),
         reports,
     };
+    if let Some(silence) = silence {
+        session.engine.bear_silence(silence);
+    }
     session.read_spaces().await;
     loop {
         state.send_if_modified(|shown| {

@@ -3,6 +3,10 @@
 mod basics;
 mod device;
 #[cfg(test)]
+mod flight;
+#[cfg(test)]
 mod model;
+#[cfg(test)]
+mod partitions;
 
 pub use device::Device;

@@ -11,6 +11,9 @@ mod world;
 
 use world::{Plan, World};
 
+pub use phone::shown;
+pub use state::ServerState;
+
 use crate::support::{Random, scale, seed};
 
 /// Runs of this kind, each from a seed of its own, which is printed.
