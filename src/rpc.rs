@@ -1,4 +1,4 @@
-//! The wire: gRPC in, domain types onwards. The only place that knows tonic and
+//! The wire: gRPC in, domain types onwards. The server's only place that knows tonic and
 //! prost; `from_proto` and `to_proto` convert, `status` turns errors into
 //! statuses.
 

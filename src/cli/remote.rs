@@ -125,7 +125,10 @@ fn failed(what: impl Display, fault: impl Into<Fault>) -> Failure {
         | Code::OutOfRange => Exit::Refused,
         _ => Exit::Failure,
     };
-    let hint = fault.hint();
+    let mut hint = fault.hint().map(str::to_owned);
+    if let (Code::Unavailable, "", Some(hint)) = (fault.code, fault.reason.as_str(), &mut hint) {
+        hint.push_str("; `syncline doctor` looks closer");
+    }
     let failure = Failure::new(exit, anyhow::Error::new(fault).context(what.to_string()));
     match hint {
         Some(hint) => failure.hint(hint),

@@ -16,6 +16,7 @@ mod state;
 mod turn;
 
 use std::collections::BTreeMap;
+use std::ops::Bound::{Excluded, Unbounded};
 use std::time::Duration;
 
 use link::Link;
@@ -56,6 +57,8 @@ pub(super) struct Engine {
     last_request: RequestNo,
     link: Link,
     spaces: BTreeMap<SpaceNo, Space>,
+    /// The space that was last given something of which there is not enough for all at once.
+    served: SpaceNo,
     /// When it was last told something.
     now: Duration,
 }
@@ -69,6 +72,7 @@ impl Engine {
             last_request: RequestNo::default(),
             link: Link::new(),
             spaces: BTreeMap::new(),
+            served: SpaceNo(u64::MAX),
             now: Duration::ZERO,
         }
     }
@@ -134,8 +138,10 @@ impl Engine {
             let awake = wake.is_some_and(|wake| wake > self.now && wake <= bound);
             assert!(awake, "the link sleeps until {wake:?}, now {:?}: {:?}", self.now, self.link);
         }
+        let busy = self.spaces.values().any(|it| it.asks() || it.loads() || it.pushes());
+        let full = self.spaces.values().filter(|it| it.pushes()).count() >= turn::PUSH_SLOTS;
         for space in self.spaces.values().filter(|_| self.link.is_up()) {
-            space.assert_awake(self.now, self.link.is_open());
+            space.assert_awake(self.now, self.link.is_open(), busy, full);
         }
     }
 
@@ -151,20 +157,25 @@ impl Engine {
         turn.open = self.link.is_open();
         let asking = self.spaces.values().filter(|space| space.asks()).count();
         let loading = self.spaces.values().filter(|space| space.loads()).count();
-        turn.limit_slots(asking, loading);
+        let pushing = self.spaces.values().filter(|space| space.pushes()).count();
+        turn.limit_slots(asking, loading, pushing);
+        turn.limit_suspects(self.spaces.values().any(|it| it.suspected && it.pushes()));
         self.link.advance(self.is_wanted(), turn);
-        for space in self.spaces.values_mut() {
+        // Whoever was served last waits for all others, or those with low numbers would come first
+        // each time.
+        let last = self.served;
+        for (_, space) in self.spaces.range_mut((Excluded(last), Unbounded)) {
             space.advance(turn);
         }
+        for (_, space) in self.spaces.range_mut(..=last) {
+            space.advance(turn);
+        }
+        self.served = turn.served.unwrap_or(last);
     }
 
     fn lose_link(&mut self, fault: Fault, turn: &mut Turn) {
+        self.spaces.values_mut().for_each(|space| space.link_lost(Some(&fault), turn));
         self.link.lost(fault, turn);
-        self.forget_link(turn.now);
-    }
-
-    fn forget_link(&mut self, now: Duration) {
-        self.spaces.values_mut().for_each(|space| space.link_lost(now));
     }
 
     fn hear(&mut self, event: Event, turn: &mut Turn) {
@@ -232,7 +243,7 @@ impl Engine {
             Trigger::Changed { space } => self.with(space, Space::changed),
             Trigger::Offline => {
                 self.link.offline(turn);
-                self.forget_link(now);
+                self.spaces.values_mut().for_each(|space| space.link_lost(None, turn));
             }
             Trigger::Hint { space } => {
                 self.link.hurry(true, now);

@@ -22,6 +22,7 @@ use super::engine::{
 use super::options::Token;
 use super::remote::{Remote, Streaming, Target};
 use super::store::{Facts, Store, StoreError};
+use crate::domain::Scope;
 use crate::rpc::proto;
 use calls::Ended;
 
@@ -64,6 +65,8 @@ pub(super) struct Session {
     mode: Mode,
     began: Instant,
     spaces: HashMap<SpaceNo, Named>,
+    /// What was wanted of each when it was told of last.
+    wanted: HashMap<SpaceNo, Scope>,
     link: Option<Link>,
     calls: JoinSet<Ended>,
     parts: (mpsc::Sender<Event>, mpsc::Receiver<Event>),
@@ -112,6 +115,7 @@ pub(super) async fn run(parts: Parts) {
         mode,
         began: Instant::now(),
         spaces: HashMap::new(),
+        wanted: HashMap::new(),
         link: None,
         calls: JoinSet::new(),
         parts: mpsc::channel(PARTS_MAX),
@@ -229,23 +233,27 @@ impl Session {
             }
             let space = number(facts.no);
             gone.retain(|it| *it != space);
-            let before = self.spaces.remove(&space);
-            let is_new = before.is_none();
-            // What is out will be answered, whoever has asked for the space again.
-            let sent = before.and_then(|named| named.sent);
+            let scope = facts.place.scope.clone();
+            // Whoever is told of a space begins anew with it.
+            if self.wanted.get(&space) == Some(&scope) {
+                continue;
+            }
+            // What is out will be answered, whatever is wanted of the space now.
+            let sent = self.spaces.remove(&space).and_then(|named| named.sent);
             let named = Named {
                 name: facts.place.space.name().to_owned(),
                 attempts: facts.attempts,
                 digest: None,
                 sent,
             };
+            info!(space = named.name, "syncing");
             self.spaces.insert(space, named);
-            // A wider scope is loaded, a narrower one subscribed to.
-            info!(space = facts.place.space.name(), is_new, "space is synced");
+            self.wanted.insert(space, scope);
             self.tell(Event::SpaceAdded { space, info: info_of(&facts) }).await;
         }
         for space in gone {
             self.spaces.remove(&space);
+            self.wanted.remove(&space);
             self.tell(Event::SpaceRemoved { space }).await;
         }
     }

@@ -40,12 +40,14 @@ pub struct SpaceStatus {
     pub name: String,
     /// Where it is on its way; None if this process does not sync it.
     pub phase: Option<Phase>,
+    /// All that is wanted of it is here, as it was at some moment.
+    pub loaded: bool,
     /// How much of a catch-up is done, from 0 to 1.
     pub progress: Option<f64>,
     /// Everything up to there is here, and what the server is known to have.
     pub up_to: i64,
     pub head: i64,
-    /// Edits that wait to be sent, or for their answer.
+    /// Edits that wait to be sent, for their answer, or for their change to come.
     pub pending: u64,
     /// Edits that were refused, and wait for the app.
     pub parked: u64,
@@ -58,7 +60,7 @@ pub struct SpaceStatus {
 impl SpaceStatus {
     /// Whether changes come as they happen, and nothing waits.
     pub fn is_synced(&self) -> bool {
-        self.phase == Some(Phase::Live) && self.pending == 0
+        self.loaded && self.phase == Some(Phase::Live) && self.pending == 0
     }
 
     /// Revisions that the server has and this file has not.
@@ -213,10 +215,11 @@ fn space(facts: &Facts, standing: Option<&SpaceStanding>) -> SpaceStatus {
     SpaceStatus {
         name: facts.place.space.name().to_owned(),
         phase: standing.map(|it| it.phase.clone()),
+        loaded: facts.place.is_loaded(),
         progress: standing.and_then(progress),
         up_to: facts.place.cursor.get(),
         head,
-        pending: count(facts.pending + facts.syncing),
+        pending: count(facts.pending + facts.syncing + facts.answered),
         parked: count(facts.failed),
         conflicts: count(facts.conflicts),
         problem: standing.and_then(space_problem),

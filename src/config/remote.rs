@@ -38,11 +38,14 @@ pub(super) enum RemoteArgs {
     Conflicts(OnRecords<ConflictsConfig>),
     /// Settle a conflict: keep a side, write a document, or ask and edit.
     Resolve(OnRecords<ResolveConfig>),
-    /// Write records from JSON Lines, beside those that are there. (To make a space hold what an
-    /// export of a whole space has, with its history's end, there is the call ImportSpace.)
+    /// Write records from JSON Lines, beside those that are there.
+    ///
+    /// To make a space hold what an export of a whole space has and nothing else, there is the call
+    /// ImportSpace.
     Import(OnRecords<ImportConfig>),
-    /// Print the living records as JSON Lines, as of one revision. (Everything of a space, with
-    /// history and members, is what the call ExportSpace gives.)
+    /// Write the living records to a file as JSON Lines, as of one revision.
+    ///
+    /// Everything of a space, with its history and members, is what the call ExportSpace gives.
     Export(OnRecords<ExportConfig>),
     /// Look for what is wrong with a server, a token or a database, and say what to do.
     Doctor(DoctorArgs),

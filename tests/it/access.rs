@@ -22,15 +22,15 @@ use tonic::Status;
 use crate::support::{Client, Database, TestServer, mint_granted};
 
 /// A server and a shared space of alice's.
-struct Team {
-    database: Database,
-    server: TestServer,
-    alice: Client,
-    space: String,
+pub struct Team {
+    pub database: Database,
+    pub server: TestServer,
+    pub alice: Client,
+    pub space: String,
 }
 
 impl Team {
-    async fn new() -> Self {
+    pub async fn new() -> Self {
         let database = Database::create().await;
         let server = TestServer::start(&database).await;
         let alice = server.client("alice").await;
@@ -39,19 +39,19 @@ impl Team {
     }
 
     /// A client of somebody with these grants.
-    async fn granted(&self, user: &str, grants: &[&str]) -> Client {
+    pub async fn granted(&self, user: &str, grants: &[&str]) -> Client {
         granted(&self.server, user, grants).await
     }
 
-    async fn set(&self, user: &str, role: Role, collections: &[&str]) {
+    pub async fn set(&self, user: &str, role: Role, collections: &[&str]) {
         set(&self.alice, &self.space, (user, role, collections)).await.unwrap();
     }
 
-    async fn remove(&self, user: &str) {
+    pub async fn remove(&self, user: &str) {
         remove(&self.alice, &self.space, user).await.unwrap();
     }
 
-    async fn end(self) {
+    pub async fn end(self) {
         self.server.stop().await;
         drop(self.database);
     }

@@ -14,6 +14,8 @@ mod bench;
 #[cfg(test)]
 mod checker;
 #[cfg(test)]
+mod cli;
+#[cfg(test)]
 mod concurrency;
 #[cfg(test)]
 mod conflicts;

@@ -1,12 +1,17 @@
 //! The offline-first client against a real server: what an app sees, offline and online.
 
+mod anew;
 mod basics;
 mod device;
+mod files;
 #[cfg(test)]
 mod flight;
 #[cfg(test)]
 mod model;
 #[cfg(test)]
 mod partitions;
+mod processes;
+mod queue;
+mod sides;
 
 pub use device::Device;

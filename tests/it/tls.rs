@@ -1,6 +1,6 @@
 //! TLS as clients meet it, and how many of them one address may be.
 
-mod certificates;
+pub mod certificates;
 
 use std::net::SocketAddr;
 use std::time::Duration;

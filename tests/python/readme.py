@@ -3,9 +3,10 @@
 
     readme.py path/to/syncline
 
-Takes the shell blocks of the README's section "Try it", and of the worked
-examples in docs/conflicts.md, as they are and runs each section beside a fresh
-`syncline dev`; only the address is replaced, by a free one. A json block behind
+Takes the shell blocks of the README's sections "Try it" and "Command line", and of
+the worked examples in docs/conflicts.md, as they are and runs each section beside a
+fresh `syncline dev`; only the address is replaced, by a free one, which commands of
+`syncline` find in their environment. A json block behind
 a shell block is what the command has to print, with … for what differs each
 time, and a field named … for fields that are left out; without one it has to
 succeed and print something. If there is no grpcurl, the stand-in beside this
@@ -28,7 +29,11 @@ from with_dev import clean_environment, dev
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-SECTIONS = [("README.md", "Try it"), ("docs/conflicts.md", "Worked examples")]
+SECTIONS = [
+    ("README.md", "Try it"),
+    ("README.md", "Command line"),
+    ("docs/conflicts.md", "Worked examples"),
+]
 ADDRESS = "127.0.0.1:50051"
 ANYTHING = "…"
 COMMAND_SECONDS_MAX = 60
@@ -114,6 +119,7 @@ def run(command, folder, environment, enough):
 
 def check(command, expected, server, environment):
     command = command.replace(ADDRESS, server.address)
+    environment = {**environment, "SYNCLINE_SERVER": f"http://{server.address}"}
     count = len(expected) if expected else None
     printed, code = run(
         command,
@@ -141,6 +147,11 @@ def provide_grpcurl(folder, environment):
     return "the stand-in for grpcurl"
 
 
+def provide_program(program, folder, environment):
+    (folder / "syncline").symlink_to(Path(program).resolve())
+    environment["PATH"] = f"{folder}{os.pathsep}{environment['PATH']}"
+
+
 def banner_commands(banner):
     return [line.strip() for line in banner.splitlines() if line.strip().startswith("grpcurl ")]
 
@@ -164,12 +175,14 @@ def main():
     environment = clean_environment()
     with tempfile.TemporaryDirectory() as bin:
         print(f"with {provide_grpcurl(Path(bin), environment)}")
+        provide_program(sys.argv[1], Path(bin), environment)
         for file, title in SECTIONS:
             cases = list(examples(section((ROOT / file).read_text(encoding="utf-8"), title)))
             assert len(cases) >= 3, f"{file} has lost its commands"
             with dev(sys.argv[1]) as server:
                 for command, expected in cases:
-                    assert ADDRESS in command, f"not about {ADDRESS}:\n{command}"
+                    about = ADDRESS in command or command.startswith("syncline ")
+                    assert about, f"not about {ADDRESS}:\n{command}"
                     check(command, expected, server, environment)
                     print(f"ok  {file}: …{command.splitlines()[-1][-60:]}")
                 if (file, title) == SECTIONS[0]:

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::output::safe;
+use super::output::{safe, say};
 use super::{PAGE_SIZE_MAX, Session, failed, incomplete, shown};
 use crate::config::ChangesConfig;
 use crate::exit::Failure;
@@ -32,7 +32,7 @@ pub(super) async fn run(session: &Session, config: ChangesConfig) -> Result<(), 
                 true => shown::change(change, &reached.epoch).to_string(),
                 false => shown::change_line(session.out, change),
             };
-            session.out.line(&line)?;
+            say(&line)?;
         }
         left = left.saturating_sub(page.changes.len());
         if !page.has_more || left == 0 {
@@ -43,7 +43,7 @@ pub(super) async fn run(session: &Session, config: ChangesConfig) -> Result<(), 
                 }
                 false => format!("cursor  {}", safe(&at)),
             };
-            return session.out.line(&line);
+            return say(&line);
         }
         cursor = Some(reached);
     }

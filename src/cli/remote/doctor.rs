@@ -15,7 +15,7 @@ use time::format_description::well_known::Rfc2822;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, timeout};
 
-use super::output::{Output, Style, safe};
+use super::output::{Output, Style, safe, say};
 use super::{shown, status, target};
 use crate::client::remote::{Code, Fault, Remote};
 use crate::clock::Clock;
@@ -27,9 +27,10 @@ use crate::rpc::proto::{GetStatusRequest, GetStatusResponse};
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 /// For an answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
-/// Somebody should see to a certificate or a token that ends by then.
+/// Somebody should see to a certificate that ends by then.
 const CERTIFICATE_NEAR: time::Duration = time::Duration::days(14);
-const TOKEN_NEAR_SECONDS: i64 = 3_600;
+/// Many issuers give tokens for an hour, which is no reason to warn of each.
+const TOKEN_NEAR_SECONDS: i64 = 300;
 /// Clocks that differ by more confuse the times of tokens. The server tells whole seconds.
 const SKEW_MAX: time::Duration = time::Duration::seconds(5);
 const ROUND_TRIPS: usize = 5;
@@ -54,10 +55,10 @@ pub(super) async fn run(
         if connection.server.scheme_str() == Some("https") {
             certificate(&mut report, &connection, address).await;
         } else if is_loopback(&connection.server) {
-            report.ok("TLS", "none, which is well on this machine".to_owned());
+            report.ok("TLS", "none, which is well on this machine");
         } else {
             let hint = "use https: what goes there, the token as well, can be read on the way";
-            report.warn("TLS", "none".to_owned(), hint);
+            report.warn("TLS", "none", hint);
         }
     }
     let claims = examine_token(&mut report, &connection);
@@ -134,13 +135,13 @@ async fn certificate(report: &mut Report, connection: &ConnectionConfig, address
 fn examine_token(report: &mut Report, connection: &ConnectionConfig) -> Option<token::Claims> {
     let Some(token) = &connection.token else {
         let hint = "give --token-file, or SYNCLINE_TOKEN in the environment";
-        report.fail("token", Exit::Token, "there is none".to_owned(), hint);
+        report.fail("token", Exit::Token, "there is none", hint);
         return None;
     };
     let claims = match token::claims(token.expose()) {
         Ok(claims) => claims,
         Err(wrong) => {
-            report.fail("token", Exit::Token, wrong.to_owned(), "copy the whole token anew");
+            report.fail("token", Exit::Token, wrong, "copy the whole token anew");
             return None;
         }
     };
@@ -157,7 +158,7 @@ fn examine_token(report: &mut Report, connection: &ConnectionConfig) -> Option<t
             report.fail("token", Exit::Token, format!("{said}, which is over"), "get a new token");
         }
         Some(left) if left < TOKEN_NEAR_SECONDS => {
-            report.warn("token", said, "it ends within the hour: get a new one in time");
+            report.warn("token", said, "it ends within minutes: get a new one in time");
         }
         _ => report.ok("token", said),
     }
@@ -172,10 +173,10 @@ async fn server(
     claims: Option<token::Claims>,
 ) {
     match within(remote.is_serving()).await {
-        Ok(true) => report.ok("health", "serving".to_owned()),
+        Ok(true) => report.ok("health", "serving"),
         Ok(false) => {
             let hint = "it starts, stops, or has lost its database: look at its log";
-            report.fail("health", Exit::Unreachable, "not serving".to_owned(), hint);
+            report.fail("health", Exit::Unreachable, "not serving", hint);
         }
         Err(fault) => return report.fault("health", &fault),
     }
@@ -203,7 +204,7 @@ async fn server(
             report.fault("access", &fault);
             if claims.is_some() && fault.code == Code::Unauthenticated {
                 let hint = "compare the token's issuer and time with what the server is told";
-                report.warn("clock", "not compared, because the token is refused".into(), hint);
+                report.warn("clock", "not compared, because the token is refused", hint);
             }
         }
     }
@@ -227,7 +228,7 @@ async fn round_trip(report: &mut Report, remote: &Remote) {
         Some(median) => {
             report.ok("round trip", format!("{:.1} ms", median.as_secs_f64() * 1_000.0));
         }
-        None => report.warn("round trip", "not measured".into(), "the server answers now and then"),
+        None => report.warn("round trip", "not measured", "the server answers now and then"),
     }
 }
 
@@ -235,7 +236,7 @@ async fn round_trip(report: &mut Report, remote: &Remote) {
 fn skew(report: &mut Report, sent: OffsetDateTime, took: Duration, date: Option<OffsetDateTime>) {
     let Some(date) = date else {
         let hint = "something between us and the server leaves out the time";
-        return report.warn("clock", "the server does not tell its time".to_owned(), hint);
+        return report.warn("clock", "the server does not tell its time", hint);
     };
     let ours = sent + took / 2;
     let ahead = date + time::Duration::milliseconds(500) - ours;
@@ -263,16 +264,16 @@ fn tell_limits(report: &mut Report, status: &GetStatusResponse) {
 }
 
 impl Report {
-    fn ok(&mut self, name: &str, said: String) {
-        self.add(name, ("ok", Style::Good), &said, None);
+    fn ok(&mut self, name: &str, said: impl AsRef<str>) {
+        self.add(name, ("ok", Style::Good), said.as_ref(), None);
     }
 
-    fn warn(&mut self, name: &str, said: String, hint: &str) {
-        self.add(name, ("warn", Style::Careful), &said, Some(hint));
+    fn warn(&mut self, name: &str, said: impl AsRef<str>, hint: &str) {
+        self.add(name, ("warn", Style::Careful), said.as_ref(), Some(hint));
     }
 
-    fn fail(&mut self, name: &str, exit: Exit, said: String, hint: impl Into<String>) {
-        self.add(name, ("fail", Style::Bad), &said, Some(&hint.into()));
+    fn fail(&mut self, name: &str, exit: Exit, said: impl AsRef<str>, hint: impl Into<String>) {
+        self.add(name, ("fail", Style::Bad), said.as_ref(), Some(&hint.into()));
         if self.exit == Exit::Success {
             self.exit = exit;
         }
@@ -296,12 +297,12 @@ impl Report {
         let (word, style) = verdict;
         let printed = if self.json {
             let value = json!({"check": name, "verdict": word, "detail": said, "hint": hint});
-            self.out.line(&value.to_string())
+            say(&value.to_string())
         } else {
             let word = self.out.paint(style, &format!("{word:<4}"));
             let line = format!("{word}  {name:<11}  {said}");
-            self.out.line(&line).and_then(|()| match hint {
-                Some(hint) => self.out.line(&format!("{:19}{hint}", "")),
+            say(&line).and_then(|()| match hint {
+                Some(hint) => say(&format!("{:19}{hint}", "")),
                 None => Ok(()),
             })
         };

@@ -11,7 +11,7 @@ use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::output::{note, written};
+use super::output::{note, say, written};
 use super::place::{self, Attempts, beside};
 use super::{Session, failed, progress, usage};
 use crate::client::remote::{Fault, json_text};
@@ -81,7 +81,7 @@ pub(super) async fn run(session: &Session, config: ExportConfig) -> Result<(), F
     }
     let Place { records, cursor, .. } = export.place;
     if session.json() && !is_stdout {
-        return session.out.line(&json!({"records": records, "cursor": cursor}).to_string());
+        return say(&json!({"records": records, "cursor": cursor}).to_string());
     }
     note(&format!("exported {records} records; changes follow from {cursor}"));
     Ok(())

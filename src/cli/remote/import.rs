@@ -15,7 +15,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use self::lines::{Line, Lines, Wanted};
-use super::output::{note, safe};
+use super::output::{note, safe, say};
 use super::place::{self, Attempts, beside};
 use super::{Session, failed, incomplete, progress, shown};
 use crate::client::remote::{Code, Fault, document};
@@ -280,7 +280,7 @@ impl Import<'_> {
         }
         if self.session.json() {
             let value = json!({"written": written, "rejected": rejected, "id": id});
-            self.session.out.line(&value.to_string())?;
+            say(&value.to_string())?;
         } else {
             note(&format!("imported {written} records"));
         }

@@ -48,13 +48,8 @@ impl Output {
         Self { is_terminal, has_colours: is_terminal && !refused }
     }
 
-    /// Prints one line of data.
-    pub(super) fn line(self, text: &str) -> Result<(), Failure> {
-        written(writeln!(io::stdout(), "{text}"))
-    }
-
     pub(super) fn paint(self, style: Style, text: &str) -> String {
-        if !self.has_colours {
+        if !self.has_colours || text.is_empty() {
             return text.to_owned();
         }
         let code = match style {
@@ -66,6 +61,11 @@ impl Output {
         };
         format!("\x1b[{code}m{text}\x1b[0m")
     }
+}
+
+/// Prints one line of data.
+pub(super) fn say(line: &str) -> Result<(), Failure> {
+    written(writeln!(io::stdout(), "{line}"))
 }
 
 /// Whether it could be printed.

@@ -75,7 +75,8 @@ impl Attempts {
         if is_hopeless || !is_limited && (!has_begun || self.0 >= ATTEMPTS_MAX) {
             return Err(fault);
         }
-        let pause = fault.retry_after.unwrap_or(PAUSE * 2_u32.pow(self.0.min(ATTEMPTS_MAX)));
+        let pause =
+            fault.retry_after.unwrap_or_else(|| PAUSE * 2_u32.pow(self.0.min(ATTEMPTS_MAX)));
         if !is_limited {
             self.0 += 1;
         }

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal};
 use anyhow::anyhow;
 use uuid::Uuid;
 
-use super::output::{Output, Style, note, safe};
+use super::output::{Output, Style, note, safe, say};
 use super::{Session, argument_or_stdin, failed, incomplete, shown, typed_document, usage};
 use crate::client::remote::document;
 use crate::config::{Number, PutConfig};
@@ -89,9 +89,9 @@ pub(super) fn print_result(
     key: &RecordKey,
 ) -> Result<(), Failure> {
     if session.json() {
-        return session.out.line(&shown::result(result, key).to_string());
+        return say(&shown::result(result, key).to_string());
     }
-    session.out.line(&line(session.out, result, key))
+    say(&line(session.out, result, key))
 }
 
 fn line(out: Output, result: &MutationResult, key: &RecordKey) -> String {

@@ -3,7 +3,7 @@
 use serde_json::json;
 use uuid::Uuid;
 
-use super::output::{Columns, Style, note, safe, shortened};
+use super::output::{Columns, Style, note, safe, say, shortened};
 use super::{PAGE_SIZE_MAX, Session, failed, incomplete, put, shown};
 use crate::client::remote::time;
 use crate::config::{GetConfig, LsConfig, RmConfig};
@@ -30,7 +30,7 @@ pub(super) async fn get(session: &Session, config: GetConfig) -> Result<(), Fail
     let answer = answer.map_err(|status| failed(format!("cannot read {name}"), status))?;
     let record = answer.into_inner().record.ok_or_else(incomplete)?;
     if session.json() {
-        return session.out.line(&shown::record(&record).to_string());
+        return say(&shown::record(&record).to_string());
     }
     let written = shown::when(time(record.update_time.as_ref()));
     let who = shown::who(&record.author, &record.device);
@@ -41,7 +41,7 @@ pub(super) async fn get(session: &Session, config: GetConfig) -> Result<(), Fail
             record.open_conflicts
         ));
     }
-    session.out.line(&format!("{:#}", shown::value(record.document.as_ref())))
+    say(&format!("{:#}", shown::value(record.document.as_ref())))
 }
 
 pub(super) async fn ls(session: &Session, config: LsConfig) -> Result<(), Failure> {
@@ -61,7 +61,7 @@ async fn collections(session: &Session, limit: usize) -> Result<(), Failure> {
     if session.json() {
         return living.iter().try_for_each(|it| {
             let value = json!({"collection": it.collection, "records": it.records});
-            session.out.line(&value.to_string())
+            say(&value.to_string())
         });
     }
     let row = |it: &CollectionDigest| vec![safe(&it.collection), it.records.to_string()];
@@ -81,10 +81,10 @@ pub(super) fn table(
     if is_first && session.out.is_terminal && !rows.is_empty() {
         columns.fit(std::slice::from_ref(&head));
         columns.fit(rows);
-        session.out.line(&session.out.paint(Style::Faint, &columns.line(&head)))?;
+        say(&session.out.paint(Style::Faint, &columns.line(&head)))?;
     }
     columns.fit(rows);
-    rows.iter().try_for_each(|row| session.out.line(&columns.line(row)))
+    rows.iter().try_for_each(|row| say(&columns.line(row)))
 }
 
 async fn records(
@@ -111,7 +111,7 @@ async fn records(
         left = left.saturating_sub(page.records.len());
         if session.json() {
             let mut lines = page.records.iter().map(|it| shown::record(it).to_string());
-            lines.try_for_each(|line| session.out.line(&line))?;
+            lines.try_for_each(|line| say(&line))?;
         } else {
             let rows: Vec<_> = page.records.iter().map(|it| row(session, it)).collect();
             let head = ["ID", "REVISION", "WRITTEN", "BY", "DOCUMENT"];

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use self::ask::Choice;
 use self::sides::Sides;
-use super::output::{Output, Style, note, safe};
+use super::output::{Output, Style, note, safe, say};
 use super::{Session, argument_or_stdin, failed, incomplete, put, shown, typed_document, usage};
 use crate::client::remote::document;
 use crate::config::{ResolveConfig, Side};
@@ -170,11 +170,11 @@ async fn resolve(
         if let Some(object) = value.as_object_mut() {
             object.insert("conflict_id".into(), json!(conflict.id));
         }
-        session.out.line(&value.to_string())?;
+        say(&value.to_string())?;
     } else if result.outcome() == MutationOutcome::Applied {
         let resolved = session.out.paint(Style::Good, "resolved");
         let key = shown::key(Some(&key));
-        session.out.line(&format!("{resolved}  {key}  revision {}", result.revision))?;
+        say(&format!("{resolved}  {key}  revision {}", result.revision))?;
     } else {
         put::print_result(session, &result, &key)?;
     }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::output::{Columns, Style, safe};
+use super::output::{Columns, Style, safe, say};
 use super::{Session, failed};
 use crate::client::remote::duration;
 use crate::exit::Failure;
@@ -15,7 +15,7 @@ pub(super) async fn run(session: &Session) -> Result<(), Failure> {
     let answer = session.remote.sync().get_status(request).await;
     let status = answer.map_err(|status| failed("cannot read the status", status))?.into_inner();
     if session.json() {
-        return session.out.line(&as_json(&status, &device).to_string());
+        return say(&as_json(&status, &device).to_string());
     }
     let mut rows = vec![
         ("space", safe(&status.space)),
@@ -41,7 +41,7 @@ pub(super) async fn run(session: &Session) -> Result<(), Failure> {
     rows.iter().try_for_each(|row| {
         let line = columns.line(row);
         let (name, rest) = line.split_once("  ").unwrap_or((&line, ""));
-        session.out.line(&format!("{}  {rest}", session.out.paint(Style::Faint, name)))
+        say(&format!("{}  {rest}", session.out.paint(Style::Faint, name)))
     })
 }
 

@@ -7,7 +7,7 @@ use anyhow::anyhow;
 use serde_json::{Value, json};
 use tracing::debug;
 
-use super::output::{note, safe};
+use super::output::{note, safe, say};
 use super::{Session, failed, shown};
 use crate::cli::asked_to_stop;
 use crate::client::remote::{Code, Fault, duration};
@@ -166,14 +166,14 @@ impl Watcher<'_> {
                 let cursor = self.cursor();
                 let told = format!("watching {} from {cursor}", safe(&it.space));
                 self.tell(
-                    json!({"type": "subscribed", "space": it.space, "cursor": cursor}),
+                    &json!({"type": "subscribed", "space": it.space, "cursor": cursor}),
                     &told,
                 )?;
             }
             Frame::Changes(it) => self.changes(&it)?,
             Frame::CaughtUp(it) => {
                 self.move_to(it.up_to);
-                self.tell(json!({"type": "caught_up", "cursor": self.cursor()}), "caught up")?;
+                self.tell(&json!({"type": "caught_up", "cursor": self.cursor()}), "caught up")?;
             }
             Frame::Progress(it) => {
                 if let Some(subscription) = it.subscriptions.first() {
@@ -191,13 +191,13 @@ impl Watcher<'_> {
                     _ => "changes after the cursor are no longer kept",
                 };
                 let told = format!("{why}: beginning again, forget what was shown before");
-                self.tell(json!({"type": "resync_required", "reason": reason}), &told)?;
+                self.tell(&json!({"type": "resync_required", "reason": reason}), &told)?;
                 self.place = Place::Start;
                 return Ok(Some(Ended::Again(Some(Duration::ZERO))));
             }
             Frame::RemovedFromView(_) => {
                 self.tell(
-                    json!({"type": "removed_from_view"}),
+                    &json!({"type": "removed_from_view"}),
                     "you may no longer see this: forget what was shown",
                 )?;
             }
@@ -225,7 +225,7 @@ impl Watcher<'_> {
                 true => shown::change(change, &self.epoch).to_string(),
                 false => shown::change_line(self.session.out, change),
             };
-            self.session.out.line(&line)?;
+            say(&line)?;
         }
         self.move_to(frame.up_to);
         Ok(())
@@ -243,9 +243,9 @@ impl Watcher<'_> {
     }
 
     /// To programs as data, to people beside the data.
-    fn tell(&self, value: Value, text: &str) -> Result<(), Failure> {
+    fn tell(&self, value: &Value, text: &str) -> Result<(), Failure> {
         match self.session.json() {
-            true => self.session.out.line(&value.to_string()),
+            true => say(&value.to_string()),
             false => {
                 note(text);
                 Ok(())

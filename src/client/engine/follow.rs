@@ -114,6 +114,7 @@ impl Space {
     pub(super) fn begin_load(&mut self, turn: &mut Turn) {
         let Some(epoch) = self.epoch.filter(|_| turn.load_slots > 0) else { return };
         turn.load_slots -= 1;
+        turn.served = Some(self.no);
         let (space, request, healing) = (self.no, turn.request(), self.loaded);
         let collections = healing.then(|| self.healing.due.clone());
         turn.act(Action::Load { space, request, epoch, collections });
@@ -179,9 +180,9 @@ impl Space {
         false
     }
 
-    /// While something is loaded nothing is in flight.
+    /// What differs is loaded as soon as what was sent is settled.
     fn may_heal(&self, turn: &Turn) -> bool {
-        self.healing.is_due() && self.push.is_idle() && self.queue.frozen == 0 && turn.open
+        self.healing.is_due() && turn.open
     }
 
     /// The subscription, if it is this one.

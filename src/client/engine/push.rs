@@ -110,10 +110,16 @@ impl Push {
         }
     }
 
-    pub(super) fn link_lost(&mut self, now: Duration) {
-        if !self.is_idle() {
-            *self = Self::Idle(Wait::none(now));
+    /// How many entries are in flight.
+    fn sent(&self) -> u64 {
+        match self {
+            Self::InFlight { count, .. } => *count,
+            Self::Idle(_) | Self::Checking { .. } => 0,
         }
+    }
+
+    pub(super) fn is_sent(&self) -> bool {
+        matches!(self, Self::InFlight { .. })
     }
 }
 
@@ -152,6 +158,13 @@ impl Space {
         let exchange = matches!(self.step, Step::Polling(_));
         let due = matches!(&self.step, Step::Polling(it) if it.next.is_over(turn.now));
         if entries_max == 0 && !due {
+            return;
+        }
+        if let Some(fault) = self.blamed.take() {
+            self.check(fault, turn);
+            return;
+        }
+        if !turn.take_push_slot(self.no, self.suspected) {
             return;
         }
         let request = turn.request();
@@ -197,6 +210,7 @@ impl Space {
             return;
         }
         if count > 0 {
+            self.suspected = false;
             self.batch.answered(count, turn.now.saturating_sub(since));
             self.attempts = 0;
             self.read_only = None;
@@ -213,10 +227,7 @@ impl Space {
         if !self.push.is(number) {
             return;
         }
-        let sent = match self.push {
-            Push::InFlight { count, .. } => count,
-            Push::Idle(_) | Push::Checking { .. } => 0,
-        };
+        let sent = self.push.sent();
         let checking = self.push.is_checking();
         self.push = Push::Idle(Wait::none(turn.now));
         self.fault = Some(fault.clone());
@@ -257,6 +268,26 @@ impl Space {
         }
     }
 
+    /// The link has ended. If the server ended it because of something that was sent, it may be
+    /// what is in flight: that is sent in smaller parts, then alone, and fails at last.
+    pub(super) fn push_lost(&mut self, fault: Option<&Fault>, turn: &mut Turn) {
+        let sent = self.push.sent();
+        if !self.push.is_idle() {
+            self.push = Push::Idle(Wait::none(turn.now));
+        }
+        let Some(fault) = fault.filter(|_| sent > 0) else { return };
+        self.batch.halve(sent);
+        if !matches!(kind(fault), FaultKind::Permanent | FaultKind::Temporary) {
+            return;
+        }
+        self.suspected = true;
+        if sent == 1 {
+            self.attempts = self.attempts.saturating_add(1);
+            turn.act(Action::CountAttempt { space: self.no });
+            self.blamed = Some(fault.clone()).filter(|_| self.attempts >= ATTEMPTS_MAX);
+        }
+    }
+
     fn push_later(&mut self, fault: &Fault, turn: &mut Turn) {
         self.push = Push::Idle(turn.after(&mut self.push_backoff, fault));
     }
@@ -277,7 +308,9 @@ impl Space {
         if self.attempts < ATTEMPTS_MAX {
             // Of this entry, whatever had failed before it.
             let wait = Wait::long(turn.now, turn.random.jittered(full_wait(self.attempts)));
-            self.push = Push::Idle(wait.and(turn.told_to_wait(fault.retry_after)));
+            // Not for as long as the server asks: everything behind it would wait as well, and
+            // after a few times it is set aside.
+            self.push = Push::Idle(wait);
         } else {
             self.check(fault, turn);
         }

@@ -74,28 +74,35 @@ impl Space {
         matches!(self.step, Step::Asking { .. }) || self.push.is_checking()
     }
 
+    pub(super) fn pushes(&self) -> bool {
+        self.push.is_sent()
+    }
+
     pub(super) fn loads(&self) -> bool {
         matches!(self.step, Step::Loading { .. })
     }
 
-    /// While the link is up: that nothing can be forgotten.
+    /// While the link is up: that nothing can be forgotten. `busy`: other spaces have something
+    /// under way; `full`: as much as there may be.
     #[cfg(test)]
-    pub(super) fn assert_awake(&self, now: Duration, open: bool) {
+    pub(super) fn assert_awake(&self, now: Duration, open: bool, busy: bool, full: bool) {
         let queued = self.queue.frozen + self.queue.waiting > 0;
         let timed = self.wakes().any(|wake| wake > now);
+        let waits = full || busy && self.suspected;
         match &self.step {
             // Until the link has ended, which has a deadline.
             _ if !open => {}
             Step::Halted(_) => {}
             Step::Following(it) if it.caught_up && !queued => {}
             // Behind others, which have deadlines.
-            Step::Resting(_) | Step::Settling if !timed => {}
+            Step::Resting(_) | Step::Settling if busy => {}
+            Step::Following(_) | Step::Polling(_) if waits => {}
             _ => assert!(timed, "space {} sleeps: {self:?}", self.no),
         }
         if let Push::Idle(wait) = &self.push
             && matches!(self.step, Step::Following(_) | Step::Polling(_))
         {
-            let sends = self.entries_max(now) > 0 && wait.is_over(now);
+            let sends = self.entries_max(now) > 0 && wait.is_over(now) && !waits;
             assert!(!sends || !open, "space {} could send and does not: {self:?}", self.no);
         }
     }

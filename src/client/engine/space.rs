@@ -39,6 +39,11 @@ pub(super) struct Space {
     pub(super) healing: Healing,
     /// Sequences do not fit, says the server: they are given anew as soon as that is safe.
     pub(super) gap: bool,
+    /// The link has ended for what was sent on it, which may be ours: until something of it is
+    /// answered it is sent while no other suspect is.
+    pub(super) suspected: bool,
+    /// The front entry has ended the link too often: it fails, unless the server has it.
+    pub(super) blamed: Option<Fault>,
     /// Writes are refused.
     pub(super) read_only: Option<Wait>,
     /// The space cannot be seen: what is queued fails as soon as nothing of it is in flight.
@@ -94,6 +99,8 @@ impl Space {
             store_backoff: Backoff::default(),
             healing: Healing::default(),
             gap: false,
+            suspected: false,
+            blamed: None,
             read_only: None,
             park: None,
             access: true,
@@ -268,6 +275,8 @@ impl Space {
 
     pub(super) fn act_park(&mut self, what: Parked, fault: Fault, turn: &mut Turn) {
         self.attempts = 0;
+        self.suspected = false;
+        self.blamed = None;
         self.push_backoff.reset();
         turn.report(Report::Parked { space: self.no, what, fault: fault.clone() });
         turn.act(Action::Park { space: self.no, what, fault });
@@ -312,9 +321,10 @@ impl Space {
     }
 
     /// The link is no longer there, and what was asked on it is not answered any more.
-    pub(super) fn link_lost(&mut self, now: Duration) {
+    pub(super) fn link_lost(&mut self, fault: Option<&Fault>, turn: &mut Turn) {
         self.healing.link_lost();
-        self.push.link_lost(now);
+        self.push_lost(fault, turn);
+        let now = turn.now;
         match self.step {
             Step::Asking { .. }
             | Step::Settling

@@ -9,6 +9,7 @@ mod links;
 mod places;
 mod pushes;
 mod server;
+mod shares;
 mod simulation;
 mod store;
 mod wire;

@@ -14,6 +14,9 @@ const HURRY: Duration = Duration::from_secs(1);
 const STATUS_SLOTS: usize = 8;
 /// Spaces that are loaded at the same time: each stages its records.
 const LOAD_SLOTS: usize = 2;
+/// Batches that are in flight at the same time: a server reads on only after an answer if they
+/// are too many.
+pub(super) const PUSH_SLOTS: usize = 16;
 
 /// A moment to wait for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,6 +80,11 @@ pub(super) struct Turn {
     pub(super) actions: Vec<Action>,
     pub(super) status_slots: usize,
     pub(super) load_slots: usize,
+    push_slots: usize,
+    /// Whether a batch is in flight that may end the link.
+    suspect: bool,
+    /// The space that was last given one of these.
+    pub(super) served: Option<SpaceNo>,
     /// Something useful was answered on the link.
     pub(super) useful: bool,
     /// The link has to go, because of this.
@@ -94,6 +102,9 @@ impl Turn {
             actions: Vec::new(),
             status_slots: STATUS_SLOTS,
             load_slots: LOAD_SLOTS,
+            push_slots: PUSH_SLOTS,
+            suspect: false,
+            served: None,
             useful: false,
             broken: None,
         }
@@ -119,14 +130,32 @@ impl Turn {
     }
 
     /// So many calls are under way already.
-    pub(super) fn limit_slots(&mut self, asking: usize, loading: usize) {
+    pub(super) fn limit_slots(&mut self, asking: usize, loading: usize, pushing: usize) {
         self.status_slots = STATUS_SLOTS.saturating_sub(asking);
         self.load_slots = LOAD_SLOTS.saturating_sub(loading);
+        self.push_slots = PUSH_SLOTS.saturating_sub(pushing);
+    }
+
+    /// Whether a batch that may end the link is in flight.
+    pub(super) fn limit_suspects(&mut self, in_flight: bool) {
+        self.suspect = in_flight;
+    }
+
+    /// Whether one more batch may go out now.
+    pub(super) fn take_push_slot(&mut self, space: SpaceNo, suspected: bool) -> bool {
+        let free = self.push_slots > 0 && !(suspected && self.suspect);
+        if free {
+            self.push_slots -= 1;
+            self.suspect |= suspected;
+            self.served = Some(space);
+        }
+        free
     }
 
     /// Asks for the status of a space.
     pub(super) fn ask_status(&mut self, space: SpaceNo) -> RequestNo {
         self.status_slots = self.status_slots.saturating_sub(1);
+        self.served = Some(space);
         let request = self.request();
         self.act(Action::AskStatus { space, request });
         request

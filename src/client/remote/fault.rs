@@ -70,7 +70,7 @@ impl Fault {
     /// What to do about it.
     pub fn hint(&self) -> Option<&'static str> {
         Some(match self.reason.as_str() {
-            "UNAUTHENTICATED" => "get a new token; `syncline token` prints one where the key is",
+            "UNAUTHENTICATED" => "get a new token from whoever signs them",
             "PERMISSION_DENIED" | "NOT_GRANTED" => {
                 "ask an admin of the space for more rights, or use a token that grants them"
             }
@@ -86,9 +86,7 @@ impl Fault {
             "SYNC_FAILED" => "try again; a write keeps its id, so that it happens once",
             "INTERNAL" => "report it, with the id in the message, to who runs the server",
             _ => match self.code {
-                Code::Unavailable => {
-                    "check the address, and that a server runs there; `syncline doctor` looks closer"
-                }
+                Code::Unavailable => "check the address, and that a server runs there",
                 Code::Unauthenticated => "give a token that this server accepts",
                 Code::Unimplemented => "the server is older than this program, or no Syncline",
                 _ => return None,
@@ -206,6 +204,6 @@ mod tests {
         let io = std::io::Error::new(std::io::ErrorKind::ConnectionRefused, "refused");
         let fault = Fault::from(Status::from_error(Box::new(io)));
         assert_eq!((fault.code, fault.to_string().as_str()), (Code::Unavailable, "refused"));
-        assert!(fault.is_transient() && fault.hint().unwrap().contains("doctor"));
+        assert!(fault.is_transient() && fault.hint().unwrap().contains("check the address"));
     }
 }

@@ -3,7 +3,7 @@
 //! another one.
 
 use super::{Held, Kept, Loading, Local, Replica};
-use crate::client::entry::{Entry, Trouble};
+use crate::client::entry::{Entry, EntryState, Trouble};
 use crate::domain::{Cursor, RecordKey, Revision, Scope};
 
 impl Replica {
@@ -103,6 +103,24 @@ impl Replica {
         }
     }
 
+    /// What was to be made where nothing was seen is still based on that, as of now: the old
+    /// base may be one of which deletions are no longer known.
+    pub(in crate::client) fn rebase_new(&mut self) {
+        let complete = self.place.complete;
+        let is_new = |it: &Entry| {
+            let nothing = |local: &Local| local.server.is_none();
+            it.state == EntryState::Pending
+                && it.sent.is_none()
+                && it.kept.is_none()
+                && self.records.get(&it.key).is_none_or(nothing)
+        };
+        let new: Vec<_> =
+            self.entries.values().filter(|it| is_new(it)).map(|it| it.number).collect();
+        for number in new {
+            self.with_entry(number, |entry| entry.base = complete);
+        }
+    }
+
     /// What waits was based on another history: it is based on this one, where the record is
     /// what it was; where it is not, its author has seen nothing of it, and the policy decides.
     pub(in crate::client) fn rebase(&mut self) {
@@ -143,6 +161,21 @@ impl Replica {
             let Some(local) = self.records.get(key).cloned() else { continue };
             self.replace(key, Local { staged: None, ..local }, None);
             self.show(key);
+        }
+    }
+
+    /// What was answered of records that are not wanted will not come back.
+    pub(in crate::client) fn finish_unwanted(&mut self, kept: Option<&Scope>) {
+        let unwanted = |it: &&Entry| {
+            super::settle::is_answered(it.state)
+                && !it.done
+                && kept.is_none_or(|kept| !kept.has(&it.key))
+        };
+        let keys: Vec<_> =
+            self.entries.values().filter(unwanted).map(|it| it.key.clone()).collect();
+        for key in keys {
+            self.finish_answered(&key);
+            self.show(&key);
         }
     }
 

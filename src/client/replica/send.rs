@@ -2,9 +2,11 @@
 //! A sequence is given when an entry first goes out; with it the entry stays as it is until it
 //! is answered, because it may have taken effect.
 
-use super::Replica;
+use std::collections::BTreeSet;
+
+use super::{Held, Replica, Told, from_micros};
 use crate::client::entry::{Entry, EntryState, Trouble};
-use crate::domain::{Epoch, Revision, Sequence};
+use crate::domain::{Document, Epoch, RecordKey, Revision, Sequence};
 
 impl Replica {
     /// The next entries to send, at most so many and so large, as they are to go out: those
@@ -99,15 +101,51 @@ impl Replica {
     /// The space has this history. If what is here is of another one it is of none; the queue
     /// stays, and what it was based on is compared with the new state once that is here.
     pub(in crate::client) fn adopt(&mut self, epoch: Epoch) {
-        let place = &mut self.place;
-        if place.epoch == Some(epoch) {
+        if self.place.epoch == Some(epoch) {
             return;
         }
+        self.fold_answered();
+        let place = &mut self.place;
         place.epoch = Some(epoch);
         (place.cursor, place.complete) = (Revision::ZERO, Revision::ZERO);
         place.loaded = None;
         place.loading = None;
         place.conflict_cursor = String::new();
+    }
+}
+
+impl Replica {
+    /// Takes what was answered, and has not come back, for what the server has: of a history
+    /// that has been replaced nothing more will come.
+    fn fold_answered(&mut self) {
+        let answered = |it: &&Entry| super::settle::is_answered(it.state) && !it.done;
+        let keys: BTreeSet<_> =
+            self.entries.values().filter(answered).map(|it| it.key.clone()).collect();
+        for key in keys {
+            let local = self.records.get(&key).cloned().unwrap_or_default();
+            let document = self.foreseen(&key, local.server.as_ref(), Revision::MAX);
+            let checksum = document.as_ref().map(Document::checksum);
+            let at = local.server.as_ref().map_or(Revision::ZERO, Held::revision).next();
+            let told = Told {
+                key: key.clone(),
+                revision: at,
+                document,
+                author: self.identity.user.clone(),
+                device: Some(self.identity.device.clone()),
+                sequence: 0,
+                micros: 0,
+                foreign: Revision::ZERO,
+                committed_at: from_micros(0),
+            };
+            self.replace(&key, local, Some(Held { record: told.record(), checksum }));
+            self.finish_answered(&key);
+            self.show(&key);
+        }
+    }
+
+    /// Nothing more is to come of what was answered of a record.
+    pub(super) fn finish_answered(&mut self, key: &RecordKey) {
+        self.cover(key, Revision::MAX);
     }
 }
 

@@ -30,7 +30,7 @@ impl Session {
             Action::Hangup => {
                 self.link = None;
                 // What was asked of the server is not waited for; what is written is written.
-                self.calls.abort_all();
+                self.calls = tokio::task::JoinSet::new();
                 Ok(Vec::new())
             }
             Action::RefreshToken => {
@@ -104,7 +104,7 @@ impl Session {
     /// Opens a connection, and the stream on it if changes come live.
     fn connect(&mut self, request: RequestNo) -> Vec<Event> {
         self.link = None;
-        self.calls.abort_all();
+        self.calls = tokio::task::JoinSet::new();
         let made = Remote::new(&self.target).and_then(|remote| {
             remote.set_token(self.bearer.as_deref())?;
             Ok(remote)
@@ -183,16 +183,27 @@ impl Session {
             return Ok(events);
         }
         let mutations = entries.iter().map(wire::mutation).collect();
+        let (name, device) = (self.name(space), self.device());
         match self.mode {
             Mode::Live => events.extend(self.send(Frame::Mutate(proto::MutateFrame {
                 request_id: request.to_string(),
-                space: self.name(space),
-                device: self.device(),
+                space: name,
+                device,
                 mutations,
                 atomic: false,
                 document_form: wire::FORM,
             }))),
-            Mode::Poll { .. } => self.call_batch(space, request, mutations),
+            Mode::Poll { .. } => self.call_batch(
+                space,
+                request,
+                proto::BatchMutateRequest {
+                    space: name,
+                    device,
+                    mutations,
+                    atomic: false,
+                    document_form: wire::FORM,
+                },
+            ),
         }
         crate::failpoint::reach("client.after_send");
         Ok(events)
@@ -290,7 +301,7 @@ impl Session {
     }
 
     async fn renumber(&mut self, space: SpaceNo, epoch: Epoch, last: Option<Sequence>) -> Told {
-        let need = Need::entries(Wanted::Unanswered);
+        let need = Need::entries(Wanted::Sent);
         self.store
             .step(local(space), need, move |replica| {
                 replica.adopt(epoch);
@@ -305,7 +316,7 @@ impl Session {
     async fn park(&mut self, space: SpaceNo, what: Parked, fault: &Fault) -> Told {
         let trouble = trouble(fault);
         let need = match what {
-            Parked::Front | Parked::Decided => Need::entries(Wanted::Front(1)),
+            Parked::Front | Parked::Decided => Need::entries(Wanted::First),
             Parked::All => Need::entries(Wanted::Open),
         };
         let step = self.store.step(local(space), need, move |replica| match what {

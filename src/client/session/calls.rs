@@ -39,8 +39,7 @@ pub(super) enum Ended {
         request: RequestNo,
         answer: Result<proto::ExchangeResponse, Fault>,
     },
-    /// A batch was sent without a stream.
-    Mutated {
+    Batch {
         space: SpaceNo,
         request: RequestNo,
         answer: Result<proto::BatchMutateResponse, Fault>,
@@ -115,26 +114,19 @@ impl Session {
         });
     }
 
-    /// A batch without a stream to send it on.
+    /// A batch without a stream.
     pub(super) fn call_batch(
         &mut self,
         space: SpaceNo,
         request: RequestNo,
-        mutations: Vec<proto::Mutation>,
+        asked: proto::BatchMutateRequest,
     ) {
         let Some(link) = &self.link else { return };
         let mut sync = link.remote.sync();
-        let asked = proto::BatchMutateRequest {
-            space: self.name(space),
-            device: self.device(),
-            mutations,
-            atomic: false,
-            document_form: wire::FORM,
-        };
         self.calls.spawn(async move {
             let answer = sync.batch_mutate(asked).await;
             let answer = answer.map(tonic::Response::into_inner).map_err(fault);
-            Ended::Mutated { space, request, answer }
+            Ended::Batch { space, request, answer }
         });
     }
 
@@ -143,7 +135,7 @@ impl Session {
         let space = match &ended {
             Ended::Status { space, request, .. }
             | Ended::Exchange { space, request, .. }
-            | Ended::Mutated { space, request, .. }
+            | Ended::Batch { space, request, .. }
             | Ended::Recalled { space, request, .. } => Some((*space, *request)),
             Ended::Token { .. } | Ended::Opened { .. } | Ended::Policies(_) | Ended::Loaded(_) => {
                 None
@@ -199,13 +191,11 @@ impl Session {
                 self.exchanged(space, request, answer).await?
             }
             Ended::Exchange { space, request, answer: Err(fault) } => {
-                self.refused(space, request, fault).await?
+                self.results(space, request, Err(fault)).await?
             }
-            Ended::Mutated { space, request, answer: Ok(answer) } => {
-                vec![self.answered(space, request, &answer.results).await?]
-            }
-            Ended::Mutated { space, request, answer: Err(fault) } => {
-                self.refused(space, request, fault).await?
+            Ended::Batch { space, request, answer } => {
+                let results = answer.map(|answer| answer.results);
+                self.results(space, request, results).await?
             }
             Ended::Recalled { space, request, refused, answer } => {
                 self.recalled(space, request, refused, answer).await?

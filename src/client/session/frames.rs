@@ -224,41 +224,34 @@ impl Session {
     async fn mutated(&mut self, it: proto::MutatedFrame) -> Told {
         let request = it.request_id.parse().map(RequestNo).unwrap_or_default();
         let Some(space) = self.sender(request) else { return Ok(vec![Event::Heard]) };
+        let results = match &it.failure {
+            Some(failure) => Err(wire::failure(failure)),
+            None => Ok(it.results),
+        };
         let mut events = vec![Event::Heard];
-        match &it.failure {
-            Some(failure) => {
-                events.extend(self.refused(space, request, wire::failure(failure)).await?);
-            }
-            None => events.push(self.answered(space, request, &it.results).await?),
-        }
+        events.extend(self.results(space, request, results).await?);
         Ok(events)
     }
 
-    /// A batch was refused as a whole.
-    pub(super) async fn refused(
+    /// What the server said of a batch.
+    pub(super) async fn results(
         &mut self,
         space: SpaceNo,
         request: RequestNo,
-        fault: Fault,
+        results: Result<Vec<proto::MutationResult>, Fault>,
     ) -> Told {
-        Ok(match self.recall(space, request, &fault).await? {
-            Some(()) => Vec::new(),
-            None => vec![Event::Failed { space, request, fault }],
-        })
-    }
-
-    /// A batch has got its results.
-    pub(super) async fn answered(
-        &mut self,
-        space: SpaceNo,
-        request: RequestNo,
-        results: &[proto::MutationResult],
-    ) -> Result<Event, StoreError> {
-        Ok(match self.settle(space, results).await? {
-            Err(fault) => Event::Failed { space, request, fault },
+        let results = match results {
+            Ok(results) => results,
+            Err(fault) if self.recall(space, request, &fault).await?.is_some() => {
+                return Ok(Vec::new());
+            }
+            Err(fault) => return Ok(vec![Event::Failed { space, request, fault }]),
+        };
+        Ok(match self.settle(space, &results).await? {
+            Err(fault) => vec![Event::Failed { space, request, fault }],
             Ok(settled) => {
                 let queue = self.queue(space).await?;
-                Event::Answered { space, request, settled, queue }
+                vec![Event::Answered { space, request, settled, queue }]
             }
         })
     }
@@ -275,18 +268,19 @@ impl Session {
             Ok(answers) => answers,
             Err(fault) => return Ok(Err(fault)),
         };
-        crate::failpoint::reach("client.before_settle");
-        let ids = answers.iter().map(|answer| answer.id.clone()).collect();
-        let need = Need::entries(Wanted::Ids(ids));
-        let settled =
-            self.store.step(local(space), need, move |replica| replica.settle(&answers)).await?;
-        crate::failpoint::reach("client.after_settle");
+        // First what an entry met, so that whoever hears of the entry finds it.
         let conflicts = results.iter().filter_map(|it| it.conflict.as_ref());
         let open = conflicts.filter(|it| it.state() == proto::ConflictState::Open);
         let news: Vec<_> = open.filter_map(|it| self.new_conflict(it)).collect();
         if !news.is_empty() {
             self.store.keep_conflicts(local(space), news, None).await?;
         }
+        crate::failpoint::reach("client.before_settle");
+        let ids = answers.iter().map(|answer| answer.id.clone()).collect();
+        let need = Need::entries(Wanted::Ids(ids));
+        let settled =
+            self.store.step(local(space), need, move |replica| replica.settle(&answers)).await?;
+        crate::failpoint::reach("client.after_settle");
         self.well(space).await?;
         Ok(Ok(counted(settled)))
     }

@@ -58,10 +58,15 @@ pub(super) async fn replica(
 /// Whether the step shows the entry's record anew.
 fn with_record(wanted: &Wanted, entry: &Entry) -> bool {
     match wanted {
-        Wanted::None | Wanted::Last | Wanted::Unanswered => false,
+        Wanted::None | Wanted::Last => false,
         // Only what cannot be sent.
         Wanted::Front(_) => entry.incomplete,
-        Wanted::Open | Wanted::Answered | Wanted::Ids(_) | Wanted::Number(_) => true,
+        Wanted::First
+        | Wanted::Sent
+        | Wanted::Open
+        | Wanted::Answered
+        | Wanted::Ids(_)
+        | Wanted::Number(_) => true,
     }
 }
 
@@ -84,16 +89,20 @@ async fn wanted(
         Wanted::None => return Ok(Vec::new()),
         Wanted::Last => one(place.last_entry),
         Wanted::Number(number) => one(*number),
-        Wanted::Front(count) => {
-            let count = i64::try_from(*count).unwrap_or(i64::MAX);
+        Wanted::First | Wanted::Front(_) => {
+            let count = match wanted {
+                Wanted::Front(count) => i64::try_from(*count).unwrap_or(i64::MAX),
+                _ => 1,
+            };
             let columns = row::ENTRY;
             let sql = format!(
                 "SELECT {columns} FROM entries WHERE space = ?1 AND {OPEN} ORDER BY number LIMIT ?2"
             );
             sqlx::query(AssertSqlSafe(sql)).bind(space).bind(count)
         }
-        Wanted::Unanswered => {
-            sqlx::query(select(&format!("{OPEN} AND state = 'syncing'"))).bind(space)
+        Wanted::Sent => {
+            let sent = "state IN ('syncing', 'applied', 'merged') AND done = 0";
+            sqlx::query(select(sent)).bind(space)
         }
         Wanted::Open => sqlx::query(select(OPEN)).bind(space),
         Wanted::Answered => {

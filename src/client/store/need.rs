@@ -11,8 +11,11 @@ pub(in crate::client) enum Wanted {
     Last,
     /// As many as these that wait, from the front.
     Front(usize),
-    /// Those that went out and were not answered.
-    Unanswered,
+    /// The first that waits, with its record.
+    First,
+    /// Those that went out and were not answered, and those whose changes have not come, with
+    /// their records.
+    Sent,
     /// All that wait, with their records.
     Open,
     /// Those that were answered and whose changes have not come.

@@ -40,6 +40,8 @@ pub(in crate::client) struct Facts {
     pub(in crate::client) pending: i64,
     pub(in crate::client) syncing: i64,
     pub(in crate::client) failed: i64,
+    /// Answered, and their changes have not come.
+    pub(in crate::client) answered: i64,
     pub(in crate::client) conflicts: i64,
 }
 
@@ -246,7 +248,8 @@ fn facts_sql() -> String {
     };
     format!(
         "SELECT {}, wanted, attempts, {}, {}, {}, (SELECT count(*) FROM conflicts \
-         WHERE space = no) AS conflicts FROM spaces",
+         WHERE space = no) AS conflicts, (SELECT count(*) FROM entries WHERE space = no \
+         AND done = 0 AND state IN ('applied', 'merged')) AS answered FROM spaces",
         row::PLACE,
         count("pending"),
         count("syncing"),
@@ -265,6 +268,7 @@ fn facts(found: &SqliteRow) -> Result<Facts, Error> {
         pending: number("pending")?,
         syncing: number("syncing")?,
         failed: number("failed")?,
+        answered: number("answered")?,
         conflicts: number("conflicts")?,
     })
 }

@@ -90,6 +90,8 @@ CREATE TABLE entries (
     PRIMARY KEY (space, number)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX entries_of_record ON entries (space, collection, record) WHERE done = 0;
+CREATE INDEX entries_answered ON entries (space, number)
+    WHERE done = 0 AND state IN ('applied', 'merged');
 CREATE INDEX entries_open ON entries (space, number) WHERE state IN ('pending', 'syncing');
 
 -- How many entries are in each state.

@@ -150,7 +150,8 @@ impl Transaction<'_> {
     /// Swaps a snapshot in, unless it is no longer the one that is loaded.
     async fn finish_load(&mut self, space: i64, generation: i64) -> Result<bool, Error> {
         let place = load::place(self.db, space).await?;
-        if place.loading.as_ref().is_none_or(|loading| loading.generation != generation) {
+        let going = place.loading.as_ref().filter(|it| place.epoch == Some(it.epoch));
+        if going.is_none_or(|loading| loading.generation != generation) {
             return Ok(false);
         }
         let mut after = None;
@@ -165,10 +166,15 @@ impl Transaction<'_> {
         let mut replica = self.replica(space, &Need::entries(Wanted::Answered)).await?;
         replica.finish_load();
         self.write(space, &mut replica).await?;
-        // A first snapshot, or one of another history: what was based on nothing, or on that.
-        if place.loaded.is_none() && place.generation > 1 {
+        let whole = place.loading.as_ref().is_some_and(|loading| loading.whole);
+        if whole {
             let mut replica = self.replica(space, &Need::entries(Wanted::Open)).await?;
-            replica.rebase();
+            // Of another history, unless nothing was here before.
+            if place.loaded.is_none() && place.generation > 1 {
+                replica.rebase();
+            } else {
+                replica.rebase_new();
+            }
             self.write(space, &mut replica).await?;
         }
         Ok(true)
@@ -177,6 +183,9 @@ impl Transaction<'_> {
     /// Forgets what the server had of a space, all of it or what is outside of a scope.
     async fn forget(&mut self, space: i64, kept: Option<&Scope>) -> Result<(), Error> {
         let scope = kept.and_then(row::stored_scope);
+        let mut replica = self.replica(space, &Need::entries(Wanted::Answered)).await?;
+        replica.finish_unwanted(kept);
+        self.write(space, &mut replica).await?;
         loop {
             let keys = load::unwanted(self.db, space, scope.as_deref(), PART).await?;
             let mut replica = self.replica(space, &Need::records(keys.clone())).await?;

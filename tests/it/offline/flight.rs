@@ -42,7 +42,7 @@ async fn without_a_stream_a_batch_that_was_not_answered_goes_out_again() {
 }
 
 #[tokio::test]
-async fn who_asks_for_a_space_again_loses_no_answer() {
+async fn who_wants_another_part_of_a_space_loses_no_answer() {
     let house = House::new().await;
     let (device, proxy) = behind(&house, false).await;
     proxy.delay(Duration::from_millis(200));
@@ -52,7 +52,7 @@ async fn who_asks_for_a_space_again_loses_no_answer() {
         (outcome.state == EntryState::Syncing).then_some(())
     };
     wait_for("the edit to be on its way", sent).await;
-    device.client.own().await.unwrap();
+    device.client.collections("", &["task"]).await.unwrap();
     let outcome = timeout(QUICKLY, device.own.settled(&id)).await.expect("the answer is taken");
     assert_eq!(outcome.unwrap().unwrap().state, EntryState::Applied);
 }

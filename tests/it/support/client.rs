@@ -128,8 +128,18 @@ impl Client {
 
     /// The JSON text of a task, or the status.
     pub async fn task(&self, id: &str) -> Result<String, Status> {
+        self.text_of(key(id)).await
+    }
+
+    /// The document of a record.
+    pub async fn document(&self, collection: &str, id: &str) -> serde_json::Value {
+        let key = RecordKey { collection: collection.into(), id: id.into() };
+        serde_json::from_str(&self.text_of(key).await.unwrap()).unwrap()
+    }
+
+    async fn text_of(&self, key: RecordKey) -> Result<String, Status> {
         let request = proto::GetRecordRequest {
-            key: Some(key(id)),
+            key: Some(key),
             document_form: proto::DocumentForm::Json.into(),
             ..Default::default()
         };

@@ -125,9 +125,10 @@ impl Drop for Draft {
 fn open_editor(path: &Path) -> anyhow::Result<()> {
     let named = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     let editor = named("VISUAL").or_else(|| named("EDITOR")).unwrap_or_else(|| "vi".into());
+    let mut script = editor.clone();
+    script.push(" \"$@\"");
     let mut command = Command::new("sh");
-    command.arg("-c").arg("exec $SYNCLINE_OPEN \"$1\"").arg("sh").arg(path);
-    command.env("SYNCLINE_OPEN", &editor);
+    command.arg("-c").arg(script).arg(&editor).arg(path);
     let status =
         command.status().map_err(|error| anyhow!(error).context("cannot run an editor"))?;
     if !status.success() {
@@ -140,8 +141,8 @@ fn open_editor(path: &Path) -> anyhow::Result<()> {
 mod tests {
     use serde_json::json;
 
-    use super::super::sides::tests::sides;
     use super::*;
+    use crate::cli::remote::resolve::sides::tests::sides;
 
     #[test]
     fn the_sides_are_shown_value_by_value() {

@@ -140,8 +140,8 @@ fn without_last_commas(text: &str) -> String {
 mod tests {
     use serde_json::json;
 
-    use super::super::sides::tests::sides;
     use super::*;
+    use crate::cli::remote::resolve::sides::tests::sides;
 
     #[test]
     fn what_one_side_changed_is_in_place_and_overlaps_are_marked() {

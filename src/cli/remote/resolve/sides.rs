@@ -34,7 +34,7 @@ impl Difference {
 }
 
 impl Sides {
-    /// Where any of them differs from another, as deep as all of them are objects.
+    /// Where mine and theirs differ, as deep as all sides are objects.
     pub(super) fn differences(&self) -> Vec<Difference> {
         let mut found = Vec::new();
         walk("", [self.base.as_ref(), self.theirs.as_ref(), self.mine.as_ref()], &mut found);
@@ -44,7 +44,8 @@ impl Sides {
 
 fn walk(path: &str, sides: [Option<&Value>; 3], found: &mut Vec<Difference>) {
     let [base, theirs, mine] = sides;
-    if base == theirs && theirs == mine {
+    // What both have is nothing to decide about, whatever there was before.
+    if theirs == mine {
         return;
     }
     // Without a base both may have made an object: their values are still compared one by one.
@@ -87,7 +88,7 @@ pub(super) mod tests {
 
     use super::*;
 
-    pub(in super::super) fn sides(base: Value, theirs: Value, mine: Value) -> Sides {
+    pub(in crate::cli::remote::resolve) fn sides(base: Value, theirs: Value, mine: Value) -> Sides {
         let some = |value: Value| Some(value).filter(|value| !value.is_null());
         Sides { base: some(base), theirs: some(theirs), mine: some(mine) }
     }

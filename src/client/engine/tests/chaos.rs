@@ -79,7 +79,7 @@ impl World {
     }
 
     fn some_chaos(&mut self, space: SpaceNo) -> Chaos {
-        match self.random.below(43) {
+        match self.random.below(44) {
             0..=11 => Chaos::Write(space),
             12 => Chaos::Poison(space, Poison::Permanent),
             13 => Chaos::Poison(space, Poison::Stubborn),
@@ -103,6 +103,7 @@ impl World {
             38 => Chaos::Access(space, Access::Write),
             39 => Chaos::Corrupt(space),
             40 => Chaos::Poison(space, Poison::Mute),
+            41 => Chaos::Poison(space, Poison::Fatal),
             _ => Chaos::Again(space, self.random.below(2) == 0),
         }
     }
@@ -177,7 +178,9 @@ impl World {
             let entry = self.entries;
             self.store(space).entries.push_back((entry, None));
             // What takes minutes of retries comes alone.
-            if let Some(poison) = poison.take_if(|it| *it == Poison::Mute).or(poison) {
+            if let Some(poison) =
+                poison.take_if(|it| matches!(it, Poison::Mute | Poison::Fatal)).or(poison)
+            {
                 self.server(space).poison.insert(entry, poison);
             }
         }

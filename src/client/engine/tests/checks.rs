@@ -46,17 +46,18 @@ impl Rates {
 impl World {
     /// Whether everything is where it should be at last.
     pub(super) fn is_done(&self) -> bool {
-        let state = self.engine.state();
-        let up = matches!(state.link, LinkState::Up { .. });
-        let live = state.spaces.iter().all(|it| it.phase == Phase::Live && it.waiting == 0);
-        up && live
-            && self.stores.iter().zip(&self.servers).all(|(store, server)| {
-                store.entries.is_empty()
-                    && store.cursor == server.history.head
-                    && store.epoch == Some(server.epoch)
-                    // Without a stream digests are compared once an hour.
+        let fits = self.stores.iter().zip(&self.servers).all(|(store, server)| {
+            store.entries.is_empty()
+                && store.cursor == server.history.head
+                && store.epoch == Some(server.epoch)
+                // Without a stream digests are compared once an hour.
                 && (store.wrong.is_empty() || self.mode != Mode::Live)
-            })
+        });
+        fits && {
+            let state = self.engine.state();
+            let live = state.spaces.iter().all(|it| it.phase == Phase::Live && it.waiting == 0);
+            live && matches!(state.link, LinkState::Up { .. })
+        }
     }
 
     /// Whatever was queued was applied once, or waits for somebody to decide.

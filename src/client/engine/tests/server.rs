@@ -30,6 +30,8 @@ pub(super) enum Poison {
     Passing(u32),
     /// It takes it, and never manages to say so.
     Mute,
+    /// It ends the connection.
+    Fatal,
 }
 
 /// What is lost when the database is restored from an earlier copy.
@@ -92,6 +94,11 @@ impl ServerSpace {
         self.restored = true;
     }
 
+    /// Whether the connection does not outlive this.
+    pub(super) fn is_fatal(&self, batch: &Batch) -> bool {
+        batch.iter().any(|(entry, _)| self.poison.get(entry) == Some(&Poison::Fatal))
+    }
+
     pub(super) fn readable(&self) -> Result<(), Fault> {
         match self.access {
             Access::None => Err(fault(Code::NotFound, "SPACE_NOT_FOUND")),
@@ -135,7 +142,9 @@ impl ServerSpace {
                 Some(Poison::Permanent) => {
                     return Err(fault(Code::InvalidArgument, "VALIDATION_ERROR"));
                 }
-                Some(Poison::Stubborn) => return Err(fault(Code::Internal, "INTERNAL")),
+                Some(Poison::Stubborn | Poison::Fatal) => {
+                    return Err(fault(Code::Internal, "INTERNAL"));
+                }
                 Some(Poison::Passing(left)) if *left > 0 => {
                     *left -= 1;
                     return Err(fault(Code::ResourceExhausted, "QUOTA_EXCEEDED"));

@@ -23,6 +23,11 @@ impl World {
             return;
         }
         match message {
+            Message::Mutate(batch) if self.server(space).is_fatal(&batch) => {
+                if connected {
+                    self.break_wire(Fault::new(Code::Internal, "INTERNAL", "a bug"));
+                }
+            }
             Message::Mutate(batch) => {
                 let result = self.decide(space, &batch);
                 if connected {

@@ -1,0 +1,63 @@
+//! Several clients on one file, as several processes have it: one syncs, all read and write.
+
+use futures_util::StreamExt;
+use serde_json::json;
+use syncline::client::{Client, Link, Options, Query};
+use tokio::task::JoinSet;
+
+use super::Device;
+use super::device::{SOON, url};
+use crate::support::{House, mint, wait_for};
+
+#[tokio::test]
+async fn one_syncs_and_all_see_the_same() {
+    let house = House::new().await;
+    let first = Device::new("alice", &house.server).await;
+    first.synced().await;
+    let options =
+        Options::new(first.file(), "alice").server(&url(&house.server)).token(mint("alice"));
+    let second = Client::open(options.clone()).await.unwrap();
+    let own = second.own().await.unwrap();
+    assert_eq!(second.device(), first.client.device());
+    assert_eq!(second.status().await.unwrap().link, Link::Elsewhere);
+
+    let mut seen = Box::pin(first.own.watch(Query::all("task")));
+    assert!(seen.next().await.unwrap().unwrap().whole);
+    let id = own.put("task", "1", json!({"by": "second"})).await.unwrap();
+    assert_eq!(seen.next().await.unwrap().unwrap().changed[0].id, "1");
+    assert_eq!(own.settled(&id).await.unwrap().unwrap().revision, 1);
+    assert_eq!(house.alice.document("task", "1").await, json!({"by": "second"}));
+
+    // Whoever syncs goes; another one takes over.
+    first.client.close().await;
+    let id = own.put("task", "2", json!({"by": "second"})).await.unwrap();
+    assert_eq!(own.settled(&id).await.unwrap().unwrap().revision, 2);
+    second.synced(SOON).await.unwrap();
+    second.close().await;
+}
+
+#[tokio::test]
+async fn writers_of_several_processes_do_not_lose_each_others_edits() {
+    let house = House::new().await;
+    let first = Device::new("alice", &house.server).await;
+    let mut writers = JoinSet::new();
+    for writer in 0..4 {
+        let options =
+            Options::new(first.file(), "alice").server(&url(&house.server)).token(mint("alice"));
+        writers.spawn(async move {
+            let client = Client::open(options).await.unwrap();
+            let own = client.own().await.unwrap();
+            for number in 0..50 {
+                let id = format!("{writer}-{number}");
+                own.put("task", &id, json!({"writer": writer})).await.unwrap();
+            }
+            client.close().await;
+        });
+    }
+    while let Some(done) = writers.join_next().await {
+        done.unwrap();
+    }
+    first.synced().await;
+    assert_eq!(first.own.query(&Query::all("task")).await.unwrap().len(), 200);
+    wait_for("all on the server", async || (house.alice.head().await == 200).then_some(())).await;
+}

@@ -1,0 +1,140 @@
+//! Two devices write the same record: what is shown meanwhile, and what the policy makes of it.
+
+use futures_util::StreamExt;
+use serde_json::{Value, json};
+use syncline::client::{EntryState, Patch, Query, Resolution, Trigger};
+use syncline::rpc::proto::{Policy, Strategy};
+
+use super::Device;
+use crate::support::{House, wait_for};
+
+/// A policy for a collection, as its admin sets it.
+async fn policy(house: &House, collection: &str, strategy: Strategy) {
+    let collection = collection.to_owned();
+    let policy = Policy { collection, strategy: strategy.into(), ..Policy::default() };
+    house.alice.set_policy(policy).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_conflict_is_shown_rolled_back_and_decided() {
+    let house = House::new().await;
+    let (phone, laptop) =
+        (Device::new("alice", &house.server).await, Device::new("alice", &house.server).await);
+    phone.own.put("note", "1", json!({"text": "one", "by": "phone"})).await.unwrap();
+    phone.synced().await;
+    wait_for("the note", async || (laptop.see("note", "1").await != Value::Null).then_some(()))
+        .await;
+
+    laptop.client.sync(Trigger::Offline);
+    wait_for("to be offline", async || {
+        let status = laptop.client.status().await.unwrap();
+        (status.link == syncline::client::Link::Offline).then_some(())
+    })
+    .await;
+    let id = laptop.own.patch("note", "1", json!({"text": "two"})).await.unwrap();
+    assert_eq!(laptop.see("note", "1").await["text"], "two");
+    phone.own.patch("note", "1", json!({"text": "three"})).await.unwrap();
+    phone.synced().await;
+    laptop.client.sync(Trigger::Network);
+    let outcome = laptop.own.settled(&id).await.unwrap().unwrap();
+    assert_eq!(outcome.state, EntryState::Conflict);
+    laptop.synced().await;
+    assert_eq!(laptop.see("note", "1").await["text"], "three");
+
+    let conflicts = wait_for("the conflict", async || {
+        Some(phone.own.conflicts().await.unwrap()).filter(|it| !it.is_empty())
+    })
+    .await;
+    let conflict = &conflicts[0];
+    assert_eq!(
+        (conflict.id.as_str(), conflict.paths.as_slice()),
+        (id.as_str(), &["/text".to_owned()][..])
+    );
+    assert_eq!(conflict.base.as_ref().unwrap()["text"], "one");
+    assert_eq!(conflict.server.document.as_ref().unwrap()["text"], "three");
+    assert_eq!(conflict.client.document.as_ref().unwrap()["text"], "two");
+    assert_eq!(laptop.client.status().await.unwrap().spaces[0].conflicts, 1);
+    phone.own.resolve(&id, Resolution::Document(json!({"text": "both"}))).await.unwrap();
+    for device in [&phone, &laptop] {
+        wait_for("the decision", async || {
+            let shown = device.see("note", "1").await == json!({"text": "both"});
+            let open = !device.own.conflicts().await.unwrap().is_empty();
+            (shown && !open).then_some(())
+        })
+        .await;
+    }
+    assert!(phone.own.resolve(&id, Resolution::KeepServer).await.is_err());
+}
+
+#[tokio::test]
+async fn what_the_policy_decides_is_foretold() {
+    let house = House::new().await;
+    policy(&house, "form", Strategy::Merge).await;
+    policy(&house, "master", Strategy::ServerWins).await;
+    let (phone, laptop) =
+        (Device::new("alice", &house.server).await, Device::new("alice", &house.server).await);
+    for collection in ["form", "master"] {
+        phone.own.put(collection, "1", json!({"a": 1, "b": 1})).await.unwrap();
+    }
+    phone.synced().await;
+    wait_for("the records", async || {
+        (laptop.see("master", "1").await != Value::Null).then_some(())
+    })
+    .await;
+    laptop.client.sync(Trigger::Offline);
+    let merged = laptop.own.put("form", "1", json!({"a": 2, "b": 1})).await.unwrap();
+    let lost = laptop.own.put("master", "1", json!({"a": 2, "b": 1})).await.unwrap();
+    for collection in ["form", "master"] {
+        phone.own.patch(collection, "1", json!({"b": 3})).await.unwrap();
+    }
+    phone.synced().await;
+    laptop.client.sync(Trigger::Network);
+    let state = async |id: &str| laptop.own.settled(id).await.unwrap().unwrap().state;
+    assert_eq!(state(&merged).await, EntryState::Merged);
+    assert_eq!(state(&lost).await, EntryState::Superseded);
+    laptop.synced().await;
+    assert_eq!(laptop.see("form", "1").await, json!({"a": 2, "b": 3}));
+    assert_eq!(laptop.see("master", "1").await, json!({"a": 1, "b": 3}));
+}
+
+#[tokio::test]
+async fn each_edit_is_shown_once() {
+    let house = House::new().await;
+    let device = Device::new("alice", &house.server).await;
+    device.synced().await;
+    let mut shown = Box::pin(device.own.watch_record("counter", "1"));
+    assert!(shown.next().await.unwrap().unwrap().is_none());
+    for step in 1..=20 {
+        if step == 1 {
+            device.own.put("counter", "1", json!({"n": 1})).await.unwrap();
+        } else {
+            let patch = Patch::new().increment("/n", 1).unwrap();
+            device.own.patch("counter", "1", patch).await.unwrap();
+        }
+        let record = shown.next().await.unwrap().unwrap().unwrap();
+        assert_eq!(record.value(), json!({"n": step}));
+        if step % 5 == 0 {
+            device.synced().await;
+        }
+    }
+    device.synced().await;
+    // Nothing more is told: the next thing that is, is this.
+    device.own.delete("counter", "1").await.unwrap();
+    assert!(shown.next().await.unwrap().unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_query_that_is_followed_tells_what_moves() {
+    let device = Device::alone("alice").await;
+    device.own.put("task", "1", json!({"done": false})).await.unwrap();
+    let mut open = Box::pin(device.own.watch(Query::all("task").eq("/done", false)));
+    let first = open.next().await.unwrap().unwrap();
+    assert!(first.whole && first.changed.len() == 1);
+    device.own.put("task", "2", json!({"done": true})).await.unwrap();
+    device.own.put("task", "3", json!({"done": false})).await.unwrap();
+    let next = open.next().await.unwrap().unwrap();
+    assert_eq!((next.whole, next.changed[0].id.as_str(), next.removed.len()), (false, "3", 0));
+    device.own.patch("task", "1", json!({"done": true})).await.unwrap();
+    let next = open.next().await.unwrap().unwrap();
+    assert_eq!((next.changed.len(), next.removed), (0, vec!["1".to_owned()]));
+}
