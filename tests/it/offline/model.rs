@@ -3,12 +3,15 @@
 //! access that is taken and given back. At rest all phones show what the server has, and a
 //! ledger accounts for every edit.
 
+mod calm;
 mod ledger;
 mod phone;
 mod script;
 mod state;
 mod world;
 
+use calm::Calm;
+use phone::End;
 use world::{Plan, World};
 
 pub use phone::shown;
@@ -31,9 +34,46 @@ async fn run(plan: Plan) {
         for phone in &world.phones {
             phone.client.close().await;
         }
-        while let Some(server) = world.servers.pop() {
-            server.stop().await;
+        world.end().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_shown_changes_once_by_each_edit_and_by_nothing_else() {
+    let first = seed();
+    for number in 0..scale() {
+        let seed = first.wrapping_add(number);
+        println!("SYNCLINE_TEST_SEED={seed}");
+        let plan = Plan { phones: 1, ..Plan::default() };
+        let mut world = World::new(plan, Random(seed)).await;
+        let mut calm = Calm::begin(&world).await;
+        for _ in 0..150 {
+            if world.below(2) == 0 {
+                calm.same(&world, "what the network brought").await;
+                world.edit(0).await;
+                calm.edited(&world).await;
+                continue;
+            }
+            match world.below(12) {
+                0..5 => world.pause(0).await,
+                5..7 => world.disturb(0),
+                7..9 => world.mend(0),
+                9 => world.tell(0),
+                10 => {
+                    world.restart_phone(0, End::Closed).await;
+                    calm.listen(&world);
+                }
+                _ => {
+                    let server = world.index(2);
+                    world.lead(0, server);
+                    world.phones[0].proxy.cut();
+                }
+            }
         }
+        world.rest().await;
+        world.check().await;
+        calm.end(&world).await;
+        world.end().await;
     }
 }
 

@@ -25,7 +25,11 @@ impl World {
     pub async fn step(&mut self) {
         let phone = self.index(self.phones.len());
         match self.below(100) {
-            0..52 => self.edit(phone).await,
+            0..52 => {
+                for _ in 0..1 + self.below(3) {
+                    self.edit(phone).await;
+                }
+            }
             52..60 => self.pause(phone).await,
             60..68 => self.disturb(phone),
             68..78 => self.mend(phone),
@@ -68,17 +72,21 @@ impl World {
         }
     }
 
-    async fn edit(&mut self, phone: usize) {
+    pub async fn edit(&mut self, phone: usize) {
         self.marks += 1;
         let mark = format!("<{}.{}>", self.phones[phone].name, self.marks);
-        let (collection, ..) = COLLECTIONS[self.index(COLLECTIONS.len())];
+        let (favourite, spread) = (self.favourite, if self.below(5) == 0 { 9 } else { 3 });
+        let (collection, ..) = COLLECTIONS[(favourite + self.index(spread)) % COLLECTIONS.len()];
         let number = self.below(RECORDS);
         let (record, adds, wish) = if collection == "count" {
             let adds = 1 + self.below(3).cast_signed();
             let patch = Patch::new().increment("/n", adds).unwrap();
             (format!("c{number}"), adds, Wish::Patch(patch))
         } else {
-            (format!("r{number}"), 0, self.wish(&mark))
+            let record = format!("r{number}");
+            let there = self.phones[phone].space.get(collection, &record).await.unwrap().is_some();
+            let wish = self.wish(&mark, there);
+            (record, 0, wish)
         };
         let space = &self.phones[phone].space;
         let made = match wish {
@@ -99,9 +107,16 @@ impl World {
         }
     }
 
-    fn wish(&mut self, mark: &str) -> Wish {
+    fn wish(&mut self, mark: &str, there: bool) -> Wish {
         let field = ["/a", "/b", "/x/y", "/x/z"][self.index(4)];
-        match self.below(20) {
+        // Now and then what is there or not is not asked for.
+        let kind = match (there, self.below(20)) {
+            (false, 0..12) => 0,
+            (false, 12..19) => 5,
+            (true, 5) => 19,
+            (_, kind) => kind,
+        };
+        match kind {
             0..5 => Wish::Put(json!({"a": mark, "b": 1, "tags": [mark], "k": 0})),
             5 | 6 => Wish::Create(json!({"a": mark, "x": {"y": mark}})),
             7..12 => Wish::Patch(Patch::new().set(field, mark).unwrap()),
@@ -112,19 +127,20 @@ impl World {
                 let patch = Patch::new().set(field, mark).unwrap().unset("/b").unwrap();
                 Wish::Patch(patch.increment("/k", 2).unwrap())
             }
+            17 | 18 => Wish::Patch(Patch::new().remove("/tags", [mark]).unwrap()),
             _ => Wish::Delete,
         }
     }
 
     /// Time for what is under way, or enough of it.
-    async fn pause(&mut self, phone: usize) {
+    pub async fn pause(&mut self, phone: usize) {
         let wait = Duration::from_millis(1 << self.below(9));
         // Whether it is synced or not is not the question here.
         timeout(wait, self.phones[phone].client.synced(wait)).await.ok();
     }
 
     /// Something is wrong with a phone's network.
-    fn disturb(&mut self, phone: usize) {
+    pub fn disturb(&mut self, phone: usize) {
         let (kind, bytes) = (self.below(12), 1 << self.below(13));
         let delay = Duration::from_millis(1 + self.below(30));
         let phone = &mut self.phones[phone];
@@ -144,7 +160,7 @@ impl World {
     }
 
     /// The phone's network is good again.
-    fn mend(&mut self, phone: usize) {
+    pub fn mend(&mut self, phone: usize) {
         let phone = &mut self.phones[phone];
         phone.proxy.heal();
         if std::mem::take(&mut phone.silent) {
@@ -154,7 +170,7 @@ impl World {
     }
 
     /// The system says something to the app, or the app does something.
-    fn tell(&mut self, phone: usize) {
+    pub fn tell(&mut self, phone: usize) {
         let kind = self.below(5);
         let phone = &self.phones[phone];
         match kind {

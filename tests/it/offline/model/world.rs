@@ -61,6 +61,8 @@ pub struct World {
     pub random: Random,
     pub plan: Plan,
     pub marks: u64,
+    /// The first of the collections that are edited most.
+    pub favourite: usize,
     pub reports: Vec<String>,
     compaction: Option<Compaction>,
 }
@@ -105,7 +107,7 @@ impl World {
             true => Some(Compaction::prepare(&database).await),
             false => None,
         };
-        random.next();
+        let favourite = usize::try_from(random.below(COLLECTIONS.len() as u64)).unwrap();
         Self {
             database,
             servers,
@@ -117,8 +119,16 @@ impl World {
             random,
             plan,
             marks: 0,
+            favourite,
             reports: Vec::new(),
             compaction,
+        }
+    }
+
+    /// All servers end.
+    pub async fn end(mut self) {
+        while let Some(server) = self.servers.pop() {
+            server.stop().await;
         }
     }
 
