@@ -180,7 +180,7 @@ impl Device {
 
 /// Prints what a list shows, whenever it shows something else. Ends with the client.
 async fn watch(list: Space) {
-    let mut changes = pin!(list.watch(Query::all("shopping")));
+    let mut changes = pin!(list.watch(&Query::all("shopping")));
     while let Some(Ok(changes)) = changes.next().await {
         for record in changes.changed {
             let mark = if record.pending { " (not sent yet)" } else { "" };

@@ -41,6 +41,7 @@ pub(super) struct Parts {
     pub(super) state: watch::Sender<Option<EngineState>>,
     pub(super) news: broadcast::Sender<News>,
     pub(super) seed: Option<u64>,
+    pub(super) silence: Option<Duration>,
 }
 
 /// A handle on the session, if this process has it.
@@ -167,6 +168,7 @@ fn begin(
         news: parts.news.clone(),
         stop: stop.clone(),
         seed: parts.seed.unwrap_or_else(|| Uuid::new_v4().as_u64_pair().0),
+        silence: parts.silence,
     };
     tasks.spawn("sync", session::run(parts));
 }

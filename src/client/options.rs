@@ -64,6 +64,7 @@ pub struct Options {
     sensitive: Vec<(String, String)>,
     pub(super) clock: Clock,
     pub(super) seed: Option<u64>,
+    pub(super) silence: Option<Duration>,
 }
 
 impl fmt::Debug for Options {
@@ -91,6 +92,7 @@ impl Options {
             sensitive: Vec::new(),
             clock: Clock::system(),
             seed: None,
+            silence: None,
         }
     }
 
@@ -189,6 +191,15 @@ impl Options {
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
+        self
+    }
+
+    /// How long a server may say nothing on a stream before it is taken for gone, for tests that
+    /// cannot wait as long as an app does.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn silence(mut self, silence: Duration) -> Self {
+        self.silence = Some(silence);
         self
     }
 

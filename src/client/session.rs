@@ -52,6 +52,7 @@ pub(super) struct Parts {
     pub(super) news: broadcast::Sender<News>,
     pub(super) stop: CancellationToken,
     pub(super) seed: u64,
+    pub(super) silence: Option<Duration>,
 }
 
 /// See the head of this file.
@@ -104,7 +105,7 @@ struct Link {
 
 /// Syncs until it is told to stop.
 pub(super) async fn run(parts: Parts) {
-    let Parts { store, target, token, mode, mut wishes, state, news, stop, seed } = parts;
+    let Parts { store, target, token, mode, mut wishes, state, news, stop, seed, silence } = parts;
     let mut session = Session {
         engine: Engine::new(Config { mode }, seed),
         store,
@@ -120,6 +121,9 @@ pub(super) async fn run(parts: Parts) {
         parts: mpsc::channel(PARTS_MAX),
         news,
     };
+    if let Some(silence) = silence {
+        session.engine.bear_silence(silence);
+    }
     session.read_spaces().await;
     loop {
         state.send_if_modified(|shown| {
@@ -234,11 +238,13 @@ impl Session {
             if self.wanted.get(&space) == Some(&scope) {
                 continue;
             }
+            // What is out will be answered, whatever is wanted of the space now.
+            let sent = self.spaces.remove(&space).and_then(|named| named.sent);
             let named = Named {
                 name: facts.place.space.name().to_owned(),
                 attempts: facts.attempts,
                 digest: None,
-                sent: None,
+                sent,
             };
             info!(space = named.name, "syncing");
             self.spaces.insert(space, named);

@@ -100,7 +100,8 @@ impl Store {
             written: written.clone(),
         };
         tasks.spawn("local file", writer::run(writer, waiting));
-        let store = Self { commands, readers, vault, identity, written, path: Arc::new(path) };
+        let (path, tasks) = (Arc::new(path), tasks.clone());
+        let store = Self { commands, readers, tasks, vault, identity, written, path };
         let mut sentinel = Sentinel { db: sentinel, version: 0 };
         sentinel.has_moved().await?;
         Ok(Opened { store, sentinel })
