@@ -193,7 +193,7 @@ impl Space {
                 return Ok(outcome);
             }
             // Level: the file is read again whatever has rung.
-            if written.changed().await.is_err() {
+            if written.changed().await.is_none() {
                 return Ok(outcome);
             }
         }

@@ -7,7 +7,7 @@ use futures_util::{Stream, stream};
 use tokio::sync::watch;
 
 use super::engine::{self, EngineState, Fault, LinkState, Phase, SpaceStanding, TokenTrouble};
-use super::store::{Facts, StoreError};
+use super::store::{Facts, StoreError, Written};
 use super::{Client, Error, session};
 
 /// The client at one moment.
@@ -137,7 +137,7 @@ impl Client {
         stream::unfold(Some((client, written, state, None)), async |it| {
             let (client, mut written, mut state, mut told) = it?;
             loop {
-                written.borrow_and_update();
+                written.know();
                 state.borrow_and_update();
                 match client.status().await {
                     Err(error) => return Some((Err(error), None)),
@@ -164,7 +164,7 @@ impl Client {
     async fn all_synced(&self) -> Result<Status, Error> {
         let (mut written, mut state) = (self.inner.store.written(), self.inner.state.clone());
         loop {
-            written.borrow_and_update();
+            written.know();
             state.borrow_and_update();
             let status = self.status().await?;
             if !status.spaces.is_empty() && status.spaces.iter().all(SpaceStatus::is_synced) {
@@ -179,16 +179,16 @@ impl Client {
 
 /// Waits until either has changed; None once there is nobody to change it.
 async fn changed(
-    written: &mut watch::Receiver<u64>,
+    written: &mut Written,
     state: &mut watch::Receiver<Option<EngineState>>,
 ) -> Option<()> {
     // Cancel: both only wait, and are asked for their state afterwards.
     tokio::select! {
-        changed = written.changed() => changed.ok(),
+        changed = written.changed() => changed,
         changed = state.changed() => match changed {
             Ok(()) => Some(()),
             // Without a session only the file changes.
-            Err(_) => written.changed().await.ok(),
+            Err(_) => written.changed().await,
         },
     }
 }

@@ -58,6 +58,30 @@ pub(super) struct Store {
     path: Arc<PathBuf>,
 }
 
+/// Rings whenever something was written to the file, as long as that is open.
+#[derive(Debug)]
+pub(super) struct Written {
+    count: watch::Receiver<u64>,
+    commands: mpsc::Sender<Command>,
+}
+
+impl Written {
+    /// What was written up to now is known.
+    pub(super) fn know(&mut self) {
+        self.count.borrow_and_update();
+    }
+
+    /// Waits for what is not known yet; None once the file is closed.
+    pub(super) async fn changed(&mut self) -> Option<()> {
+        // Cancel: both only wait.
+        tokio::select! {
+            biased;
+            changed = self.count.changed() => changed.ok(),
+            () = self.commands.closed() => None,
+        }
+    }
+}
+
 impl Store {
     /// Whose file it is.
     pub(super) fn identity(&self) -> Arc<Identity> {
@@ -70,8 +94,8 @@ impl Store {
     }
 
     /// Rings whenever something was written.
-    pub(super) fn written(&self) -> watch::Receiver<u64> {
-        self.written.subscribe()
+    pub(super) fn written(&self) -> Written {
+        Written { count: self.written.subscribe(), commands: self.commands.clone() }
     }
 
     /// Tells readers that another process has written.

@@ -4,11 +4,10 @@
 use std::collections::HashSet;
 
 use futures_util::{Stream, stream};
-use tokio::sync::watch;
 
 use super::query::{Asked, Query};
 use super::record::Record;
-use super::store::{Conditions, Moved, Row};
+use super::store::{Conditions, Moved, Row, StoreError, Written};
 use super::{Error, Space, space};
 
 /// What is shown otherwise.
@@ -26,7 +25,7 @@ pub struct Changes {
 struct Following {
     space: Space,
     asked: Asked,
-    written: watch::Receiver<u64>,
+    written: Written,
     /// Where the counter of the file was when this was told last; None = nothing was.
     at: Option<i64>,
     known: HashSet<String>,
@@ -45,6 +44,7 @@ pub(super) fn query(
         Ok(mut following) => match following.next().await {
             Ok(None) => None,
             Ok(Some(changes)) => Some((Ok(changes), Some(Ok(following)))),
+            Err(Error::Store(StoreError::Closed)) => None,
             Err(error) => Some((Err(error), None)),
         },
     })
@@ -55,7 +55,7 @@ impl Following {
     async fn next(&mut self) -> Result<Option<Changes>, Error> {
         loop {
             // Before it is read: what is written meanwhile rings again.
-            self.written.borrow_and_update();
+            self.written.know();
             let changes = match self.at {
                 None => Some(self.all().await?),
                 Some(at) => self.since(at).await?,
@@ -65,7 +65,7 @@ impl Following {
                 // Too long ago.
                 None => self.at = None,
                 Some(_) => {
-                    if self.written.changed().await.is_err() {
+                    if self.written.changed().await.is_none() {
                         return Ok(None);
                     }
                 }
@@ -128,8 +128,9 @@ pub(super) fn record(
             Ok(state) => state,
         };
         loop {
-            written.borrow_and_update();
+            written.know();
             let row = match space.client.inner.store.get(space.no, &key).await {
+                Err(StoreError::Closed) => return None,
                 Err(error) => return Some((Err(error.into()), None)),
                 Ok(row) => row.map(Record::from),
             };
@@ -138,7 +139,7 @@ pub(super) fn record(
                 told = Some(json);
                 return Some((Ok(row), Some(Ok((space, key, written, told)))));
             }
-            written.changed().await.ok()?;
+            written.changed().await?;
         }
     })
 }

@@ -72,13 +72,28 @@ impl Session {
         });
     }
 
-    /// A record as it is now, at this revision or later.
+    /// A record as it was at this revision, or, if that is no longer kept, as it is now.
     pub(super) async fn fetch(
         &self,
         space: SpaceNo,
         key: &RecordKey,
         at: Revision,
     ) -> Result<Held, Fault> {
+        // As it is now it may be gone, and nobody could tell since when: a digest that was made
+        // before still counts it.
+        match self.fetch_at(space, key, at).await {
+            Err(fault) if fault.code == Code::DeadlineExceeded => Err(fault),
+            Err(_) => match self.fetch_at(space, key, Revision::ZERO).await {
+                // Deleted since; that change comes later.
+                Err(fault) if fault.reason == "RECORD_NOT_FOUND" => Ok(wire::gone(key.clone(), at)),
+                held => held,
+            },
+            held => held,
+        }
+    }
+
+    /// A record at a revision; 0 = now.
+    async fn fetch_at(&self, space: SpaceNo, key: &RecordKey, at: Revision) -> Result<Held, Fault> {
         let late = || Fault::new(Code::DeadlineExceeded, "", "a record could not be read back");
         let link = self.link.as_ref().ok_or_else(late)?;
         let mut sync = link.remote.sync();
@@ -86,19 +101,12 @@ impl Session {
             space: self.name(space),
             key: Some(wire::wire_key(key)),
             document_form: wire::FORM,
-            revision: 0,
+            revision: at.get(),
         });
-        match timeout(FETCH_WITHIN, asked).await {
-            Err(_elapsed) => Err(late()),
-            Ok(Ok(answer)) => match answer.into_inner().record {
-                Some(record) => wire::held(&record),
-                None => Ok(wire::gone(key.clone(), at)),
-            },
-            Ok(Err(status)) => match fault(status) {
-                // Deleted since; that change comes later.
-                fault if fault.reason == "RECORD_NOT_FOUND" => Ok(wire::gone(key.clone(), at)),
-                fault => Err(fault),
-            },
+        let answer = timeout(FETCH_WITHIN, asked).await.map_err(|_elapsed| late())?;
+        match answer.map_err(fault)?.into_inner().record {
+            Some(record) => wire::held(&record),
+            None => Err(Fault::new(Code::NotFound, "RECORD_NOT_FOUND", "there is no record")),
         }
     }
 

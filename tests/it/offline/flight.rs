@@ -3,9 +3,12 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use futures_util::{FutureExt, StreamExt};
 use serde_json::json;
-use syncline::client::{EntryState, Query};
+use syncline::client::{EntryState, Patch, Phase, Query};
+use syncline::rpc::proto::DeleteOperation;
+use syncline::rpc::proto::mutation::Operation;
 use tokio::time::timeout;
 
 use super::Device;
@@ -15,11 +18,11 @@ use crate::support::{House, mint, wait_for};
 /// Well below what an answer that does not come is waited for.
 const QUICKLY: Duration = Duration::from_secs(15);
 
-async fn behind(house: &House, poll: bool) -> (Device, Proxy) {
+async fn behind(house: &House, user: &str, poll: bool) -> (Device, Proxy) {
     let proxy = Proxy::start(Target::Tcp(house.server.address())).await;
     let url = format!("http://{}", proxy.address());
-    let device = Device::with("alice", |options| {
-        let options = options.server(&url).token(mint("alice"));
+    let device = Device::with(user, |options| {
+        let options = options.server(&url).token(mint(user));
         if poll { options.poll(Duration::from_millis(200)) } else { options }
     })
     .await;
@@ -31,7 +34,7 @@ async fn behind(house: &House, poll: bool) -> (Device, Proxy) {
 async fn without_a_stream_a_batch_that_was_not_answered_goes_out_again() {
     let house = House::new().await;
     for poll in [true, false] {
-        let (device, proxy) = behind(&house, poll).await;
+        let (device, proxy) = behind(&house, "alice", poll).await;
         proxy.arm(Fault::CutAfter("cut here".into()));
         let id = device.own.put("task", "1", json!({"title": "cut here"})).await.unwrap();
         let outcome = timeout(QUICKLY, device.own.settled(&id)).await;
@@ -44,7 +47,7 @@ async fn without_a_stream_a_batch_that_was_not_answered_goes_out_again() {
 #[tokio::test]
 async fn who_wants_another_part_of_a_space_loses_no_answer() {
     let house = House::new().await;
-    let (device, proxy) = behind(&house, false).await;
+    let (device, proxy) = behind(&house, "alice", false).await;
     proxy.delay(Duration::from_millis(200));
     let id = device.own.put("task", "1", json!({})).await.unwrap();
     let sent = async || {
@@ -70,4 +73,62 @@ async fn streams_that_nobody_reads_hold_up_no_other_reader() {
     let seen = timeout(QUICKLY, device.see("task", "1")).await;
     assert_eq!(seen.expect("others read")["title"], "Milk");
     timeout(QUICKLY, device.client.close()).await.expect("the file is closed");
+}
+
+#[tokio::test]
+async fn streams_end_with_their_client() {
+    let device = Device::alone("alice").await;
+    device.own.put("task", "1", json!({"title": "Milk"})).await.unwrap();
+    let mut changes = Box::pin(device.own.watch(Query::all("task")));
+    let mut record = Box::pin(device.own.watch_record("task", "1"));
+    let mut status = Box::pin(device.client.watch_status());
+    assert!(changes.next().await.unwrap().unwrap().whole);
+    assert!(record.next().await.unwrap().unwrap().is_some());
+    status.next().await.unwrap().unwrap();
+    let closing = async {
+        device.client.close().await;
+        timeout(QUICKLY, device.client.synced(2 * QUICKLY)).await.expect("it is known at once")
+    };
+    let (changes, record, closed) = tokio::join!(changes.next(), record.next(), closing);
+    assert!(changes.is_none() && record.is_none(), "{changes:?} {record:?}");
+    assert!(closed.is_err());
+}
+
+/// What is read back is as it was at the revision that is told: a later deletion comes later, and
+/// the digest that comes between does not count it.
+#[tokio::test]
+async fn what_is_read_back_is_not_gone_before_its_deletion_comes() {
+    let house = House::new().await;
+    // It comes between in some of them.
+    join_all((0..10).map(|moment| read_back(&house, moment))).await;
+}
+
+async fn read_back(house: &House, moment: u32) {
+    let user = format!("user{moment}");
+    let (device, proxy) = behind(house, &user, false).await;
+    let mut reports = Box::pin(device.client.reports());
+    proxy.arm(Fault::CutAfter("cut here".into()));
+    // Nobody here knows the document: it has the server's time.
+    let patch = Patch::new().set("/title", "cut here").unwrap().server_time("/at").unwrap();
+    device.own.put("task", "1", json!({"title": "Milk"})).await.unwrap();
+    device.own.patch("task", "1", patch).await.unwrap();
+    let server = house.server.client(&user).await;
+    let arrived = async || (server.head().await == 2).then_some(());
+    wait_for("both edits to take effect", arrived).await;
+    proxy.delay(Duration::from_millis(200));
+    let catching_up = async || {
+        let status = device.client.status().await.unwrap();
+        matches!(status.spaces[0].phase, Some(Phase::CatchingUp { .. })).then_some(())
+    };
+    wait_for("it to subscribe", catching_up).await;
+    // Its frame is on its way, and there and back again, and then what it reads back.
+    tokio::time::sleep(Duration::from_millis(100) * moment).await;
+    let gone = crate::support::mutation("gone", "1", Operation::Delete(DeleteOperation {}));
+    server.mutate(gone).await.unwrap();
+    let deleted = async || device.see("task", "1").await.is_null().then_some(());
+    wait_for("the deletion to come", deleted).await;
+    device.synced().await;
+    while let Some(Some(report)) = reports.next().now_or_never() {
+        assert!(!report.starts_with("Heal"), "{moment}: {report}");
+    }
 }
