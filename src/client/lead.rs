@@ -122,9 +122,7 @@ async fn run(mut parts: Parts, lead: Lead, tasks: Tasks) {
         }
         if (lock.is_some() || parts.target.is_none()) && now >= next_collect {
             next_collect = now + COLLECT_EVERY;
-            if let Err(error) = parts.store.collect().await {
-                warn!(%error, "what is old stays in the local file");
-            }
+            collect(&parts.store).await;
         }
         // Other processes cannot ring here: SQLite tells nobody what it writes.
         // Cancel: both only wait.
@@ -136,6 +134,12 @@ async fn run(mut parts: Parts, lead: Lead, tasks: Tasks) {
     *lead.wishes.lock() = None;
     // Held until the session has ended, which it does at the same sign.
     drop(lock);
+}
+
+async fn collect(store: &Store) {
+    if let Err(error) = store.collect().await {
+        warn!(%error, "what is old stays in the local file");
+    }
 }
 
 fn begin(
