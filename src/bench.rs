@@ -11,6 +11,7 @@ mod access;
 mod baseline;
 mod batch;
 mod catchup;
+mod client;
 mod conflict;
 mod empty;
 mod fanout;
@@ -57,10 +58,12 @@ pub(crate) async fn run(config: BenchConfig) -> Result<(), Failure> {
                 BenchKind::Whole,
                 BenchKind::Access,
                 BenchKind::Abuse,
+                BenchKind::Client,
             ]
         }
         kind @ (BenchKind::HostOurs | BenchKind::HostBare) => return Ok(fanout::host(kind).await?),
         BenchKind::HostGuarded => return Ok(abuse::host().await?),
+        BenchKind::HostClient | BenchKind::HostSqlite => return Ok(client::host(&plan).await?),
         kind => vec![kind],
     };
     let connections_max = process::connections_max();
@@ -101,10 +104,13 @@ impl Bench {
                 BenchKind::Whole => whole::round(self, round).await?,
                 BenchKind::Access => access::round(self).await?,
                 BenchKind::Abuse => abuse::round(self).await?,
+                BenchKind::Client => client::round(self, round).await?,
                 BenchKind::All
                 | BenchKind::HostOurs
                 | BenchKind::HostBare
-                | BenchKind::HostGuarded => {}
+                | BenchKind::HostGuarded
+                | BenchKind::HostClient
+                | BenchKind::HostSqlite => {}
             }
             self.progress.inc(1);
         }

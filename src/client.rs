@@ -35,6 +35,7 @@ mod engine;
 mod entry;
 mod error;
 mod lead;
+mod news;
 mod options;
 mod outcome;
 mod query;
@@ -52,6 +53,7 @@ mod wire;
 
 use std::sync::Arc;
 
+use futures_util::{Stream, stream};
 use tokio::sync::{broadcast, watch as bell};
 
 use crate::domain::{Document, Scope, Space as SpaceName};
@@ -62,6 +64,7 @@ pub use edit::{Edit, Patch};
 pub use engine::{Code, Fault, HaltReason, LinkState, Phase, TokenTrouble};
 pub use entry::{EntryState, Trouble};
 pub use error::Error;
+pub use news::{News, NewsKind};
 pub use options::Options;
 pub use outcome::Outcome;
 pub use query::Query;
@@ -74,8 +77,8 @@ pub use watch::Changes;
 use lead::Lead;
 use store::{FileOptions, Opened, Store, Vault};
 
-/// News of the engine that wait for whoever listens.
-const REPORTS_MAX: usize = 64;
+/// News that wait for whoever listens.
+const NEWS_MAX: usize = 64;
 /// What is still being written when a client is closed.
 const CLOSE_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
 
@@ -106,7 +109,7 @@ struct Inner {
     options: Options,
     lead: Lead,
     state: bell::Receiver<Option<engine::EngineState>>,
-    news: broadcast::Sender<engine::Report>,
+    news: broadcast::Sender<News>,
     tasks: Tasks,
 }
 
@@ -126,18 +129,19 @@ impl Client {
         let Opened { store, sentinel } = Store::open(file, &tasks).await?;
         upcast::all(&store, &options).await?;
         let (shown, state) = bell::channel(None);
-        let (reports, _) = broadcast::channel(REPORTS_MAX);
+        let (news, _) = broadcast::channel(NEWS_MAX);
         let parts = lead::Parts {
             store: store.clone(),
             sentinel,
             target: target.zip(options.token.clone()),
             mode: options.mode,
             state: shown,
-            reports: reports.clone(),
+            news: news.clone(),
             seed: options.seed,
+            silence: options.silence,
         };
         let lead = Lead::start(parts, &tasks);
-        Ok(Self { inner: Arc::new(Inner { store, options, lead, state, news: reports, tasks }) })
+        Ok(Self { inner: Arc::new(Inner { store, options, lead, state, news, tasks }) })
     }
 
     /// The user's private space, all of it.
@@ -184,7 +188,12 @@ impl Client {
     }
 
     async fn follow(&self, name: SpaceName, scope: Scope) -> Result<Space, Error> {
-        let no = self.inner.store.follow(name.clone(), scope).await?;
+        let store = &self.inner.store;
+        // As at most starts of an app: nothing has to reach the disk before it can read.
+        if let Some(no) = store.followed(&name, &scope).await? {
+            return Ok(Space::new(self.clone(), no, name));
+        }
+        let no = store.follow(name.clone(), scope).await?;
         self.inner.lead.spaces_changed();
         Ok(Space::new(self.clone(), no, name))
     }
@@ -197,6 +206,18 @@ impl Client {
     /// The device's name in this file.
     pub fn device(&self) -> String {
         self.inner.store.identity().device.to_string()
+    }
+
+    /// What the engine tells besides its state, from now on, for tests.
+    #[doc(hidden)]
+    pub fn reports(&self) -> impl Stream<Item = String> + use<> {
+        stream::unfold(self.inner.news.subscribe(), async |mut news| match news.recv().await {
+            Ok(report) => Some((format!("{report:?}"), news)),
+            Err(broadcast::error::RecvError::Lagged(count)) => {
+                Some((format!("{count} were not read"), news))
+            }
+            Err(broadcast::error::RecvError::Closed) => None,
+        })
     }
 
     /// Takes away what nobody needs any more: old deletions, edits that are done. Happens by

@@ -1,6 +1,7 @@
 //! A server in a process of its own, so that the clients do not count: this executable
 //! again, which serves until its standard input ends.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -25,8 +26,14 @@ pub(super) struct Host {
 impl Host {
     /// Starts one of a hidden kind.
     pub(super) async fn start(kind: &str) -> anyhow::Result<Self> {
+        Self::start_with(kind, &[]).await
+    }
+
+    /// The same, and tells it more.
+    pub(super) async fn start_with(kind: &str, more: &[&OsStr]) -> anyhow::Result<Self> {
         let mut child = Command::new(std::env::current_exe()?)
             .args(["bench", kind, "--dev", "--log", "error"])
+            .args(more)
             // What is freed goes back at once: what was needed to begin is not held.
             .env("MIMALLOC_PURGE_DELAY", "0")
             .stdin(Stdio::piped())

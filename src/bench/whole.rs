@@ -57,7 +57,7 @@ fn space(user: &str) -> anyhow::Result<Uuid> {
 }
 
 /// Replaces the user's space by so many records, whose documents have these numbers.
-async fn replace(stub: &mut Stub, records: u64, from: u64) -> anyhow::Result<Measured> {
+pub(super) async fn replace(stub: &mut Stub, records: u64, from: u64) -> anyhow::Result<Measured> {
     let id = Uuid::new_v4().to_string();
     let begin = Part::Begin(ReplaceAllBegin { id, ..Default::default() });
     let parts = (0..records.div_ceil(PART)).map(move |part| {

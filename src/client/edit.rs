@@ -226,7 +226,8 @@ impl Patch {
     /// The one patch that does what both do, one after the other. Only where it is plain that
     /// nothing of the second undoes, or depends on, what the first has done.
     fn then(&self, next: &Self) -> Option<Self> {
-        if !self.transforms.is_empty() && !(next.unset.is_empty() && next.set == empty()) {
+        let is_relative = next.unset.is_empty() && next.set == empty();
+        if !self.transforms.is_empty() && !is_relative {
             return None;
         }
         // One that is refused must not take the other with it.

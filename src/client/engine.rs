@@ -77,6 +77,11 @@ impl Engine {
         }
     }
 
+    /// Takes a server for gone that says nothing for so long.
+    pub(super) fn bear_silence(&mut self, silence: Duration) {
+        self.link.bear_silence(silence);
+    }
+
     /// Something has happened: what is to be done, in this order.
     pub(super) fn on(&mut self, event: Event, now: Duration) -> Vec<Action> {
         // A clock that goes back would let deadlines pass twice.

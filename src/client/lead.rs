@@ -15,7 +15,8 @@ use tracing::{debug, warn};
 use uuid::Uuid;
 
 use super::Trigger;
-use super::engine::{self, EngineState, Mode, Report};
+use super::engine::{self, EngineState, Mode};
+use super::news::News;
 use super::options::Token;
 use super::remote::Target;
 use super::session::{self, Wish};
@@ -38,8 +39,9 @@ pub(super) struct Parts {
     pub(super) target: Option<(Target, Token)>,
     pub(super) mode: Mode,
     pub(super) state: watch::Sender<Option<EngineState>>,
-    pub(super) reports: broadcast::Sender<Report>,
+    pub(super) news: broadcast::Sender<News>,
     pub(super) seed: Option<u64>,
+    pub(super) silence: Option<Duration>,
 }
 
 /// A handle on the session, if this process has it.
@@ -110,19 +112,12 @@ async fn run(mut parts: Parts, lead: Lead, tasks: Tasks) {
                 begin(&parts, &lead, &tasks, target, token, &stop);
             }
         }
-        match parts.sentinel.has_moved().await {
-            Ok(true) => {
-                parts.store.note_written();
-                if lock.is_some() {
-                    look(&parts.store, &lead, &mut known).await;
-                }
-            }
-            Ok(false) => {}
-            Err(error) => warn!(%error, "the local file cannot be looked at"),
-        }
+        parts.look(lock.is_some().then_some(&lead), &mut known).await;
         if (lock.is_some() || parts.target.is_none()) && now >= next_collect {
             next_collect = now + COLLECT_EVERY;
-            collect(&parts.store).await;
+            if let Err(error) = parts.store.collect().await {
+                warn!(%error, "what is old stays in the local file");
+            }
         }
         // Other processes cannot ring here: SQLite tells nobody what it writes.
         // Cancel: both only wait.
@@ -136,9 +131,19 @@ async fn run(mut parts: Parts, lead: Lead, tasks: Tasks) {
     drop(lock);
 }
 
-async fn collect(store: &Store) {
-    if let Err(error) = store.collect().await {
-        warn!(%error, "what is old stays in the local file");
+impl Parts {
+    /// Sees whether somebody has written, and tells the session, if this process has it.
+    async fn look(&mut self, lead: Option<&Lead>, known: &mut Vec<(i64, bool, String)>) {
+        match self.sentinel.has_moved().await {
+            Ok(false) => {}
+            Ok(true) => {
+                self.store.note_written();
+                if let Some(lead) = lead {
+                    look(&self.store, lead, known).await;
+                }
+            }
+            Err(error) => warn!(%error, "the local file cannot be looked at"),
+        }
     }
 }
 
@@ -160,9 +165,10 @@ fn begin(
         mode: parts.mode,
         wishes: waiting,
         state: parts.state.clone(),
-        reports: parts.reports.clone(),
+        news: parts.news.clone(),
         stop: stop.clone(),
         seed: parts.seed.unwrap_or_else(|| Uuid::new_v4().as_u64_pair().0),
+        silence: parts.silence,
     };
     tasks.spawn("sync", session::run(parts));
 }

@@ -37,6 +37,20 @@ impl fmt::Debug for Token {
 type Upcast = Arc<dyn Fn(&str, i64, Edit) -> Result<Edit, String> + Send + Sync>;
 
 /// How a client is opened; see [`super::Client::open`].
+///
+/// ```
+/// use std::time::Duration;
+/// use syncline::client::Options;
+///
+/// # async fn sign_in(_again: bool) -> Result<String, String> { Ok("a token".into()) }
+/// let options = Options::new("alice.db", "alice")
+///     .server("https://sync.example.com")
+///     // Asked whenever a token is needed; `true` if the server has refused the last one.
+///     .tokens(|force| async move { sign_in(force).await })
+///     .sensitive("card", "/number")
+///     .poll(Duration::from_secs(60));
+/// # let _ = options;
+/// ```
 #[derive(Clone)]
 pub struct Options {
     pub(super) path: PathBuf,
@@ -50,6 +64,7 @@ pub struct Options {
     sensitive: Vec<(String, String)>,
     pub(super) clock: Clock,
     pub(super) seed: Option<u64>,
+    pub(super) silence: Option<Duration>,
 }
 
 impl fmt::Debug for Options {
@@ -77,6 +92,7 @@ impl Options {
             sensitive: Vec::new(),
             clock: Clock::system(),
             seed: None,
+            silence: None,
         }
     }
 
@@ -175,6 +191,15 @@ impl Options {
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
+        self
+    }
+
+    /// How long a server may say nothing on a stream before it is taken for gone, for tests that
+    /// cannot wait as long as an app does.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn silence(mut self, silence: Duration) -> Self {
+        self.silence = Some(silence);
         self
     }
 

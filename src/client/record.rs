@@ -8,6 +8,29 @@ use super::store::Row;
 use crate::domain::Document;
 
 /// A record, with the edits that wait on top.
+///
+/// ```
+/// use serde::Deserialize;
+/// use serde_json::json;
+/// use syncline::client::{Client, Options};
+///
+/// #[derive(Deserialize)]
+/// struct Task {
+///     title: String,
+/// }
+///
+/// # async fn run() -> Result<(), syncline::client::Error> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let client = Client::open(Options::new(dir.path().join("alice.db"), "alice")).await?;
+/// let own = client.own().await?;
+/// own.create("task", "1", json!({"title": "Sleep"})).await?;
+/// let record = own.get("task", "1").await?.expect("it was created");
+/// let task: Task = record.parse()?;
+/// assert_eq!(task.title, "Sleep");
+/// # Ok(())
+/// # }
+/// # tokio::runtime::Runtime::new().unwrap().block_on(run()).unwrap();
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     /// Its collection.

@@ -76,6 +76,7 @@ pub(super) struct Loading {
 
 impl Place {
     /// A space of which nothing is known.
+    #[cfg(test)]
     pub(super) fn new(space: Space, scope: Scope) -> Self {
         Self {
             space,
@@ -225,6 +226,7 @@ impl Replica {
         self.entries.get(&number)
     }
 
+    #[cfg(test)]
     pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.entries.values()
     }

@@ -17,8 +17,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::engine::{
-    Config, Engine, EngineState, Event, Mode, Queue, Report, RequestNo, SpaceInfo, SpaceNo, Trigger,
+    Config, Engine, EngineState, Event, Mode, Queue, RequestNo, SpaceInfo, SpaceNo, Trigger,
 };
+use super::news::News;
 use super::options::Token;
 use super::remote::{Remote, Streaming, Target};
 use super::store::{Facts, Store, StoreError};
@@ -48,9 +49,10 @@ pub(super) struct Parts {
     pub(super) mode: Mode,
     pub(super) wishes: mpsc::Receiver<Wish>,
     pub(super) state: watch::Sender<Option<EngineState>>,
-    pub(super) reports: broadcast::Sender<Report>,
+    pub(super) news: broadcast::Sender<News>,
     pub(super) stop: CancellationToken,
     pub(super) seed: u64,
+    pub(super) silence: Option<Duration>,
 }
 
 /// See the head of this file.
@@ -69,7 +71,7 @@ pub(super) struct Session {
     link: Option<Link>,
     calls: JoinSet<Ended>,
     parts: (mpsc::Sender<Event>, mpsc::Receiver<Event>),
-    reports: broadcast::Sender<Report>,
+    news: broadcast::Sender<News>,
 }
 
 /// A space that is synced.
@@ -103,7 +105,7 @@ struct Link {
 
 /// Syncs until it is told to stop.
 pub(super) async fn run(parts: Parts) {
-    let Parts { store, target, token, mode, mut wishes, state, reports, stop, seed } = parts;
+    let Parts { store, target, token, mode, mut wishes, state, news, stop, seed, silence } = parts;
     let mut session = Session {
         engine: Engine::new(Config { mode }, seed),
         store,
@@ -117,8 +119,11 @@ pub(super) async fn run(parts: Parts) {
         link: None,
         calls: JoinSet::new(),
         parts: mpsc::channel(PARTS_MAX),
-        reports,
+        news,
     };
+    if let Some(silence) = silence {
+        session.engine.bear_silence(silence);
+    }
     session.read_spaces().await;
     loop {
         state.send_if_modified(|shown| {
@@ -233,11 +238,13 @@ impl Session {
             if self.wanted.get(&space) == Some(&scope) {
                 continue;
             }
+            // What is out will be answered, whatever is wanted of the space now.
+            let sent = self.spaces.remove(&space).and_then(|named| named.sent);
             let named = Named {
                 name: facts.place.space.name().to_owned(),
                 attempts: facts.attempts,
                 digest: None,
-                sent: None,
+                sent,
             };
             info!(space = named.name, "syncing");
             self.spaces.insert(space, named);

@@ -16,6 +16,34 @@ use super::{Client, Conflict, Error, Outcome, Resolution, document, resolve};
 use crate::domain::{CollectionName, MutationId, RecordId, RecordKey, Space as SpaceName, limits};
 
 /// A space that the client follows.
+///
+/// ```
+/// use serde_json::json;
+/// use syncline::client::{Client, EntryState, Options, Patch};
+///
+/// # async fn run() -> Result<(), syncline::client::Error> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// let client = Client::open(Options::new(dir.path().join("alice.db"), "alice")).await?;
+/// let list = client.own().await?;
+/// let edit = list.put("item", "milk", json!({"title": "Milk", "count": 1})).await?;
+///
+/// // It is on disk and shown, and waits for a server.
+/// let milk = list.get("item", "milk").await?.expect("it was put");
+/// assert!(milk.pending && milk.revision == 0);
+/// assert_eq!(list.outcome(&edit).await?.unwrap().state, EntryState::Pending);
+///
+/// // A relative change goes together with those of other devices.
+/// list.patch("item", "milk", Patch::new().increment("/count", 2)?).await?;
+/// assert_eq!(list.get("item", "milk").await?.unwrap().value()["count"], 3);
+///
+/// // What nobody has sent yet can be taken back.
+/// let wrong = list.delete("item", "milk").await?;
+/// list.discard(&wrong).await?;
+/// assert!(list.get("item", "milk").await?.is_some());
+/// # Ok(())
+/// # }
+/// # tokio::runtime::Runtime::new().unwrap().block_on(run()).unwrap();
+/// ```
 #[derive(Clone, Debug)]
 pub struct Space {
     pub(super) client: Client,
@@ -80,7 +108,7 @@ impl Space {
                 }
                 edit => edit,
             };
-            replica.enqueue(new_id(), key, edit, now, version)
+            replica.enqueue(new_id(), &key, edit, now, version)
         };
         let id = inner.store.step(self.no, need, step).await??;
         inner.lead.queued(self.no);
@@ -95,9 +123,7 @@ impl Space {
                 let max = limits::PATCH_UNSET_MAX;
                 return Err(Error::invalid(format!("a patch removes more than {max} paths")));
             }
-            let sensitive = inner.store.vault().fields(&key.collection);
-            let at = |it: &crate::domain::Transform| sensitive.contains(&it.path);
-            if patch.transforms.iter().any(at) {
+            if inner.store.vault().is_relative(&key.collection, patch) {
                 return Err(Error::invalid("sensitive fields are set, not changed relatively"));
             }
         }
@@ -140,7 +166,7 @@ impl Space {
 
     /// Follows what a query finds: first all of it, then what is shown otherwise, by whatever
     /// edit, device or process. Order and limit do not count.
-    pub fn watch(&self, query: Query) -> impl Stream<Item = Result<Changes, Error>> + use<> {
+    pub fn watch(&self, query: &Query) -> impl Stream<Item = Result<Changes, Error>> + use<> {
         watch::query(self.clone(), query)
     }
 
@@ -150,7 +176,7 @@ impl Space {
         collection: &str,
         id: &str,
     ) -> impl Stream<Item = Result<Option<Record>, Error>> + use<> {
-        watch::record(self.clone(), collection.to_owned(), id.to_owned())
+        watch::record(self.clone(), collection, id)
     }
 
     /// What has become of an edit; None if it is long done, or was discarded.

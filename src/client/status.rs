@@ -103,6 +103,25 @@ impl Problem {
 
 impl Client {
     /// What the client is doing now.
+    ///
+    /// ```
+    /// use serde_json::json;
+    /// use syncline::client::{Client, Link, Options};
+    ///
+    /// # async fn run() -> Result<(), syncline::client::Error> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let client = Client::open(Options::new(dir.path().join("alice.db"), "alice")).await?;
+    /// client.own().await?.put("task", "1", json!({"title": "Sleep"})).await?;
+    /// let status = client.status().await?;
+    /// assert_eq!(status.link, Link::None);
+    /// for space in &status.spaces {
+    ///     println!("{}: {} to send, {} to look at", space.name, space.pending, space.parked);
+    /// }
+    /// # assert_eq!(status.spaces[0].pending, 1);
+    /// # Ok(())
+    /// # }
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(run()).unwrap();
+    /// ```
     pub async fn status(&self) -> Result<Status, Error> {
         let state = self.inner.state.borrow().clone();
         let facts = self.inner.store.facts().await?;

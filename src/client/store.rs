@@ -4,6 +4,7 @@
 //! what becomes of anything: that is the replica's matter. Several processes may have the
 //! same file open.
 
+mod ask;
 mod error;
 mod load;
 mod need;
@@ -15,6 +16,7 @@ mod steps;
 #[cfg(test)]
 mod tests;
 mod vault;
+mod works;
 mod write;
 mod writer;
 
@@ -26,6 +28,7 @@ use sqlx::SqlitePool;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::replica::{Identity, Replica};
+use crate::tasks::Tasks;
 
 pub use error::StoreError;
 pub(super) use error::StoreError as Error;
@@ -47,6 +50,7 @@ const WAITING_MAX: usize = 1_024;
 pub(super) struct Store {
     commands: mpsc::Sender<Command>,
     readers: SqlitePool,
+    tasks: Tasks,
     vault: Arc<Vault>,
     identity: SharedIdentity,
     /// Rings when anybody has written to the file, in whatever process.

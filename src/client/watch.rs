@@ -34,7 +34,7 @@ struct Following {
 
 pub(super) fn query(
     space: Space,
-    query: Query,
+    query: &Query,
 ) -> impl Stream<Item = Result<Changes, Error>> + use<> {
     let begun = query.asked().map(|asked| {
         let written = space.client.inner.store.written();
@@ -117,11 +117,11 @@ fn id(row: &Row) -> String {
 
 pub(super) fn record(
     space: Space,
-    collection: String,
-    id: String,
+    collection: &str,
+    id: &str,
 ) -> impl Stream<Item = Result<Option<Record>, Error>> + use<> {
     let written = space.client.inner.store.written();
-    let begun = space::key(&collection, &id).map(|key| (space, key, written, None));
+    let begun = space::key(collection, id).map(|key| (space, key, written, None));
     stream::unfold(Some(begun), async |state| {
         let (space, key, mut written, mut told) = match state? {
             Err(error) => return Some((Err(error), None)),

@@ -1,5 +1,7 @@
 //! The flags of `syncline bench`.
 
+use std::path::PathBuf;
+
 use clap::{Args, ValueEnum};
 
 use super::args::{DatabaseArgs, LogConfig, SignerArgs, count, target};
@@ -23,6 +25,8 @@ pub enum BenchKind {
     Access,
     /// What abuse costs the honest.
     Abuse,
+    /// The library for apps: its local file, what it sends and loads.
+    Client,
     /// One after the other.
     All,
     /// The server whose memory `fanout` measures, in a process of its own.
@@ -34,6 +38,12 @@ pub enum BenchKind {
     /// The server that `abuse` abuses, with the limits that hold by default.
     #[value(hide = true)]
     HostGuarded,
+    /// The open client whose memory `client` measures.
+    #[value(hide = true)]
+    HostClient,
+    /// The baseline of that.
+    #[value(hide = true)]
+    HostSqlite,
 }
 
 /// How `syncline bench` measures.
@@ -55,9 +65,13 @@ pub struct BenchPlan {
     /// descriptors allow.
     #[arg(long, value_name = "N", value_parser = count::<usize>(10_000))]
     pub connections: Option<usize>,
-    /// Records that `whole` loads.
-    #[arg(long, value_name = "N", default_value = "500000", value_parser = count::<u64>(1_000_000))]
-    pub records: u64,
+    /// Records that `whole` loads, by default 500000, or that `client` has in its file, by default
+    /// 100000.
+    #[arg(long, value_name = "N", value_parser = count::<u64>(1_000_000))]
+    pub records: Option<u64>,
+    /// The file that a hidden kind opens.
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub file: Option<PathBuf>,
     /// Print the figures as JSON.
     #[arg(long)]
     pub json: bool,

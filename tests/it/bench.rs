@@ -24,6 +24,22 @@ fn every_kind_measures() {
 }
 
 #[test]
+fn the_client_is_measured_beside_its_own_statements() {
+    let report = measures("client", &["--records", "300"]);
+    for figure in [
+        "get by id, of 300, 4 at once",
+        "put, on disk, 64 at once",
+        "first load of 300 records",
+        "drain of 300 queued edits",
+    ] {
+        let rate = report["figures"][figure]["per_second"].as_f64();
+        assert!(rate.is_some_and(|rate| rate > 0.0), "{figure}: {report}");
+    }
+    let memory = &report["ratios"]["memory of an open client, MiB"]["median"];
+    assert!(memory.as_f64().is_some_and(|mib| mib > 0.0), "{report}");
+}
+
+#[test]
 fn fanout_is_measured_beside_a_bare_loop() {
     let report = measures("fanout", &["--subscribers", "10"]);
     for figure in

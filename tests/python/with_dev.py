@@ -3,8 +3,8 @@
 
     with_dev.py path/to/syncline -- command...
 
-The command finds SYNCLINE_TEST_ADDRESS and SYNCLINE_TEST_TOKEN in its
-environment. When it ends, so does the server, and the folder is gone. Pages of
+The command finds SYNCLINE_TEST_ADDRESS, SYNCLINE_TEST_TOKEN and, for the server's
+data, SYNCLINE_TEST_FOLDER in its environment. When it ends, so does the server, and the folder is gone. Pages of
 the origins in SYNCLINE_TEST_ORIGINS may call the server.
 """
 
@@ -113,6 +113,7 @@ def main():
         environment = dict(os.environ)
         environment["SYNCLINE_TEST_ADDRESS"] = server.address
         environment["SYNCLINE_TEST_TOKEN"] = server.token
+        environment["SYNCLINE_TEST_FOLDER"] = str(server.folder / ".syncline")
         code = subprocess.run(sys.argv[3:], env=environment).returncode
     sys.exit(code)
 

@@ -20,6 +20,8 @@ use crate::rpc::proto::{ChangesSinceRequest, DocumentForm, SnapshotRequest};
 
 /// A snapshot adds at most so many MiB to a process that has both its ends.
 const MEMORY_MIB_MAX: f64 = 64.0;
+/// Records of the large space, unless something else is asked for.
+const LARGE: u64 = 500_000;
 
 /// So many documents into a table with a key, as fast as PostgreSQL takes them.
 pub(super) async fn copy_in(url: &str, records: u64) -> anyhow::Result<Measured> {
@@ -94,7 +96,7 @@ pub(super) async fn catch_up(
 
 /// A whole snapshot of a large space, beside COPY of the same rows.
 pub(super) async fn first_load(bench: &mut Bench, round: u32) -> anyhow::Result<()> {
-    let records = bench.plan.records;
+    let records = bench.plan.records.unwrap_or(LARGE);
     // One for the whole run: it takes a while to fill.
     let user = format!("{}-large", bench.target.run());
     let mut stub = bench.target.stub_of(&user).await?;

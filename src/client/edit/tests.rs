@@ -1,11 +1,13 @@
+//! What two edits are together, and the form in which they are kept.
+
 use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
 use crate::domain::laws::laws;
 
-fn document(value: Value) -> Document {
-    Document::from_json(value.to_string().as_bytes()).unwrap()
+fn document(value: impl std::borrow::Borrow<Value>) -> Document {
+    Document::from_json(value.borrow().to_string().as_bytes()).unwrap()
 }
 
 fn patch(set: Value, unset: &[&str]) -> Patch {

@@ -162,6 +162,24 @@ pub(crate) enum Report {
     StoreFailed { space: SpaceNo, message: String },
 }
 
+impl Report {
+    /// In which space.
+    pub(crate) fn space(&self) -> Option<SpaceNo> {
+        match self {
+            Self::LinkLost { .. } | Self::TokenRefused { .. } | Self::TokenFailed { .. } => None,
+            Self::Healing { space, .. }
+            | Self::Healed { space, .. }
+            | Self::HealingInVain { space, .. }
+            | Self::Reset { space, .. }
+            | Self::Renumbered { space, .. }
+            | Self::Parked { space, .. }
+            | Self::AccessLost { space, .. }
+            | Self::FileIsBehind { space, .. }
+            | Self::StoreFailed { space, .. } => Some(*space),
+        }
+    }
+}
+
 impl fmt::Display for SpaceNo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

@@ -12,8 +12,6 @@ const CONNECT_MAX: Duration = Duration::from_secs(10);
 const TOKEN_MAX: Duration = Duration::from_secs(30);
 /// The server gives a sign of life every 15 seconds.
 const SILENCE_MAX: Duration = Duration::from_secs(40);
-/// The same where something says that the network is another one.
-const DOUBTED_SILENCE_MAX: Duration = Duration::from_secs(20);
 /// What a server that goes away may take to end the link.
 const GOING_MAX: Duration = Duration::from_secs(10);
 /// The system may be wrong when it says that there is no network.
@@ -35,6 +33,8 @@ pub(super) struct Link {
     refused: u32,
     trouble: Option<TokenTrouble>,
     store_ok: bool,
+    /// How long the server may say nothing.
+    silence: Duration,
 }
 
 #[derive(Debug)]
@@ -92,11 +92,12 @@ impl Link {
             refused: 0,
             trouble: None,
             store_ok: true,
+            silence: SILENCE_MAX,
         }
     }
 
-    pub(super) fn is_up(&self) -> bool {
-        matches!(self.state, State::Up(_))
+    pub(super) fn bear_silence(&mut self, silence: Duration) {
+        self.silence = silence;
     }
 
     /// Whether there is something to hang up.
@@ -179,7 +180,7 @@ impl Link {
             self.state = State::Up(Up {
                 request,
                 since: turn.now,
-                silent_until: turn.now + SILENCE_MAX,
+                silent_until: turn.now + self.silence,
                 useful: false,
                 going: None,
                 token_life: Duration::ZERO,
@@ -236,7 +237,7 @@ impl Link {
 
     pub(super) fn heard(&mut self, now: Duration) {
         if let State::Up(up) = &mut self.state {
-            up.silent_until = now + SILENCE_MAX;
+            up.silent_until = now + self.silence;
         }
     }
 
@@ -261,8 +262,8 @@ impl Link {
                 *offline = false;
                 self.backoff.reset();
             }
-            // The connection may be one of a network that is gone.
-            State::Up(up) => up.silent_until = up.silent_until.min(now + DOUBTED_SILENCE_MAX),
+            // The connection may be one of a network that is gone: half as long will do.
+            State::Up(up) => up.silent_until = up.silent_until.min(now + self.silence / 2),
             State::Waiting { .. } | State::Fetching { .. } | State::Connecting { .. } => {}
         }
     }

@@ -25,7 +25,7 @@ impl Replica {
     pub(in crate::client) fn enqueue(
         &mut self,
         id: MutationId,
-        key: RecordKey,
+        key: &RecordKey,
         edit: Edit,
         now_micros: i64,
         schema_version: i64,
@@ -40,7 +40,7 @@ impl Replica {
             self.touched.entries.insert(number);
             id
         });
-        self.show(&key);
+        self.show(key);
         Ok(id)
     }
 

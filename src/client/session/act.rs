@@ -5,6 +5,7 @@ use tracing::{info, warn};
 use super::{Link, OUTGOING_MAX, Sent, Session, info_of, local};
 use crate::client::engine::{Action, Event, Fault, Mode, Parked, Report, RequestNo, SpaceNo};
 use crate::client::entry::{Entry, Trouble};
+use crate::client::news::News;
 use crate::client::remote::Remote;
 use crate::client::store::{Need, StoreError, Wanted};
 use crate::client::wire;
@@ -84,21 +85,22 @@ impl Session {
                 Ok(vec![Event::SpaceRead { space, request, info }])
             }
             Action::Report(report) => {
-                self.report(report);
+                self.report(&report);
                 Ok(Vec::new())
             }
         }
     }
 
-    fn report(&self, report: Report) {
-        match &report {
+    fn report(&self, report: &Report) {
+        match report {
             Report::Healed { .. } | Report::Reset { .. } | Report::Renumbered { .. } => {
                 info!(?report, "synced anew");
             }
             _ => warn!(?report, "sync is in trouble"),
         }
         // Nobody has to listen.
-        self.reports.send(report).ok();
+        let space = report.space().map(|space| self.name(space));
+        self.news.send(News::of(report, space)).ok();
     }
 
     /// Opens a connection, and the stream on it if changes come live.
@@ -351,7 +353,7 @@ impl Session {
         let (scope, whole) = match (collections, place.missing()) {
             (Some(names), _) => (Scope::Collections(names), false),
             (None, Some(missing)) if place.loaded.is_some() => (missing, false),
-            (None, _) => (place.scope.clone(), true),
+            (None, _) => (place.scope, true),
         };
         self.call_load(space, request, epoch, scope, whole);
         Ok(Vec::new())

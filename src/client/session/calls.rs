@@ -212,7 +212,7 @@ impl Session {
         digest: bool,
     ) -> Result<Vec<Event>, StoreError> {
         let read = |status: &proto::GetStatusResponse| {
-            let limits = status.limits.clone().unwrap_or_default();
+            let limits = status.limits.unwrap_or_default();
             Ok(Told {
                 epoch: wire::epoch(&status.epoch)?,
                 head: wire::revision(status.head)?,

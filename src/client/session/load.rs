@@ -142,12 +142,10 @@ impl Session {
         refused: Fault,
         answer: Result<proto::BatchMutateResponse, Fault>,
     ) -> Result<Vec<Event>, StoreError> {
-        let answer = match answer.map(|answer| answer.results.first().map(wire::answer)) {
-            Ok(Some(Ok(answer))) => answer,
+        let first = answer.map(|answer| answer.results.first().map(wire::answer));
+        let Ok(Some(Ok(answer))) = first else {
             // It cannot be told.
-            Ok(Some(Err(_)) | None) | Err(_) => {
-                return Ok(vec![Event::Failed { space, request, fault: refused }]);
-            }
+            return Ok(vec![Event::Failed { space, request, fault: refused }]);
         };
         let need = Need::entries(Wanted::Open);
         let settled = self

@@ -70,6 +70,43 @@ fn with_record(wanted: &Wanted, entry: &Entry) -> bool {
     }
 }
 
+const OPEN: &str = "state IN ('pending', 'syncing')";
+
+/// Entries of a space. Without figures about the tables SQLite thinks that a space has ten
+/// entries, and would rather read all of them than use an index: it is told which, or the
+/// statement leaves it no choice.
+fn select(index: &str, condition: &str) -> AssertSqlSafe<String> {
+    let columns = row::ENTRY;
+    AssertSqlSafe(format!(
+        "SELECT {columns} FROM entries {index} WHERE space = ?1 AND {condition} ORDER BY number"
+    ))
+}
+
+/// Entries by their ids; a plus keeps the space from being an index.
+fn with_ids(count: usize) -> String {
+    let (columns, marks) = (row::ENTRY, numbered(count, 1));
+    format!("SELECT {columns} FROM entries WHERE +space = ?1 AND id IN ({marks}) ORDER BY number")
+}
+
+/// Entries of records that are not done; a cross join begins with what stands first.
+fn with_keys(count: usize) -> String {
+    let (columns, marks) = (row::ENTRY, numbered(count, 2));
+    format!(
+        "WITH keys (of, named) AS (VALUES {marks}) SELECT {columns} FROM keys CROSS JOIN entries \
+         INDEXED BY entries_of_record \
+         WHERE space = ?1 AND collection = of AND record = named AND done = 0"
+    )
+}
+
+/// Records by their keys, in the same way.
+fn records_with_keys(count: usize) -> String {
+    let (columns, marks) = (row::LOCAL, numbered(count, 2));
+    format!(
+        "WITH keys (of, named) AS (VALUES {marks}) SELECT {columns} FROM keys CROSS JOIN records r \
+         WHERE r.space = ?1 AND r.collection = of AND r.id = named"
+    )
+}
+
 async fn wanted(
     db: &mut SqliteConnection,
     space: i64,
@@ -77,14 +114,7 @@ async fn wanted(
     wanted: &Wanted,
     vault: &Vault,
 ) -> Result<Vec<Entry>, Error> {
-    const OPEN: &str = "state IN ('pending', 'syncing')";
-    let select = |condition: &str| {
-        let columns = row::ENTRY;
-        AssertSqlSafe(format!(
-            "SELECT {columns} FROM entries WHERE space = ?1 AND {condition} ORDER BY number"
-        ))
-    };
-    let one = |number: i64| sqlx::query(select("number = ?2")).bind(space).bind(number);
+    let one = |number: i64| sqlx::query(select("", "number = ?2")).bind(space).bind(number);
     let query = match wanted {
         Wanted::None => return Ok(Vec::new()),
         Wanted::Last => one(place.last_entry),
@@ -94,26 +124,22 @@ async fn wanted(
                 Wanted::Front(count) => i64::try_from(*count).unwrap_or(i64::MAX),
                 _ => 1,
             };
-            let columns = row::ENTRY;
-            let sql = format!(
-                "SELECT {columns} FROM entries WHERE space = ?1 AND {OPEN} ORDER BY number LIMIT ?2"
-            );
-            sqlx::query(AssertSqlSafe(sql)).bind(space).bind(count)
+            let AssertSqlSafe(sql) = select("INDEXED BY entries_open", OPEN);
+            sqlx::query(AssertSqlSafe(sql + " LIMIT ?2")).bind(space).bind(count)
         }
         Wanted::Sent => {
             let sent = "state IN ('syncing', 'applied', 'merged') AND done = 0";
-            sqlx::query(select(sent)).bind(space)
+            sqlx::query(select("", sent)).bind(space)
         }
-        Wanted::Open => sqlx::query(select(OPEN)).bind(space),
+        Wanted::Open => sqlx::query(select("", OPEN)).bind(space),
         Wanted::Answered => {
-            sqlx::query(select("state IN ('applied', 'merged') AND done = 0")).bind(space)
+            let answered = "state IN ('applied', 'merged') AND done = 0";
+            sqlx::query(select("INDEXED BY entries_answered", answered)).bind(space)
         }
         Wanted::Ids(ids) => {
             let mut found = Vec::with_capacity(ids.len());
             for chunk in ids.chunks(CHUNK) {
-                let marks = numbered(chunk.len(), 1);
-                let sql = select(&format!("id IN ({marks})"));
-                let query = sqlx::query(sql).bind(space);
+                let query = sqlx::query(AssertSqlSafe(with_ids(chunk.len()))).bind(space);
                 let query = chunk.iter().fold(query, |query, id| query.bind(id.as_str()));
                 found.extend(entries(db, space, query, vault).await?);
             }
@@ -129,12 +155,7 @@ async fn of_records(
     keys: &[RecordKey],
     vault: &Vault,
 ) -> Result<Vec<Entry>, Error> {
-    let (columns, marks) = (row::ENTRY, numbered(keys.len(), 2));
-    let sql = format!(
-        "SELECT {columns} FROM entries WHERE space = ?1 AND done = 0 \
-         AND (collection, record) IN (VALUES {marks})"
-    );
-    let query = sqlx::query(AssertSqlSafe(sql)).bind(space);
+    let query = sqlx::query(AssertSqlSafe(with_keys(keys.len()))).bind(space);
     entries(db, space, bind_keys(query, keys), vault).await
 }
 
@@ -154,12 +175,8 @@ async fn locals(
     keys: &[RecordKey],
     vault: &Vault,
 ) -> Result<Vec<(RecordKey, crate::client::replica::Local)>, Error> {
-    let (columns, marks) = (row::LOCAL, numbered(keys.len(), 2));
-    let sql = format!(
-        "SELECT {columns} FROM records r WHERE r.space = ?1 \
-         AND (r.collection, r.id) IN (VALUES {marks})"
-    );
-    let query = bind_keys(sqlx::query(AssertSqlSafe(sql)).bind(space), keys);
+    let query = sqlx::query(AssertSqlSafe(records_with_keys(keys.len()))).bind(space);
+    let query = bind_keys(query, keys);
     let rows = query.fetch_all(db).await?;
     rows.iter().map(|found| row::local(space, found, vault)).collect()
 }
@@ -210,7 +227,7 @@ pub(super) async fn unsettled(
         .bind(after.map_or("", |key| key.collection.as_str()))
         .bind(after.map_or("", |key| key.id.as_str()))
         .bind(count);
-    Ok(keys(query.fetch_all(db).await?))
+    Ok(keys(&query.fetch_all(db).await?))
 }
 
 /// Records with a state that waits to be shown; so many.
@@ -221,7 +238,7 @@ pub(super) async fn staged(
 ) -> Result<Vec<RecordKey>, Error> {
     let sql = "SELECT collection, id FROM records WHERE space = ?1 AND staged IS NOT NULL LIMIT ?2";
     let query = sqlx::query_as::<_, (String, String)>(sql).bind(space).bind(count);
-    Ok(keys(query.fetch_all(db).await?))
+    Ok(keys(&query.fetch_all(db).await?))
 }
 
 /// Records that nobody wants; so many.
@@ -235,9 +252,12 @@ pub(super) async fn unwanted(
                AND (revision IS NOT NULL OR staged IS NOT NULL) \
                AND (?2 IS NULL OR collection NOT IN (SELECT value FROM json_each(?2))) LIMIT ?3";
     let query = sqlx::query_as::<_, (String, String)>(sql).bind(space).bind(scope).bind(count);
-    Ok(keys(query.fetch_all(db).await?))
+    Ok(keys(&query.fetch_all(db).await?))
 }
 
-fn keys(rows: Vec<(String, String)>) -> Vec<RecordKey> {
+fn keys(rows: &[(String, String)]) -> Vec<RecordKey> {
     rows.iter().map(|(collection, id)| row::key(collection, id)).collect()
 }
+
+#[cfg(test)]
+mod tests;

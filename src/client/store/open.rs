@@ -25,7 +25,8 @@ const FORMAT: i64 = 1;
 const SCHEMA: &str = include_str!("schema.sql");
 /// How long one process waits for what another writes.
 const BUSY_MAX: Duration = Duration::from_secs(10);
-const READERS: u32 = 4;
+/// Twice as many as usually read at once: the pool takes one back only after it has answered again.
+const READERS: u32 = 8;
 /// Statements that a connection keeps prepared.
 const STATEMENTS: usize = 256;
 
@@ -85,7 +86,9 @@ impl Store {
         let identity = prepare(&mut db, &path, &user, device).await?;
         let reading = connect.read_only(true);
         let sentinel = SqliteConnection::connect_with(&reading).await?;
-        let readers = SqlitePoolOptions::new().max_connections(READERS).connect_lazy_with(reading);
+        // A file does not hang up: asking each time whether it is there takes as long as a read.
+        let readers = SqlitePoolOptions::new().max_connections(READERS).test_before_acquire(false);
+        let readers = readers.connect_lazy_with(reading);
         let (commands, waiting) = mpsc::channel(WAITING_MAX);
         let (written, _) = watch::channel(0);
         let identity = Arc::new(Mutex::new(Arc::new(identity)));
@@ -97,7 +100,8 @@ impl Store {
             written: written.clone(),
         };
         tasks.spawn("local file", writer::run(writer, waiting));
-        let store = Self { commands, readers, vault, identity, written, path: Arc::new(path) };
+        let (path, tasks) = (Arc::new(path), tasks.clone());
+        let store = Self { commands, readers, tasks, vault, identity, written, path };
         let mut sentinel = Sentinel { db: sentinel, version: 0 };
         sentinel.has_moved().await?;
         Ok(Opened { store, sentinel })

@@ -11,7 +11,7 @@ use super::{Error, Store, row, write};
 use crate::client::entry::{Entry, EntryState};
 use crate::client::query::Order;
 use crate::client::replica::Place;
-use crate::domain::{CollectionName, Document, RecordKey, Tally};
+use crate::domain::{CollectionName, Document, RecordKey, Scope, Space, Tally};
 
 /// A record as it is shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,15 +78,12 @@ impl Store {
         space: i64,
         key: &RecordKey,
     ) -> Result<Option<Row>, Error> {
-        let found = sqlx::query(
+        let question = sqlx::query(
             "SELECT id, shown, dirty, revision FROM records WHERE space = ?1 AND collection = ?2 \
              AND id = ?3 AND shown IS NOT NULL",
-        )
-        .bind(space)
-        .bind(key.collection.as_str())
-        .bind(key.id.as_str())
-        .fetch_optional(&self.readers)
-        .await?;
+        );
+        let question = question.bind(space).bind(key.collection.as_str());
+        let found = self.first(question.bind(key.id.as_str())).await?;
         found.map(|found| self.shown(space, &key.collection, &found)).transpose()
     }
 
@@ -109,7 +106,7 @@ impl Store {
             .bind(collection.as_str())
             .bind(limit)
             .bind(offset);
-        let rows = conditions.bind_to(query).fetch_all(&self.readers).await?;
+        let rows = self.all(conditions.bind_to(query)).await?;
         rows.iter().map(|found| self.shown(space, collection, found)).collect()
     }
 
@@ -149,7 +146,7 @@ impl Store {
             .bind(collection.as_str())
             .bind(after)
             .bind(0);
-        let rows = conditions.bind_to(query).fetch_all(&self.readers).await?;
+        let rows = self.all(conditions.bind_to(query)).await?;
         let Some(first) = rows.first() else { return Ok(None) };
         let (now, collected): (i64, i64) = (first.try_get(5)?, first.try_get(6)?);
         if after < collected {
@@ -169,20 +166,32 @@ impl Store {
 
     /// The counter of what is shown.
     pub(in crate::client) async fn counter(&self) -> Result<i64, Error> {
-        Ok(sqlx::query_scalar("SELECT moved FROM file").fetch_one(&self.readers).await?)
+        let found = self.first(sqlx::query("SELECT moved FROM file")).await?;
+        found.map_or(Ok(0), |found| Ok(found.try_get(0)?))
     }
 
     /// All spaces, and what waits in them.
     pub(in crate::client) async fn facts(&self) -> Result<Vec<Facts>, Error> {
         let query = sqlx::query(AssertSqlSafe(format!("{} ORDER BY no", facts_sql())));
-        query.fetch_all(&self.readers).await?.iter().map(facts).collect()
+        self.all(query).await?.iter().map(facts).collect()
     }
 
     /// One space, and what waits in it.
     pub(in crate::client) async fn fact(&self, space: i64) -> Result<Option<Facts>, Error> {
         let query = sqlx::query(AssertSqlSafe(format!("{} WHERE no = ?1", facts_sql())));
-        let found = query.bind(space).fetch_optional(&self.readers).await?;
+        let found = self.first(query.bind(space)).await?;
         found.as_ref().map(facts).transpose()
+    }
+
+    /// The number of a space that is wanted just so.
+    pub(in crate::client) async fn followed(
+        &self,
+        space: &Space,
+        scope: &Scope,
+    ) -> Result<Option<i64>, Error> {
+        let sql = "SELECT no FROM spaces WHERE name = ?1 AND wanted = 1 AND scope IS ?2";
+        let query = sqlx::query_scalar(sql).bind(space.name()).bind(row::stored_scope(scope));
+        Ok(query.fetch_optional(&self.readers).await?)
     }
 
     /// The revision that the server's state of a record has here; 0 if there is none.
@@ -192,11 +201,10 @@ impl Store {
         key: &RecordKey,
     ) -> Result<i64, Error> {
         let sql = "SELECT revision FROM records WHERE space = ?1 AND collection = ?2 AND id = ?3";
-        let query = sqlx::query_scalar::<_, Option<i64>>(sql)
-            .bind(space)
-            .bind(key.collection.as_str())
-            .bind(key.id.as_str());
-        Ok(query.fetch_optional(&self.readers).await?.flatten().unwrap_or(0))
+        let query =
+            sqlx::query(sql).bind(space).bind(key.collection.as_str()).bind(key.id.as_str());
+        let Some(found) = self.first(query).await? else { return Ok(0) };
+        Ok(found.try_get::<Option<i64>, _>(0)?.unwrap_or(0))
     }
 
     /// Entries of a space in these states, so many, from the front.
@@ -213,7 +221,7 @@ impl Store {
             row::ENTRY
         );
         let query = sqlx::query(AssertSqlSafe(sql)).bind(space).bind(row::to_json(&names));
-        let rows = query.bind(limit).fetch_all(&self.readers).await?;
+        let rows = self.all(query.bind(limit)).await?;
         let found = |it| Ok(FoundEntry { space, entry: row::entry(space, it, &self.vault)? });
         rows.iter().map(found).collect()
     }
@@ -222,7 +230,7 @@ impl Store {
     pub(in crate::client) async fn entry(&self, id: &str) -> Result<Option<FoundEntry>, Error> {
         let sql = format!("SELECT {}, space FROM entries WHERE id = ?1", row::ENTRY);
         let query = sqlx::query(AssertSqlSafe(sql)).bind(id);
-        let Some(found) = query.fetch_optional(&self.readers).await? else { return Ok(None) };
+        let Some(found) = self.first(query).await? else { return Ok(None) };
         let space = found.try_get("space")?;
         Ok(Some(FoundEntry { space, entry: row::entry(space, &found, &self.vault)? }))
     }
@@ -230,7 +238,8 @@ impl Store {
     /// Conflicts of a space that wait, as they are kept.
     pub(in crate::client) async fn conflicts(&self, space: i64) -> Result<Vec<String>, Error> {
         let sql = "SELECT body FROM conflicts WHERE space = ?1 ORDER BY id";
-        Ok(sqlx::query_scalar(sql).bind(space).fetch_all(&self.readers).await?)
+        let rows = self.all(sqlx::query(sql).bind(space)).await?;
+        rows.iter().map(|found| Ok(found.try_get(0)?)).collect()
     }
 
     /// The digests of the server's state as it is here, by collection.
@@ -239,18 +248,20 @@ impl Store {
         space: i64,
     ) -> Result<BTreeMap<CollectionName, Tally>, Error> {
         let sql = "SELECT collection, records, digest FROM tallies WHERE space = ?1";
-        let query = sqlx::query_as::<_, (String, i64, Vec<u8>)>(sql).bind(space);
-        let rows = query.fetch_all(&self.readers).await?;
-        let tally = |(name, records, digest): (String, i64, Vec<u8>)| {
-            Ok((CollectionName::from_stored(&name), write::tally(records, &digest)?))
+        let rows = self.all(sqlx::query(sql).bind(space)).await?;
+        let tally = |found: &SqliteRow| {
+            let (name, records): (&str, i64) = (found.try_get(0)?, found.try_get(1)?);
+            let tally = write::tally(records, found.try_get(2)?)?;
+            Ok((CollectionName::from_stored(name), tally))
         };
-        rows.into_iter().map(tally).collect()
+        rows.iter().map(tally).collect()
     }
 
     /// Whether results have brought a record that is ahead of the cursor.
     pub(in crate::client) async fn is_ahead(&self, space: i64, of: i64) -> Result<bool, Error> {
         let sql = "SELECT EXISTS (SELECT 1 FROM records WHERE space = ?1 AND revision > ?2)";
-        Ok(sqlx::query_scalar(sql).bind(space).bind(of).fetch_one(&self.readers).await?)
+        let found = self.first(sqlx::query(sql).bind(space).bind(of)).await?;
+        found.map_or(Ok(false), |found| Ok(found.try_get(0)?))
     }
 }
 
@@ -263,8 +274,9 @@ fn facts_sql() -> String {
     };
     format!(
         "SELECT {}, wanted, attempts, {}, {}, {}, (SELECT count(*) FROM conflicts \
-         WHERE space = no) AS conflicts, (SELECT count(*) FROM entries WHERE space = no \
-         AND done = 0 AND state IN ('applied', 'merged')) AS answered FROM spaces",
+         WHERE space = no) AS conflicts, (SELECT count(*) FROM entries \
+         INDEXED BY entries_answered WHERE space = no AND done = 0 \
+         AND state IN ('applied', 'merged')) AS answered FROM spaces",
         row::PLACE,
         count("pending"),
         count("syncing"),

@@ -84,10 +84,10 @@ impl Conditions {
         &self.sql
     }
 
-    pub(super) fn bind_to<'q>(
-        &'q self,
-        query: Query<'q, Sqlite, SqliteArguments>,
-    ) -> Query<'q, Sqlite, SqliteArguments> {
+    pub(super) fn bind_to(
+        &self,
+        query: Query<'static, Sqlite, SqliteArguments>,
+    ) -> Query<'static, Sqlite, SqliteArguments> {
         self.values.iter().fold(query, |query, value| match value {
             Bound::Text(text) => query.bind(text.as_str()),
             Bound::Integer(integer) => query.bind(*integer),

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::need::{Need, Wanted};
-use super::writer::{Command, Done, Transaction};
-use super::{Error, SharedIdentity, Store, load, row};
+use super::writer::{Done, Transaction};
+use super::{Error, SharedIdentity, load, row};
 use crate::client::replica::{Absorbed, Held, Identity, Lacking, Range};
 use crate::domain::{PolicySet, RecordKey, Scope, Space};
 
@@ -19,7 +19,7 @@ const DONE_MAX: i64 = 1_000;
 /// Deletions that watchers can still be told of, in transactions.
 const MOVED_KEPT: i64 = 10_000;
 
-type Reply<T> = oneshot::Sender<Result<T, Error>>;
+pub(super) type Reply<T> = oneshot::Sender<Result<T, Error>>;
 
 /// A conflict to keep, or to forget.
 #[derive(Clone, Debug)]
@@ -340,78 +340,5 @@ impl Transaction<'_> {
         .await?;
         let part = u64::try_from(PART).unwrap_or(0);
         Ok(rows >= part || entries > part)
-    }
-}
-
-impl Store {
-    async fn work<T>(&self, work: impl FnOnce(Reply<T>) -> Work) -> Result<T, Error> {
-        let (reply, answer) = oneshot::channel();
-        self.hand_over(Command::Work(Box::new(work(reply)))).await?;
-        self.answered(answer).await
-    }
-
-    /// Takes a range of changes in, all of it or nothing.
-    pub(in crate::client) async fn absorb(
-        &self,
-        space: i64,
-        range: Arc<Range>,
-        fetched: BTreeMap<RecordKey, Held>,
-    ) -> Result<Result<Absorbed, Lacking>, Error> {
-        self.work(|reply| Work::Absorb { space, range, fetched, reply }).await
-    }
-
-    /// Swaps a snapshot in that is all here; false if another one was begun since.
-    pub(in crate::client) async fn finish_load(
-        &self,
-        space: i64,
-        generation: i64,
-    ) -> Result<bool, Error> {
-        self.work(|reply| Work::FinishLoad { space, generation, reply }).await
-    }
-
-    /// Forgets what the server had of a space; its queue stays.
-    pub(in crate::client) async fn forget(&self, space: i64) -> Result<(), Error> {
-        self.work(|reply| Work::Forget { space, reply }).await
-    }
-
-    /// Wants a space, or a part of it; tells its number in this file.
-    pub(in crate::client) async fn follow(&self, space: Space, scope: Scope) -> Result<i64, Error> {
-        self.work(|reply| Work::Follow { space, scope, reply }).await
-    }
-
-    /// Wants a space no longer; its queue is still sent.
-    pub(in crate::client) async fn unfollow(&self, space: i64) -> Result<(), Error> {
-        self.work(|reply| Work::Unfollow { space, reply }).await
-    }
-
-    /// Keeps the rules of the server, for what is shown before it answers.
-    pub(in crate::client) async fn keep_policies(&self, policies: PolicySet) -> Result<(), Error> {
-        let identity = Arc::clone(&self.identity);
-        self.work(|reply| Work::Policies { policies, identity, reply }).await
-    }
-
-    /// Keeps conflicts that wait, and forgets those that do not.
-    pub(in crate::client) async fn keep_conflicts(
-        &self,
-        space: i64,
-        news: Vec<NewConflict>,
-        cursor: Option<String>,
-    ) -> Result<(), Error> {
-        self.work(|reply| Work::Conflicts { space, news, cursor, reply }).await
-    }
-
-    /// How often the front entry was refused alone.
-    pub(in crate::client) async fn keep_attempts(
-        &self,
-        space: i64,
-        attempts: i64,
-    ) -> Result<(), Error> {
-        self.work(|reply| Work::Attempts { space, attempts, reply }).await
-    }
-
-    /// Takes away what nobody needs any more.
-    pub(in crate::client) async fn collect(&self) -> Result<(), Error> {
-        while self.work(|reply| Work::Collect { reply }).await? {}
-        Ok(())
     }
 }

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use crate::client::edit::Edit;
+use crate::client::edit::{Edit, Patch};
 use crate::domain::{CollectionName, Document, JsonObject, Pointer, RecordKey};
 
 /// Which document of a record, or of an entry.
@@ -92,12 +92,20 @@ impl Vault {
         !paths.is_empty()
             && match edit {
                 Edit::Create(document) | Edit::Put(document) => has(document),
-                Edit::Patch(patch) => {
-                    let at = |path: &Pointer| paths.iter().any(|it| touches(it, path));
-                    has(&patch.set) || patch.transforms.iter().any(|it| at(&it.path))
-                }
+                Edit::Patch(patch) => has(&patch.set) || self.is_relative(collection, patch),
                 Edit::Delete => false,
             }
+    }
+
+    /// Whether a patch changes a sensitive value relatively: values of such changes are not
+    /// taken out of what is written.
+    pub(in crate::client) fn is_relative(
+        &self,
+        collection: &CollectionName,
+        patch: &Patch,
+    ) -> bool {
+        let at = |path: &Pointer| self.fields(collection).iter().any(|it| touches(it, path));
+        patch.transforms.iter().any(|it| at(&it.path))
     }
 
     /// Nothing of this is needed any more.

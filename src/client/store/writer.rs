@@ -77,7 +77,9 @@ pub(super) async fn run(mut writer: Writer, mut commands: mpsc::Receiver<Command
                     command => writer.write(vec![command]).await,
                 }
             }
-            // What is in the log goes to the file, if nobody else has it open.
+            // What is in the log goes to the file: by itself only if nobody else has it open, and
+            // readers of this process may still have.
+            sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").execute(&mut writer.db).await.ok();
             writer.db.close().await.ok();
             for reply in closes {
                 reply.send(()).ok();

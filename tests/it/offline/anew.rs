@@ -147,9 +147,12 @@ async fn a_space_that_may_no_longer_be_seen_is_forgotten_and_comes_back() {
     bob.client.sync(Trigger::Demand);
     let outcome = shared.settled(&refused).await.unwrap().unwrap();
     assert_eq!(outcome.state, EntryState::Failed);
-    let status = bob.client.status().await.unwrap();
-    let space = status.spaces.iter().find(|it| it.name == team.space).unwrap();
-    assert!(matches!(space.phase, Some(Phase::NoAccess { .. })), "{space:?}");
+    let space = wait_for("it to be looked at", async || {
+        let status = bob.client.status().await.unwrap();
+        let space = status.spaces.into_iter().find(|it| it.name == team.space).unwrap();
+        matches!(space.phase, Some(Phase::NoAccess { .. })).then_some(space)
+    })
+    .await;
     assert!(space.problem.is_some());
 
     team.set("bob", Role::Writer, &[]).await;

@@ -127,7 +127,7 @@ async fn each_edit_is_shown_once() {
 async fn a_query_that_is_followed_tells_what_moves() {
     let device = Device::alone("alice").await;
     device.own.put("task", "1", json!({"done": false})).await.unwrap();
-    let mut open = Box::pin(device.own.watch(Query::all("task").eq("/done", false)));
+    let mut open = Box::pin(device.own.watch(&Query::all("task").eq("/done", false)));
     let first = open.next().await.unwrap().unwrap();
     assert!(first.whole && first.changed.len() == 1);
     device.own.put("task", "2", json!({"done": true})).await.unwrap();

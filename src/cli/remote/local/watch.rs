@@ -87,7 +87,7 @@ impl Watcher<'_> {
                 if silently {
                     self.silent.insert(name.clone());
                 }
-                let changes = self.local.space.watch(Query::all(&name));
+                let changes = self.local.space.watch(&Query::all(&name));
                 let named = changes.map(move |changes| (name.clone(), changes));
                 self.changes.push(named.boxed());
             }

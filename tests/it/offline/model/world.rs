@@ -1,0 +1,355 @@
+//! Two replicas on one database, and the phones of a run: what happens to them, and when all
+//! of it is at rest.
+
+use std::time::Duration;
+
+use sqlx::Row;
+use syncline::client::Trigger;
+use syncline::rpc::proto::{
+    BatchMutateRequest, CreateSpaceRequest, EraseUserRequest, FieldRule, FieldRuleKind,
+    ListPoliciesRequest, Policy, RemoveMemberRequest, Role, SetMemberRequest, Strategy,
+};
+
+use super::ledger::{Ledger, Possible};
+use super::phone::{End, Manner, Phone, shown};
+use super::state::{ServerState, head};
+use crate::support::compaction::Compaction;
+use crate::support::proxy::Target;
+use crate::support::{Client, Database, Random, TestServer, put, wait_for};
+
+/// Each collection has a policy of its own. What is in the first is only ever counted.
+pub const COLLECTIONS: [(&str, Strategy, Strategy); 9] = [
+    ("count", Strategy::Merge, Strategy::LastWriteWins),
+    ("last", Strategy::LastWriteWins, Strategy::Unspecified),
+    ("first", Strategy::FirstWriteWins, Strategy::Unspecified),
+    ("server", Strategy::ServerWins, Strategy::Unspecified),
+    ("client", Strategy::ClientWins, Strategy::Unspecified),
+    ("careful", Strategy::Merge, Strategy::Manual),
+    ("additive", Strategy::Additive, Strategy::LastWriteWins),
+    ("manual", Strategy::Manual, Strategy::Unspecified),
+    ("auto", Strategy::Auto, Strategy::Unspecified),
+];
+/// Of each collection, so that phones meet.
+pub const RECORDS: u64 = 2;
+/// How long all may take to be at rest.
+const REST: Duration = Duration::from_secs(40);
+
+/// What a run is made of.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Plan {
+    pub steps: u64,
+    pub phones: usize,
+    /// The phones are those of two users, in a space that they share.
+    pub shared: bool,
+    /// Cursors expire.
+    pub compacts: bool,
+    /// Histories are replaced.
+    pub replaces: bool,
+    /// The space is erased with all that is in it.
+    pub erases: bool,
+}
+
+pub struct World {
+    pub database: Database,
+    pub servers: Vec<TestServer>,
+    pub admin: Client,
+    pub space: String,
+    pub phones: Vec<Phone>,
+    /// Where each phone is led.
+    pub led: Vec<usize>,
+    pub ledger: Ledger,
+    pub random: Random,
+    pub plan: Plan,
+    pub marks: u64,
+    /// The first of the collections that are edited most.
+    pub favourite: usize,
+    pub reports: Vec<String>,
+    compaction: Option<Compaction>,
+}
+
+impl World {
+    pub async fn new(plan: Plan, mut random: Random) -> Self {
+        let database = Database::create().await;
+        let servers = vec![TestServer::start(&database).await, TestServer::start(&database).await];
+        let admin = servers[0].admin("alice").await;
+        set_policies(&admin, &servers[1]).await;
+        let space = match plan.shared {
+            true => share(&admin).await,
+            false => "users/alice".into(),
+        };
+        for record in 0..RECORDS {
+            let mutation = put(&format!("seed-{record}"), &format!("c{record}"), r#"{"n":0}"#);
+            let mut mutation = mutation;
+            mutation.key.as_mut().unwrap().collection = "count".into();
+            let request = BatchMutateRequest {
+                space: space.clone(),
+                mutations: vec![mutation],
+                ..BatchMutateRequest::default()
+            };
+            admin.stub.clone().batch_mutate(request).await.unwrap();
+        }
+        let names: Vec<_> = COLLECTIONS.iter().map(|(name, ..)| *name).collect();
+        let (mut phones, mut led) = (Vec::new(), Vec::new());
+        for number in 0..plan.phones {
+            let user = if plan.shared && number > 0 { "bob" } else { "alice" };
+            let name = format!("phone{number}");
+            let manner = if number % 3 == 2 { Manner::Poll } else { Manner::Stream };
+            let server = number % 2;
+            let address = servers[server].address();
+            phones.push(Phone::new((&name, user, &space), address, manner, &names).await);
+            led.push(server);
+        }
+        for phone in &phones {
+            // Counters are only counted: they have to be there.
+            phone.client.synced(REST).await.unwrap();
+        }
+        let compaction = match plan.compacts {
+            true => Some(Compaction::prepare(&database).await),
+            false => None,
+        };
+        let favourite = usize::try_from(random.below(COLLECTIONS.len() as u64)).unwrap();
+        Self {
+            database,
+            servers,
+            admin,
+            space,
+            phones,
+            led,
+            ledger: Ledger::default(),
+            random,
+            plan,
+            marks: 0,
+            favourite,
+            reports: Vec::new(),
+            compaction,
+        }
+    }
+
+    /// All servers end.
+    pub async fn end(mut self) {
+        while let Some(server) = self.servers.pop() {
+            server.stop().await;
+        }
+    }
+
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.random.below(bound)
+    }
+
+    pub fn index(&mut self, bound: usize) -> usize {
+        usize::try_from(self.random.below(bound as u64)).unwrap()
+    }
+
+    /// What is new of what the engines say is kept.
+    pub async fn read_reports(&mut self) {
+        for phone in &mut self.phones {
+            self.reports.extend(phone.reported().await);
+        }
+    }
+
+    pub async fn restart_phone(&mut self, at: usize, end: End) {
+        self.read_reports().await;
+        let phone = self.phones.remove(at);
+        self.phones.insert(at, phone.restarted(end).await);
+    }
+
+    pub fn lead(&mut self, phone: usize, server: usize) {
+        self.led[phone] = server;
+        let address = self.servers[server].address();
+        self.phones[phone].proxy.lead_to(Target::Tcp(address));
+    }
+
+    /// One replica ends, and another one takes its place, at another address.
+    pub async fn restart_server(&mut self, at: usize) {
+        self.servers.remove(at).stop().await;
+        let server = TestServer::start(&self.database).await;
+        self.servers.insert(at, server);
+        self.admin = self.servers[0].admin("alice").await;
+        for phone in 0..self.phones.len() {
+            self.lead(phone, self.led[phone]);
+        }
+    }
+
+    /// The log is shortened to its last few changes.
+    pub async fn compact(&mut self) {
+        let keep = self.below(4).cast_signed();
+        if let Some(compaction) = &mut self.compaction {
+            compaction.raise(keep).await;
+        }
+    }
+
+    /// As if the database had been brought back from a copy that lacks nothing.
+    pub async fn replace_history(&mut self) {
+        while let Some(server) = self.servers.pop() {
+            server.stop().await;
+        }
+        let sql = "update spaces set epoch = gen_random_uuid() where name = $1";
+        let query = sqlx::query(sql).bind(&self.space);
+        query.execute(&mut self.database.connect().await).await.unwrap();
+        for _ in 0..2 {
+            let server: TestServer = TestServer::start(&self.database).await;
+            self.servers.push(server);
+        }
+        self.admin = self.servers[0].admin("alice").await;
+        for phone in 0..self.phones.len() {
+            self.lead(phone, self.led[phone]);
+        }
+    }
+
+    /// All that was is gone.
+    pub async fn erase(&mut self) {
+        let request = EraseUserRequest { user: String::new(), confirm: "alice".into() };
+        self.admin.spaces.clone().erase_user(request).await.unwrap();
+        self.ledger.era += 1;
+    }
+
+    /// What bob may do in the shared space; nothing.
+    pub async fn admit(&mut self, role: Option<Role>) {
+        let (space, user) = (self.space.clone(), "bob".to_owned());
+        let mut spaces = self.admin.spaces.clone();
+        match role {
+            Some(role) => {
+                let role = role.into();
+                let request = SetMemberRequest { space, user, role, collections: Vec::new() };
+                spaces.set_member(request).await.unwrap();
+            }
+            None => {
+                // He may be out already.
+                spaces.remove_member(RemoveMemberRequest { space, user }).await.ok();
+            }
+        }
+    }
+
+    /// Nothing is wrong any more, and everybody may come in.
+    pub async fn heal(&mut self) {
+        if self.plan.shared {
+            self.admit(Some(Role::Writer)).await;
+        }
+        for phone in &mut self.phones {
+            phone.proxy.heal();
+            if std::mem::take(&mut phone.silent) {
+                phone.proxy.cut();
+            }
+            phone.client.sync(Trigger::Demand);
+        }
+    }
+
+    /// Waits until all phones are as the server, and nothing waits.
+    pub async fn rest(&mut self) {
+        self.heal().await;
+        // What one sends the others have to hear of: first all queues.
+        for phone in &self.phones {
+            if let Err(error) = phone.client.synced(REST).await {
+                panic!("{} {error}: {:#?}", phone.name, phone.client.status().await);
+            }
+        }
+        let head = head(&self.admin, &self.space).await;
+        for phone in &self.phones {
+            wait_for(&format!("{} to be at {head}", phone.name), async || {
+                let status = phone.status().await;
+                (status.is_synced() && status.up_to == head).then_some(())
+            })
+            .await;
+        }
+        self.read_reports().await;
+    }
+
+    /// Everything that must be true at rest.
+    pub async fn check(&mut self) {
+        let names: Vec<_> = COLLECTIONS.iter().map(|(name, ..)| *name).collect();
+        let mut state = ServerState::read(&self.admin, &self.space, &names).await;
+        self.read_compacted(&mut state).await;
+        for phone in &mut self.phones {
+            check_shown(phone, &state).await;
+            phone.check_watches().await;
+            assert_eq!(phone.space.pending().await.unwrap(), []);
+        }
+        let possible = Possible { parked_blindly: self.plan.shared };
+        let fates = self.ledger.check(&self.phones, &state, possible).await;
+        let refused = self.ledger.refused.len();
+        println!("{} changes, refused {refused}, {fates:?}", state.head);
+        if !self.plan.erases {
+            for (record, (_, document)) in &state.records["count"] {
+                let count: serde_json::Value = serde_json::from_str(document).unwrap();
+                assert_eq!(count["n"], self.ledger.sum(record, &state), "counter {record}");
+            }
+        }
+        let anew = |it: &&String| it.starts_with("Heal") || it.starts_with("Reset");
+        let anew: Vec<_> = self.reports.iter().filter(anew).collect();
+        let may_begin_anew = self.plan.compacts || self.plan.replaces || self.plan.erases;
+        assert!(may_begin_anew || anew.is_empty(), "{anew:?}");
+        assert!(!anew.iter().any(|it| it.starts_with("Heal")), "it was wrong: {anew:?}");
+    }
+
+    /// What compaction has taken out of the log belongs to it all the same.
+    async fn read_compacted(&self, state: &mut ServerState) {
+        if self.compaction.is_none() {
+            return;
+        }
+        let sql = "select mutation_id, document from compacted";
+        let rows = sqlx::query(sql).fetch_all(&mut self.database.connect().await).await.unwrap();
+        for row in rows {
+            *state.log.entry(row.get(0)).or_default() += 1;
+            state.texts.extend(row.get::<Option<String>, _>(1));
+        }
+    }
+}
+
+/// What a phone shows is what the server has.
+async fn check_shown(phone: &Phone, state: &ServerState) {
+    for (collection, records) in &state.records {
+        let theirs = shown(&phone.space, collection).await;
+        let texts: std::collections::BTreeMap<_, _> =
+            records.iter().map(|(id, (_, text))| (id.clone(), text.clone())).collect();
+        assert_eq!(theirs, texts, "{} shows {collection}", phone.name);
+        for (id, (revision, _)) in records {
+            let record = phone.space.get(collection, id).await.unwrap().unwrap();
+            let known = (record.revision, record.pending);
+            assert_eq!(known, (*revision, false), "{} {collection}/{id}", phone.name);
+        }
+    }
+}
+
+/// Sets all policies, and waits until the other replica holds to them.
+async fn set_policies(admin: &Client, other: &TestServer) {
+    for (collection, strategy, fallback) in COLLECTIONS {
+        let sum = FieldRule {
+            path: "/n".into(),
+            kind: FieldRuleKind::Sum.into(),
+            ..FieldRule::default()
+        };
+        let policy = Policy {
+            collection: collection.into(),
+            strategy: strategy.into(),
+            fallback: fallback.into(),
+            fields: if collection == "count" { vec![sum] } else { Vec::new() },
+            ..Policy::default()
+        };
+        admin.set_policy(policy).await.unwrap();
+    }
+    let there = other.client("alice").await;
+    wait_for("the policies on the other replica", async || {
+        let list = there.policies.clone().list_policies(ListPoliciesRequest::default()).await;
+        (list.unwrap().into_inner().policies.len() == COLLECTIONS.len()).then_some(())
+    })
+    .await;
+}
+
+/// A space of alice's, that bob may write to.
+async fn share(admin: &Client) -> String {
+    let request = CreateSpaceRequest {
+        request_id: "team".into(),
+        title: "The team".into(),
+        ..CreateSpaceRequest::default()
+    };
+    let space = admin.spaces.clone().create_space(request).await.unwrap().into_inner().space;
+    let space = space.unwrap().space;
+    let request = SetMemberRequest {
+        space: space.clone(),
+        user: "bob".into(),
+        role: Role::Writer.into(),
+        collections: Vec::new(),
+    };
+    admin.spaces.clone().set_member(request).await.unwrap();
+    space
+}
