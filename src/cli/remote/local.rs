@@ -172,11 +172,11 @@ fn failed(what: impl Display, error: Error) -> Failure {
         }
         Error::NotLeading | Error::Store(_) => (Exit::Failure, None),
     };
-    let reason = match &error {
-        Error::Hopeless(trouble) => format!(" ({})", safe(&trouble.reason)),
-        _ => String::new(),
+    let error = match &error {
+        Error::Hopeless(trouble) => anyhow!("{error} ({})", safe(&trouble.reason)),
+        _ => anyhow!(error),
     };
-    let failure = Failure::new(exit, anyhow!("{error}{reason}").context(what.to_string()));
+    let failure = Failure::new(exit, error.context(what.to_string()));
     match hint {
         Some(hint) => failure.hint(hint),
         None => failure,

@@ -150,11 +150,11 @@ async fn watch_follows_the_file_and_syncs_it() {
     desk.run("put task old {} --store a.db").await.good();
     let mut command = desk.command(&["watch", "--store", "a.db", "--json"]);
     let mut child = command.spawn().unwrap();
-    let (lines, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    let (lines, mut heard) = tokio::sync::mpsc::channel(1_000);
     let out = BufReader::new(child.stdout.take().unwrap());
     std::thread::spawn(move || {
         for line in out.lines().map_while(Result::ok) {
-            lines.send(serde_json::from_str::<Value>(&line).unwrap()).ok();
+            lines.blocking_send(serde_json::from_str::<Value>(&line).unwrap()).ok();
         }
     });
     let mut next = async |fits: fn(&Value) -> bool| {

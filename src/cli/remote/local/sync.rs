@@ -169,10 +169,9 @@ async fn synced(local: &Local) -> Result<(), Failure> {
     let (mut said, mut may_end) = (None, false);
     loop {
         let patience = if may_end { ELSEWHERE_FOR } else { Duration::MAX };
-        let status = match timeout(patience, statuses.next()).await {
-            Ok(Some(status)) => status,
+        let Ok(Some(status)) = timeout(patience, statuses.next()).await else {
             // Nothing has happened: another one has the file, and nothing waits.
-            Ok(None) | Err(_) => return Ok(()),
+            return Ok(());
         };
         let status = status.map_err(|error| failed("cannot read the local file", error))?;
         let pending: u64 = status.spaces.iter().map(|it| it.pending).sum();

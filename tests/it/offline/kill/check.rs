@@ -79,9 +79,8 @@ impl Script {
         without: usize,
     ) {
         let own = log.iter().filter(|it| it.device == device);
-        let sequences: Vec<i64> = own
-            .map(|it| i64::try_from(Version::parse(&it.version).unwrap().sequence).unwrap())
-            .collect();
+        let sequences: Vec<i64> =
+            own.map(|it| Version::parse(&it.version).unwrap().sequence).collect();
         let distinct: BTreeSet<_> = sequences.iter().copied().collect();
         assert_eq!(distinct.len(), sequences.len(), "a sequence was given twice: {sequences:?}");
         assert!(sequences.is_sorted(), "out of order: {sequences:?}");

@@ -184,7 +184,7 @@ impl Run {
     /// With everything sent; perhaps something was refused.
     #[track_caller]
     pub fn ended_well(&self) {
-        assert!(matches!(self.status.code(), Some(0 | 9)), "{self:?}");
+        assert!(matches!(self.status.code(), Some(0 | 9)), "{}: {self:?}", self.stderr);
     }
 
     /// The edits that it has told to be on disk: their number, and the id.
