@@ -86,7 +86,9 @@ async fn main() -> anyhow::Result<()> {
     println!("  the server has {}", server_side["title"]);
     println!("  bob wanted     {}", bobs_side["title"]);
     let mut milk = server_side.clone();
-    milk["title"] = json!("Oat or soy milk");
+    if let Some(fields) = milk.as_object_mut() {
+        fields.insert("title".into(), json!("Oat or soy milk"));
+    }
     bob.list.resolve(&conflict.id, Resolution::Document(milk)).await?;
 
     let decided = json!({"title": "Oat or soy milk", "count": 4});
