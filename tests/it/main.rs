@@ -43,6 +43,7 @@ mod limits;
 mod migration;
 #[cfg(test)]
 mod network;
+#[cfg(test)]
 mod offline;
 #[cfg(test)]
 mod policies;

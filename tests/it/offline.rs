@@ -4,11 +4,8 @@ mod anew;
 mod basics;
 mod device;
 mod files;
-#[cfg(test)]
 mod flight;
-#[cfg(test)]
 mod model;
-#[cfg(test)]
 mod partitions;
 mod processes;
 mod queue;
