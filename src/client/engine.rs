@@ -79,7 +79,7 @@ impl Engine {
 
     /// Takes a server for gone that says nothing for so long.
     pub(super) fn bear_silence(&mut self, silence: Duration) {
-        self.link.bear_silence(silence);
+        self.link.silence = silence;
     }
 
     /// Something has happened: what is to be done, in this order.

@@ -19,6 +19,9 @@ pub enum Error {
     /// The entry may be on its way.
     #[error("the edit is being sent; wait for what becomes of it")]
     BeingSent,
+    /// The edit may have taken effect: the same again would do so twice.
+    #[error("the edit may have taken effect; look at the record, then discard it, or edit it")]
+    Decided,
     /// There is no such conflict here.
     #[error("there is no such open conflict here")]
     NoConflict,
@@ -48,6 +51,7 @@ impl From<super::replica::Refused> for Error {
         match refused {
             Refused::NotFailed => Self::NotParked,
             Refused::BeingSent => Self::BeingSent,
+            Refused::Decided => Self::Decided,
             Refused::Hopeless(rejection) => {
                 let violations = rejection.violations.into_iter();
                 Self::Hopeless(Trouble {

@@ -160,7 +160,7 @@ fn failed(what: impl Display, error: Error) -> Failure {
     let (exit, hint) = match &error {
         Error::Invalid(_) => (Exit::Usage, None),
         Error::Hopeless(trouble) if trouble.reason == "NOT_FOUND" => (Exit::NotFound, None),
-        Error::Hopeless(_) | Error::BeingSent => (Exit::Refused, None),
+        Error::Hopeless(_) | Error::BeingSent | Error::Decided => (Exit::Refused, None),
         Error::NotParked => (Exit::NotFound, Some("`syncline parked` lists what was refused")),
         Error::NoConflict => (Exit::NotFound, Some("`syncline conflicts` lists what is open")),
         Error::NoServer => (Exit::Unreachable, Some("a conflict is decided on the server")),

@@ -34,7 +34,7 @@ pub(super) struct Link {
     trouble: Option<TokenTrouble>,
     store_ok: bool,
     /// How long the server may say nothing.
-    silence: Duration,
+    pub(super) silence: Duration,
 }
 
 #[derive(Debug)]
@@ -94,10 +94,6 @@ impl Link {
             store_ok: true,
             silence: SILENCE_MAX,
         }
-    }
-
-    pub(super) fn bear_silence(&mut self, silence: Duration) {
-        self.silence = silence;
     }
 
     /// Whether there is something to hang up.

@@ -2,6 +2,7 @@
 //! were put aside.
 
 use super::Replica;
+use super::settle::OUTCOME_UNKNOWN;
 use crate::client::edit::{Edit, Patch};
 use crate::client::entry::{Entry, EntryState, Trouble};
 use crate::domain::{
@@ -17,6 +18,8 @@ pub(in crate::client) enum Refused {
     NotFailed,
     /// It may have been sent already.
     BeingSent,
+    /// It may have taken effect, and would do so twice.
+    Decided,
 }
 
 impl Replica {
@@ -144,6 +147,10 @@ impl Replica {
     ) -> Result<MutationId, Refused> {
         let failed = self.entries.get(&number).filter(|it| it.state == EntryState::Failed);
         let failed = failed.ok_or(Refused::NotFailed)?.clone();
+        let reason = failed.trouble.as_ref().map(|trouble| trouble.reason.as_str());
+        if edit.is_none() && reason == Some(OUTCOME_UNKNOWN) {
+            return Err(Refused::Decided);
+        }
         let incomplete = edit.is_none() && failed.incomplete;
         // One that may have taken effect must not do so twice.
         let (id, sent, time, version) = match (&edit, failed.sent) {

@@ -79,7 +79,10 @@ impl Replica {
             AnswerKind::Rejected(trouble) => {
                 settled.failed += 1;
                 self.with_entry(number, |entry| entry.sent = None);
-                self.fail(number, trouble.clone());
+                self.fail(
+                    number,
+                    if trouble.reason == "SEQUENCE_USED" { forgotten() } else { trouble.clone() },
+                );
                 return;
             }
         };
@@ -178,6 +181,18 @@ impl Replica {
         }
         stack.current.and_then(|record| record.document.clone())
     }
+}
+
+/// The reason of an edit that was decided, nobody knows how.
+pub(super) const OUTCOME_UNKNOWN: &str = "OUTCOME_UNKNOWN";
+
+/// Why an entry is put aside whose sequence the server has, but no answer to it.
+fn forgotten() -> Trouble {
+    Trouble::new(
+        OUTCOME_UNKNOWN,
+        "the server decided it long ago and no longer keeps the answer: it may have taken effect; \
+         look at the record, then discard it, or edit it",
+    )
 }
 
 pub(super) fn is_answered(state: EntryState) -> bool {

@@ -248,6 +248,21 @@ fn what_was_sent_under_other_numbers_is_recalled() {
     assert_eq!(device.replica.place.last_sequence.get(), 1);
 }
 
+#[test]
+fn what_was_decided_nobody_knows_how_is_not_simply_sent_again() {
+    let policies = policies(Strategy::Merge);
+    let (server, mut device) = (Server::new(&policies), Device::new("phone", &policies));
+    device.load(&server, true);
+    device.edit("1", put(&json!({"n": 1}))).unwrap();
+    let sent = device.replica.take(1, 1 << 20);
+    let kind = AnswerKind::Rejected(Trouble::new("SEQUENCE_USED", "it was used"));
+    device.replica.settle(&[Answer { id: sent[0].id.clone(), kind }]);
+    let again = MutationId::parse("again").unwrap();
+    let mut retry = |edit| device.replica.retry(1, again.clone(), edit, 0, 0);
+    assert_eq!(retry(None), Err(Refused::Decided));
+    assert!(retry(Some(put(&json!({"n": 2})))).is_ok());
+}
+
 /// Two devices, random edits, lost answers, snapshots in between.
 fn run(seed: u64, strategy: Strategy) {
     let mut random = Random::new(seed);

@@ -84,7 +84,7 @@ impl Run {
                 self.proxy.blackhole();
                 self.silent = true;
             }
-            5 => self.proxy.delay(Duration::from_millis(1 + bytes.trailing_zeros() as u64 * 5)),
+            5 => self.proxy.delay(Duration::from_millis(1 + u64::from(bytes.trailing_zeros()) * 5)),
             _ => self.mend(),
         }
     }

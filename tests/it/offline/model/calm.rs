@@ -77,7 +77,7 @@ impl Calm {
             let (before, now) = (self.shown.get(key), shown.get(key));
             assert!(before == now || edited.as_ref() == Some(key), "{key:?}: {before:?}, {now:?}");
         }
-        for key in edited {
+        if let Some(key) = edited {
             let now = shown.get(&key).cloned();
             let texts = self.wanted.entry(key).or_default();
             if texts.last() != Some(&now) {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use syncline::client::{Error, Patch, Trigger};
+use syncline::client::{Error, Outcome, Patch, Trigger};
 use syncline::rpc::proto::Role;
 use tokio::time::timeout;
 
@@ -186,7 +186,10 @@ impl World {
     async fn decide(&mut self, phone: usize) {
         let space = self.phones[phone].space.clone();
         let parked = space.parked().await.unwrap();
-        let Some(first) = parked.first() else {
+        // Nobody knows whether it took effect: to queue it anew would perhaps do it twice.
+        let known =
+            |it: &&Outcome| it.trouble.as_ref().is_none_or(|why| why.reason != "OUTCOME_UNKNOWN");
+        let Some(first) = parked.iter().find(known) else {
             match space.name().starts_with("users/") {
                 true => self.phones[phone].client.own().await.map(drop).unwrap(),
                 false => self.phones[phone].client.space(space.name()).await.map(drop).unwrap(),

@@ -264,7 +264,8 @@ impl World {
             phone.check_watches().await;
             assert_eq!(phone.space.pending().await.unwrap(), []);
         }
-        let possible = Possible { parked_blindly: self.plan.shared };
+        let possible =
+            Possible { parked_blindly: self.plan.shared, answers_forgotten: self.plan.compacts };
         let fates = self.ledger.check(&self.phones, &state, possible).await;
         let refused = self.ledger.refused.len();
         println!("{} changes, refused {refused}, {fates:?}", state.head);
