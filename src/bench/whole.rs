@@ -83,7 +83,7 @@ pub(super) async fn replace(stub: &mut Stub, records: u64, from: u64) -> anyhow:
 }
 
 /// What took from then until now.
-fn once(operations: u64, began: Instant) -> anyhow::Result<Measured> {
+pub(super) fn once(operations: u64, began: Instant) -> anyhow::Result<Measured> {
     let elapsed: Duration = began.elapsed();
     let latency: Histogram<u64> = latencies()?;
     Ok(Measured { operations, elapsed, latency, cpu: None })

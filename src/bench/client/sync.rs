@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{Folder, Loaded, once, open, raw};
+use super::{Folder, Loaded, open, raw};
 use crate::bench::Bench;
 use crate::bench::report::Expected;
 use crate::bench::target::{Stub, document, put};
@@ -50,12 +50,12 @@ pub(super) async fn first_load(
     let file = folder.file("loaded.db");
     let began = Instant::now();
     let client = synced(bench, &file, &user).await?;
-    let ours = once(records, began)?;
+    let ours = whole::once(records, began)?;
     client.close().await;
 
     let began = Instant::now();
     let loaded = bare_load(&mut stub, folder).await?;
-    let bare = once(loaded, began)?;
+    let bare = whole::once(loaded, began)?;
     anyhow::ensure!(loaded == records, "{loaded} records");
 
     let name = format!("first load of {records} records");
@@ -99,7 +99,7 @@ pub(super) async fn drain(bench: &mut Bench, folder: &Folder, edits: u64) -> any
     fill(&file, &user, edits).await?;
     let began = Instant::now();
     let client = synced(bench, &file, &user).await?;
-    let ours = once(edits, began)?;
+    let ours = whole::once(edits, began)?;
     client.close().await;
 
     let user = format!("{run}-batch-{}", Uuid::new_v4().simple());
@@ -114,7 +114,7 @@ pub(super) async fn drain(bench: &mut Bench, folder: &Folder, edits: u64) -> any
         let applied = results.iter().filter(|it| it.outcome() == MutationOutcome::Applied);
         anyhow::ensure!(applied.count() as u64 == count, "not all were applied");
     }
-    let bare = once(edits, began)?;
+    let bare = whole::once(edits, began)?;
 
     let name = format!("drain of {edits} queued edits");
     let ours = bench.report.figure(&name, "edits", &ours);
