@@ -133,14 +133,15 @@ impl Engine {
         }
         let asked = self.link.is_told_to_wait(self.now);
         let bound = self.now + if asked { ASKED } else { SOON };
-        if !self.link.is_up() || self.config.mode == Mode::Live {
+        let is_up = matches!(self.link.show(true), LinkState::Up { .. });
+        if !is_up || self.config.mode == Mode::Live {
             let wake = self.link.wake(true, self.config.mode);
             let awake = wake.is_some_and(|wake| wake > self.now && wake <= bound);
             assert!(awake, "the link sleeps until {wake:?}, now {:?}: {:?}", self.now, self.link);
         }
         let busy = self.spaces.values().any(|it| it.asks() || it.loads() || it.pushes());
         let full = self.spaces.values().filter(|it| it.pushes()).count() >= turn::PUSH_SLOTS;
-        for space in self.spaces.values().filter(|_| self.link.is_up()) {
+        for space in self.spaces.values().filter(|_| is_up) {
             space.assert_awake(self.now, self.link.is_open(), busy, full);
         }
     }

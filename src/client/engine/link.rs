@@ -100,11 +100,6 @@ impl Link {
         self.silence = silence;
     }
 
-    #[cfg(test)]
-    pub(super) fn is_up(&self) -> bool {
-        matches!(self.state, State::Up(_))
-    }
-
     /// Whether there is something to hang up.
     pub(super) fn has_connection(&self) -> bool {
         matches!(self.state, State::Connecting { .. } | State::Up(_))

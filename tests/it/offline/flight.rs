@@ -79,7 +79,7 @@ async fn streams_that_nobody_reads_hold_up_no_other_reader() {
 async fn streams_end_with_their_client() {
     let device = Device::alone("alice").await;
     device.own.put("task", "1", json!({"title": "Milk"})).await.unwrap();
-    let mut changes = Box::pin(device.own.watch(Query::all("task")));
+    let mut changes = Box::pin(device.own.watch(&Query::all("task")));
     let mut record = Box::pin(device.own.watch_record("task", "1"));
     let mut status = Box::pin(device.client.watch_status());
     assert!(changes.next().await.unwrap().unwrap().whole);
