@@ -7,11 +7,12 @@ mod script;
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use std::{env, fs};
 
 use program::Program;
 use script::Script;
+use tokio::time::Instant;
 
 use crate::support::proxy::{Fault, Proxy, Target};
 use crate::support::{House, Random, put, scale, seed, wait_for};
