@@ -133,7 +133,7 @@ impl Engine {
         }
         let asked = self.link.is_told_to_wait(self.now);
         let bound = self.now + if asked { ASKED } else { SOON };
-        let is_up = matches!(self.link.show(true), LinkState::Up { .. });
+        let is_up = matches!(self.state().link, LinkState::Up { .. });
         if !is_up || self.config.mode == Mode::Live {
             let wake = self.link.wake(true, self.config.mode);
             let awake = wake.is_some_and(|wake| wake > self.now && wake <= bound);
