@@ -139,7 +139,7 @@ fn sample(key: &str) -> &'static str {
         | "jwt-issuer" | "jwt-audience" | "sub" | "jwks" | "jwt-user-claim"
         | "jwt-device-claim" | "jwt-grants-claim" | "tls-cert" | "tls-key" | "tls-client-ca"
         | "token" | "token-file" | "ca" | "client-cert" | "client-key" | "device" | "id"
-        | "document" | "collections" | "store" | "user" => "x",
+        | "document" | "collections" | "store" | "user" | "file" => "x",
         "listen" | "metrics-listen" => "[::1]:1",
         "log" => "debug",
         "log-format" => "json",

@@ -192,7 +192,7 @@ fn put(value: &Value) -> Edit {
 }
 
 #[test]
-fn an_own_change_comes_back_without_its_document_and_nothing_moves() {
+fn an_own_change_comes_back_without_its_document_and_is_only_no_longer_pending() {
     let policies = policies(Strategy::Merge);
     let (mut server, mut device) = (Server::new(&policies), Device::new("phone", &policies));
     device.load(&server, true);
@@ -200,8 +200,10 @@ fn an_own_change_comes_back_without_its_document_and_nothing_moves() {
     device.edit("1", increment(2)).unwrap();
     device.replica.take_touched();
     device.push(&mut server, 10);
-    device.pull(&server);
     assert_eq!(device.replica.take_touched().shown, BTreeSet::new());
+    device.pull(&server);
+    // Which watchers are told.
+    assert_eq!(device.replica.take_touched().shown, BTreeSet::from([key("1")]));
     assert_eq!(device.shown()[&key("1")].as_str(), r#"{"n":3}"#);
     let local = device.replica.record(&key("1")).unwrap();
     assert!(!local.dirty && device.replica.entries().all(|it| it.done), "{local:?}");
