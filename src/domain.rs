@@ -51,6 +51,7 @@ pub use delta::Delta;
 pub use digest::{CollectionTally, Digest, Tally};
 pub use document::{Document, DocumentFault, DocumentForm, JsonObject};
 pub use event::Event;
+pub use fields::{put_at, remove_at};
 pub use filter::{Echo, Filter, Scope, Sight};
 pub use fingerprint::Fingerprint;
 pub use history::{History, HistoryEntry, Seen};

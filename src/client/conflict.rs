@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::domain::Pointer;
+use crate::domain::{Pointer, remove_at};
 
 /// Two writes of one record, neither of which knew the other, that wait for a decision.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -50,8 +50,9 @@ impl Conflict {
     /// The same without what must not be written down.
     pub(super) fn without(mut self, sensitive: &[Pointer]) -> Self {
         let documents = [&mut self.base, &mut self.server.document, &mut self.client.document];
-        for document in documents.into_iter().flatten() {
-            sensitive.iter().for_each(|path| remove(document, path.keys()));
+        let objects = documents.into_iter().flatten().filter_map(Value::as_object_mut);
+        for fields in objects {
+            sensitive.iter().for_each(|path| remove_at(fields, path.keys()));
         }
         self
     }
@@ -60,17 +61,5 @@ impl Conflict {
     pub(super) fn stored(&self) -> String {
         // Plain values with text for keys.
         serde_json::to_string(self).unwrap_or_default()
-    }
-}
-
-fn remove(value: &mut Value, path: &[String]) {
-    match (value, path) {
-        (Value::Object(fields), [last]) => drop(fields.remove(last)),
-        (Value::Object(fields), [key, rest @ ..]) => {
-            if let Some(inner) = fields.get_mut(key) {
-                remove(inner, rest);
-            }
-        }
-        _ => {}
     }
 }

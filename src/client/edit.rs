@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Number, Value};
 use time::OffsetDateTime;
 
-use crate::domain::{Document, JsonObject, Operation, Pointer, Transform, TransformKind};
+use crate::domain::{Document, JsonObject, Operation, Pointer, Transform, TransformKind, put_at};
 
 /// An operation on one record. Its serialised form is what the local file holds, so names in
 /// it never change.
@@ -277,22 +277,6 @@ fn merges(first: &JsonObject, second: &JsonObject) -> bool {
         (Some(_), Value::Object(_)) => false,
         _ => true,
     })
-}
-
-/// Puts a value at a path; what is no object on the way becomes one.
-fn put_at(fields: &mut JsonObject, path: &[String], value: Value) {
-    let Some((key, rest)) = path.split_first() else { return };
-    if rest.is_empty() {
-        fields.insert(key.clone(), value);
-        return;
-    }
-    let inner = fields.entry(key.clone()).or_insert(Value::Null);
-    if !inner.is_object() {
-        *inner = Value::Object(JsonObject::new());
-    }
-    if let Value::Object(inner) = inner {
-        put_at(inner, rest, value);
-    }
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ pub(super) fn value_at<'f>(fields: &'f JsonObject, path: &[String]) -> Option<&'
 
 /// Puts a value at a path. What is missing on the way is made, and what is no
 /// object on the way becomes one.
-pub(super) fn put_at(fields: &mut JsonObject, path: &[String], value: Value) {
+pub fn put_at(fields: &mut JsonObject, path: &[String], value: Value) {
     match path {
         [] => {}
         [key] => {
@@ -35,7 +35,7 @@ pub(super) fn put_at(fields: &mut JsonObject, path: &[String], value: Value) {
 }
 
 /// Removes the value at a path, if there is one.
-pub(super) fn remove_at(fields: &mut JsonObject, path: &[String]) {
+pub fn remove_at(fields: &mut JsonObject, path: &[String]) {
     match path {
         [] => {}
         [key] => {
