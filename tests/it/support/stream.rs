@@ -35,7 +35,12 @@ impl Stream {
     }
 
     pub async fn send(&self, frame: Out) {
-        self.out.send(SubscribeRequest { frame: Some(frame) }).await.unwrap();
+        assert!(self.offer(frame).await, "the stream has ended");
+    }
+
+    /// The same on a stream that may have ended; false if it has.
+    pub async fn offer(&self, frame: Out) -> bool {
+        self.out.send(SubscribeRequest { frame: Some(frame) }).await.is_ok()
     }
 
     pub async fn subscribe(&self, frame: SubscribeFrame) {
