@@ -184,7 +184,7 @@ async fn look(store: &Store, lead: &Lead, known: &mut Vec<(i64, bool, String)>) 
         }
         *known = now;
     }
-    for facts in facts.iter().filter(|facts| facts.pending > 0) {
+    for facts in facts.iter().filter(|facts| facts.place.counts.pending > 0) {
         lead.queued(facts.no);
     }
 }

@@ -58,6 +58,46 @@ pub(super) struct Place {
     pub(super) conflict_cursor: String,
     /// The number of the last snapshot.
     pub(super) generation: i64,
+    /// No record of the server's state is newer; results may bring some that are ahead of the
+    /// cursor.
+    pub(super) newest: Revision,
+    /// No entry before this number is open.
+    pub(super) front: i64,
+    /// Rises whenever something else is shown.
+    pub(super) moved: i64,
+    pub(super) counts: Counts,
+}
+
+/// How many entries are where.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub(super) pending: i64,
+    pub(super) syncing: i64,
+    pub(super) failed: i64,
+    /// Answered, and their changes have not come.
+    pub(super) answered: i64,
+}
+
+impl Counts {
+    /// That count in which an entry is.
+    fn of(&mut self, entry: &Entry) -> Option<&mut i64> {
+        match entry.state {
+            EntryState::Pending => Some(&mut self.pending),
+            EntryState::Syncing => Some(&mut self.syncing),
+            EntryState::Failed => Some(&mut self.failed),
+            EntryState::Applied | EntryState::Merged if !entry.done => Some(&mut self.answered),
+            EntryState::Applied
+            | EntryState::Merged
+            | EntryState::Superseded
+            | EntryState::Conflict => None,
+        }
+    }
+
+    fn add(&mut self, entry: &Entry, count: i64) {
+        if let Some(of) = self.of(entry) {
+            *of += count;
+        }
+    }
 }
 
 /// A snapshot that is being loaded, as far as it is.
@@ -90,12 +130,23 @@ impl Place {
             loading: None,
             conflict_cursor: String::new(),
             generation: 0,
+            newest: Revision::ZERO,
+            front: 0,
+            moved: 0,
+            counts: Counts::default(),
         }
     }
 
     /// Whether all that is wanted is here.
     pub(super) fn is_loaded(&self) -> bool {
         self.missing().is_none()
+    }
+
+    /// Whether a change of a record is not in the state that is shown, and will come: what is
+    /// not wanted never does.
+    pub(super) fn is_to_come(&self, key: &RecordKey, revision: Revision) -> bool {
+        let is_loaded = self.loaded.as_ref().is_some_and(|loaded| loaded.has(key));
+        self.scope.has(key) && !(is_loaded && revision <= self.complete)
     }
 
     /// What is wanted and not here.
@@ -169,11 +220,22 @@ pub(super) struct Touched {
     pub(super) records: BTreeSet<RecordKey>,
     /// Of these another document is shown.
     pub(super) shown: BTreeSet<RecordKey>,
-    pub(super) entries: BTreeSet<i64>,
+    pub(super) entries: BTreeMap<i64, Touch>,
     /// Entries that are gone.
     pub(super) removed: BTreeSet<i64>,
     /// How far the digests of the server's state move.
     pub(super) tallies: BTreeMap<CollectionName, Tally>,
+}
+
+/// How much of an entry has to be written down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Touch {
+    /// Where it is in the queue, and what became of it.
+    Moved,
+    /// That, and that its edit is not needed any more.
+    Finished,
+    /// All of it.
+    Whole,
 }
 
 impl Replica {
@@ -195,6 +257,14 @@ impl Replica {
         };
         entries.into_iter().for_each(|entry| replica.put_entry(entry));
         replica
+    }
+
+    /// Puts a new entry at the end of the queue.
+    fn add_entry(&mut self, entry: Entry) {
+        self.place.last_entry = entry.number;
+        self.place.counts.add(&entry, 1);
+        self.touched.entries.insert(entry.number, Touch::Whole);
+        self.put_entry(entry);
     }
 
     fn put_entry(&mut self, entry: Entry) {
@@ -236,17 +306,26 @@ impl Replica {
         self.records.iter()
     }
 
-    /// Changes an entry.
-    fn with_entry(&mut self, number: i64, change: impl FnOnce(&mut Entry)) {
+    /// Changes an entry, so much of it.
+    fn with_entry(&mut self, number: i64, touch: Touch, change: impl FnOnce(&mut Entry)) {
         if let Some(entry) = self.entries.get_mut(&number) {
+            self.place.counts.add(entry, -1);
             change(entry);
-            self.touched.entries.insert(number);
+            self.place.counts.add(entry, 1);
+            let touched = self.touched.entries.entry(number).or_insert(touch);
+            *touched = touch.max(*touched);
         }
+    }
+
+    /// Nothing is to come of an entry any more.
+    fn finish(&mut self, number: i64) {
+        self.with_entry(number, Touch::Finished, Entry::finish);
     }
 
     /// Takes an entry out of the queue.
     fn remove_entry(&mut self, number: i64) {
         if let Some(entry) = self.entries.remove(&number) {
+            self.place.counts.add(&entry, -1);
             if let Some(numbers) = self.by_key.get_mut(&entry.key) {
                 numbers.remove(&number);
             }
@@ -257,7 +336,7 @@ impl Replica {
 
     /// Puts an entry aside, for the app to look at.
     fn fail(&mut self, number: i64, trouble: Trouble) {
-        self.with_entry(number, |entry| {
+        self.with_entry(number, Touch::Moved, |entry| {
             entry.state = EntryState::Failed;
             entry.sequence = None;
             entry.trouble = Some(trouble);

@@ -228,7 +228,8 @@ impl Session {
         let mut gone: Vec<_> = self.spaces.keys().copied().collect();
         for facts in facts {
             // What nobody wants is sent to its end all the same.
-            if !facts.wanted && facts.pending + facts.syncing == 0 {
+            let counts = facts.place.counts;
+            if !facts.wanted && counts.pending + counts.syncing == 0 {
                 continue;
             }
             let space = number(facts.no);
@@ -287,8 +288,8 @@ fn info_of(facts: &Facts) -> SpaceInfo {
         cursor: facts.place.cursor,
         loaded: facts.place.is_loaded(),
         queue: Queue {
-            frozen: count(facts.syncing),
-            waiting: count(facts.pending),
+            frozen: count(facts.place.counts.syncing),
+            waiting: count(facts.place.counts.pending),
             last_sequence: facts.place.last_sequence,
         },
         attempts: u32::try_from(facts.attempts).unwrap_or(u32::MAX),

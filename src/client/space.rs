@@ -100,7 +100,8 @@ impl Space {
         let inner = &self.client.inner;
         let (now, version) = (self.now(), inner.options.schema_version);
         let hidden = inner.store.vault().fields(&key.collection).to_vec();
-        let need = Need { records: vec![key.clone()], entries: Wanted::Last };
+        // If the last entry is of this record, it is among those of it.
+        let need = Need::records(vec![key.clone()]);
         let step = move |replica: &mut Replica| {
             let edit = match edit {
                 Edit::Put(document) if !hidden.is_empty() => {

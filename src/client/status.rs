@@ -198,7 +198,10 @@ fn status(state: Option<&EngineState>, facts: &[Facts], synced: bool) -> Status 
         let no = session::number(facts.no);
         state.and_then(|state| state.spaces.iter().find(|it| it.space == no))
     };
-    let spaces = facts.iter().filter(|it| it.wanted || it.pending + it.syncing > 0);
+    let spaces = facts.iter().filter(|it| {
+        let counts = it.place.counts;
+        it.wanted || counts.pending + counts.syncing + counts.failed > 0
+    });
     let spaces = spaces.map(|facts| space(facts, standing(facts))).collect();
     let link = match state {
         None if synced => Link::Elsewhere,
@@ -230,6 +233,7 @@ fn problem(state: &EngineState) -> Option<Problem> {
 
 fn space(facts: &Facts, standing: Option<&SpaceStanding>) -> SpaceStatus {
     let count = |count: i64| u64::try_from(count).unwrap_or(0);
+    let counts = facts.place.counts;
     let head = standing.map_or(0, |it| it.head.get()).max(facts.place.cursor.get());
     SpaceStatus {
         name: facts.place.space.name().to_owned(),
@@ -238,8 +242,8 @@ fn space(facts: &Facts, standing: Option<&SpaceStanding>) -> SpaceStatus {
         progress: standing.and_then(progress),
         up_to: facts.place.cursor.get(),
         head,
-        pending: count(facts.pending + facts.syncing + facts.answered),
-        parked: count(facts.failed),
+        pending: count(counts.pending + counts.syncing + counts.answered),
+        parked: count(counts.failed),
         conflicts: count(facts.conflicts),
         problem: standing.and_then(space_problem),
     }

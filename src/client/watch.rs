@@ -26,7 +26,7 @@ struct Following {
     space: Space,
     asked: Asked,
     written: Written,
-    /// Where the counter of the file was when this was told last; None = nothing was.
+    /// Where the counter of the space was when this was told last; None = nothing was.
     at: Option<i64>,
     known: HashSet<String>,
 }
@@ -76,7 +76,7 @@ impl Following {
     async fn all(&mut self) -> Result<Changes, Error> {
         let store = &self.space.client.inner.store;
         // The counter first: what is shown later is told again, not lost.
-        self.at = Some(store.counter().await?);
+        self.at = Some(store.counter(self.space.no).await?);
         let conditions = Conditions::all(&self.asked.conditions, 4);
         let (collection, no) = (&self.asked.collection, self.space.no);
         let rows = store.find(no, collection, &conditions, &self.asked.order, (0, -1)).await?;

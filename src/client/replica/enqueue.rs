@@ -1,8 +1,8 @@
 //! An edit enters the queue, or joins the one before it; what the app does with edits that
 //! were put aside.
 
-use super::Replica;
 use super::settle::OUTCOME_UNKNOWN;
+use super::{Replica, Touch};
 use crate::client::edit::{Edit, Patch};
 use crate::client::entry::{Entry, EntryState, Trouble};
 use crate::domain::{
@@ -37,10 +37,8 @@ impl Replica {
         self.admit(&entry)?;
         let joined = self.join(&entry);
         let id = joined.unwrap_or_else(|| {
-            let (number, id) = (entry.number, entry.id.clone());
-            self.place.last_entry = number;
-            self.put_entry(entry);
-            self.touched.entries.insert(number);
+            let id = entry.id.clone();
+            self.add_entry(entry);
             id
         });
         self.show(key);
@@ -110,7 +108,7 @@ impl Replica {
             && last.kept.is_none();
         let edit = fits.then(|| last.edit.then(&entry.edit)).flatten()?;
         let (number, id) = (last.number, last.id.clone());
-        self.with_entry(number, |last| {
+        self.with_entry(number, Touch::Whole, |last| {
             last.edit = edit;
             last.client_micros = entry.client_micros;
         });
@@ -166,9 +164,7 @@ impl Replica {
         self.admit(&entry)?;
         self.remove_entry(number);
         let (id, key) = (entry.id.clone(), entry.key.clone());
-        self.place.last_entry = entry.number;
-        self.touched.entries.insert(entry.number);
-        self.put_entry(entry);
+        self.add_entry(entry);
         self.show(&key);
         Ok(id)
     }
@@ -183,7 +179,7 @@ impl Replica {
         match edit {
             Err(trouble) => self.fail(number, trouble),
             Ok(edit) => {
-                self.with_entry(number, |entry| {
+                self.with_entry(number, Touch::Whole, |entry| {
                     entry.edit = edit;
                     entry.schema_version = schema_version;
                 });

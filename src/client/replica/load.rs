@@ -2,7 +2,7 @@
 //! on top of it: what it was based on is compared with the new state if the history is
 //! another one.
 
-use super::{Held, Kept, Loading, Local, Replica};
+use super::{Held, Kept, Loading, Local, Replica, Touch};
 use crate::client::entry::{Entry, EntryState, Trouble};
 use crate::domain::{Cursor, RecordKey, Revision, Scope};
 
@@ -91,6 +91,8 @@ impl Replica {
         let place = &mut self.place;
         let is_first = place.loaded.is_none();
         place.epoch = Some(loading.epoch);
+        // Also of what it says is gone.
+        place.newest = place.newest.max(loading.revision);
         if loading.whole || is_first {
             (place.cursor, place.complete) = (loading.revision, loading.revision);
             place.loaded = Some(loading.scope);
@@ -98,7 +100,7 @@ impl Replica {
             place.loaded = Some(both(place.loaded.take(), loading.scope));
         }
         for (number, key) in covered {
-            self.with_entry(number, Entry::finish);
+            self.finish(number);
             self.show(&key);
         }
     }
@@ -117,7 +119,7 @@ impl Replica {
         let new: Vec<_> =
             self.entries.values().filter(|it| is_new(it)).map(|it| it.number).collect();
         for number in new {
-            self.with_entry(number, |entry| entry.base = complete);
+            self.with_entry(number, Touch::Moved, |entry| entry.base = complete);
         }
     }
 
@@ -143,7 +145,7 @@ impl Replica {
                 (before, document) => {
                     let same = before == document;
                     let base = if same { self.place.complete } else { Revision::ZERO };
-                    self.with_entry(number, |entry| {
+                    self.with_entry(number, Touch::Moved, |entry| {
                         entry.base = base;
                         entry.kept =
                             (!same).then_some(Kept { revision: Revision::ZERO, document: None });
@@ -186,6 +188,7 @@ impl Replica {
         place.loading = None;
         (place.cursor, place.complete) = (Revision::ZERO, Revision::ZERO);
         place.conflict_cursor = String::new();
+        place.newest = Revision::ZERO;
     }
 }
 

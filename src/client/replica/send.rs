@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Held, Replica, Told, from_micros};
+use super::{Held, Replica, Told, Touch, from_micros};
 use crate::client::entry::{Entry, EntryState, Trouble};
 use crate::domain::{Document, Epoch, RecordKey, Revision, Sequence};
 
@@ -14,6 +14,8 @@ impl Replica {
     pub(in crate::client) fn take(&mut self, entries_max: usize, bytes_max: usize) -> Vec<Entry> {
         let open: Vec<_> =
             self.entries.values().filter(|it| it.state.is_open()).map(|it| it.number).collect();
+        // The first of these is the first of all, as far as they were loaded from the front.
+        self.place.front = open.first().copied().unwrap_or(self.place.last_entry + 1);
         let mut batch: Vec<Entry> = Vec::new();
         let mut bytes = 0;
         for number in open {
@@ -37,7 +39,7 @@ impl Replica {
                         break;
                     }
                     self.place.last_sequence = sequence;
-                    self.with_entry(number, |entry| {
+                    self.with_entry(number, Touch::Moved, |entry| {
                         entry.sequence = Some(sequence);
                         entry.state = EntryState::Syncing;
                         entry.sent.get_or_insert((sequence, entry.base));
@@ -90,7 +92,7 @@ impl Replica {
             .map(|it| it.number)
             .collect();
         for number in sent {
-            self.with_entry(number, |entry| {
+            self.with_entry(number, Touch::Moved, |entry| {
                 entry.sequence = None;
                 entry.state = EntryState::Pending;
             });
@@ -111,6 +113,7 @@ impl Replica {
         place.loaded = None;
         place.loading = None;
         place.conflict_cursor = String::new();
+        place.newest = Revision::ZERO;
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Held, Local, Replica};
+use super::{Held, Local, Replica, Touch};
 use crate::client::entry::{Entry, EntryState, Kept, Trouble};
 use crate::domain::{Document, MutationId, RecordKey, Revision, Tally};
 
@@ -78,7 +78,7 @@ impl Replica {
             ),
             AnswerKind::Rejected(trouble) => {
                 settled.failed += 1;
-                self.with_entry(number, |entry| entry.sent = None);
+                self.with_entry(number, Touch::Moved, |entry| entry.sent = None);
                 self.fail(
                     number,
                     if trouble.reason == "SEQUENCE_USED" { forgotten() } else { trouble.clone() },
@@ -87,25 +87,21 @@ impl Replica {
             }
         };
         *count += 1;
-        // What is complete up to there has it already; what is not wanted never will.
-        let complete = self.place.complete;
-        let is_loaded = self.place.loaded.as_ref().is_some_and(|loaded| loaded.has(key));
-        let is_wanted = self.place.scope.has(key);
-        self.with_entry(number, |entry| {
+        self.with_entry(number, Touch::Moved, |entry| {
             entry.state = state;
             entry.revision = revision;
             entry.sent = None;
-            if matches!(state, EntryState::Superseded | EntryState::Conflict)
-                || (revision <= complete && is_loaded)
-                || !is_wanted
-            {
-                entry.finish();
-            }
         });
+        let goes_on = is_answered(state) && self.place.is_to_come(key, revision);
+        if !goes_on {
+            self.finish(number);
+        }
         if let Some(held) = held {
             self.hold(key, held.clone());
         }
-        self.show(key);
+        if !(goes_on && state == EntryState::Applied) {
+            self.show(key);
+        }
     }
 
     /// Takes a server's record in at once, if it is newer than what is here.
@@ -132,9 +128,12 @@ impl Replica {
         let is_news = !held.as_ref().is_some_and(own) || self.is_merged(key, held.as_ref());
         if is_news {
             for number in self.numbers_of(key, |it| it.is_shown() && it.kept.is_none()) {
-                self.with_entry(number, |entry| entry.kept = Some(kept.clone()));
+                let kept = Some(kept.clone());
+                self.with_entry(number, Touch::Moved, |entry| entry.kept = kept);
             }
         }
+        let newest = held.as_ref().map_or(Revision::ZERO, Held::revision);
+        self.place.newest = self.place.newest.max(newest);
         let moved = self.touched.tallies.entry(key.collection.clone()).or_default();
         *moved += held.as_ref().map_or_else(Tally::default, Held::tally);
         *moved -= before.map_or_else(Tally::default, Held::tally);
@@ -156,7 +155,7 @@ impl Replica {
     pub(super) fn cover(&mut self, key: &RecordKey, revision: Revision) {
         let is_covered = |it: &Entry| is_answered(it.state) && !it.done && it.revision <= revision;
         for number in self.numbers_of(key, is_covered) {
-            self.with_entry(number, Entry::finish);
+            self.finish(number);
         }
     }
 

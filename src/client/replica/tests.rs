@@ -327,6 +327,9 @@ fn run(seed: u64, strategy: Strategy) {
     assert_eq!(has[&key("sum")].as_str(), format!("{{\"n\":{added}}}"), "seed {seed}");
     for device in &devices {
         assert_eq!(device.shown(), has, "seed {seed}, {strategy:?}, {}", device.name);
+        let mut counts = Counts::default();
+        device.replica.entries().for_each(|entry| counts.add(entry, 1));
+        assert_eq!(device.replica.place.counts, counts, "seed {seed}, {strategy:?}");
         for entry in device.replica.entries() {
             assert!(entry.done || entry.state == EntryState::Failed, "seed {seed}: {entry:?}");
         }

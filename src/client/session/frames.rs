@@ -277,8 +277,12 @@ impl Session {
             crate::failpoint::reach("client.after_conflicts");
         }
         crate::failpoint::reach("client.before_settle");
-        let ids = answers.iter().map(|answer| answer.id.clone()).collect();
-        let need = Need::entries(Wanted::Ids(ids));
+        let applied = |answer: &replica::Answer| match answer.kind {
+            replica::AnswerKind::Applied(at) => Some(at),
+            _ => None,
+        };
+        let told = answers.iter().map(|it| (it.id.clone(), applied(it))).collect();
+        let need = Need::entries(Wanted::Told(told));
         let settled =
             self.store.step(local(space), need, move |replica| replica.settle(&answers)).await?;
         crate::failpoint::reach("client.after_settle");

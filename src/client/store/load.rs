@@ -37,7 +37,7 @@ pub(super) async fn replica(
     let mut entries = BTreeMap::new();
     let mut keys: BTreeSet<RecordKey> = need.records.iter().cloned().collect();
     for entry in wanted(db, space, &place, &need.entries, vault).await? {
-        if with_record(&need.entries, &entry) {
+        if with_record(&need.entries, &entry, &place) {
             keys.insert(entry.key.clone());
         }
         entries.insert(entry.number, entry);
@@ -56,30 +56,30 @@ pub(super) async fn replica(
 }
 
 /// Whether the step shows the entry's record anew.
-fn with_record(wanted: &Wanted, entry: &Entry) -> bool {
+fn with_record(wanted: &Wanted, entry: &Entry, place: &Place) -> bool {
     match wanted {
-        Wanted::None | Wanted::Last => false,
+        Wanted::None => false,
         // Only what cannot be sent.
         Wanted::Front(_) => entry.incomplete,
-        Wanted::First
-        | Wanted::Sent
-        | Wanted::Open
-        | Wanted::Answered
-        | Wanted::Ids(_)
-        | Wanted::Number(_) => true,
+        Wanted::Told(told) => {
+            // What was shown of an edit is what is to come.
+            let applied = told.get(&entry.id).copied().flatten();
+            !applied.is_some_and(|revision| place.is_to_come(&entry.key, revision))
+        }
+        Wanted::First | Wanted::Sent | Wanted::Open | Wanted::Answered | Wanted::Number(_) => true,
     }
 }
 
-const OPEN: &str = "state IN ('pending', 'syncing')";
+/// Entries that wait, from the front; none before that does.
+const OPEN: &str = "number >= ?2 AND state IN ('pending', 'syncing')";
 
-/// Entries of a space. Without figures about the tables SQLite thinks that a space has ten
-/// entries, and would rather read all of them than use an index: it is told which, or the
-/// statement leaves it no choice.
-fn select(index: &str, condition: &str) -> AssertSqlSafe<String> {
+// Without figures about the tables SQLite thinks that a space has ten entries, and would rather
+// read all of them than use an index: the statements leave it no choice.
+
+/// Entries of a space.
+fn select(condition: &str) -> String {
     let columns = row::ENTRY;
-    AssertSqlSafe(format!(
-        "SELECT {columns} FROM entries {index} WHERE space = ?1 AND {condition} ORDER BY number"
-    ))
+    format!("SELECT {columns} FROM entries WHERE space = ?1 AND {condition} ORDER BY number")
 }
 
 /// Entries by their ids; a plus keeps the space from being an index.
@@ -114,29 +114,24 @@ async fn wanted(
     wanted: &Wanted,
     vault: &Vault,
 ) -> Result<Vec<Entry>, Error> {
-    let one = |number: i64| sqlx::query(select("", "number = ?2")).bind(space).bind(number);
+    let all = |condition: &str| sqlx::query(AssertSqlSafe(select(condition))).bind(space);
     let query = match wanted {
         Wanted::None => return Ok(Vec::new()),
-        Wanted::Last => one(place.last_entry),
-        Wanted::Number(number) => one(*number),
+        Wanted::Number(number) => all("number = ?2").bind(*number),
         Wanted::First | Wanted::Front(_) => {
             let count = match wanted {
                 Wanted::Front(count) => i64::try_from(*count).unwrap_or(i64::MAX),
                 _ => 1,
             };
-            let AssertSqlSafe(sql) = select("INDEXED BY entries_open", OPEN);
-            sqlx::query(AssertSqlSafe(sql + " LIMIT ?2")).bind(space).bind(count)
+            let sql = select(OPEN) + " LIMIT ?3";
+            sqlx::query(AssertSqlSafe(sql)).bind(space).bind(place.front).bind(count)
         }
-        Wanted::Sent => {
-            let sent = "state IN ('syncing', 'applied', 'merged') AND done = 0";
-            sqlx::query(select("", sent)).bind(space)
-        }
-        Wanted::Open => sqlx::query(select("", OPEN)).bind(space),
-        Wanted::Answered => {
-            let answered = "state IN ('applied', 'merged') AND done = 0";
-            sqlx::query(select("INDEXED BY entries_answered", answered)).bind(space)
-        }
-        Wanted::Ids(ids) => {
+        Wanted::Sent => all("state IN ('syncing', 'applied', 'merged') AND done = 0"),
+        Wanted::Open => all(OPEN).bind(place.front),
+        Wanted::Answered if place.counts.answered == 0 => return Ok(Vec::new()),
+        Wanted::Answered => all("state IN ('applied', 'merged') AND done = 0"),
+        Wanted::Told(told) => {
+            let ids: Vec<_> = told.keys().collect();
             let mut found = Vec::with_capacity(ids.len());
             for chunk in ids.chunks(CHUNK) {
                 let query = sqlx::query(AssertSqlSafe(with_ids(chunk.len()))).bind(space);
@@ -190,7 +185,7 @@ fn bind_keys<'q>(
 
 /// Marks of rows that come after the first parameter. With numbers: marks with and without
 /// numbers do not go together.
-fn numbered(rows: usize, columns: usize) -> String {
+pub(super) fn numbered(rows: usize, columns: usize) -> String {
     let row = |row: usize| {
         let marks: Vec<_> =
             (0..columns).map(|column| format!("?{}", row * columns + column + 2)).collect();

@@ -1,14 +1,14 @@
 //! Which part of a space a step needs: the store loads it, with all that belongs to it.
 
-use crate::domain::{MutationId, RecordKey};
+use std::collections::HashMap;
+
+use crate::domain::{MutationId, RecordKey, Revision};
 
 /// Which entries, beside those of the records.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::client) enum Wanted {
     #[default]
     None,
-    /// The last one that was queued.
-    Last,
     /// As many as these that wait, from the front.
     Front(usize),
     /// The first that waits, with its record.
@@ -20,8 +20,9 @@ pub(in crate::client) enum Wanted {
     Open,
     /// Those that were answered and whose changes have not come.
     Answered,
-    /// With these ids, and their records.
-    Ids(Vec<MutationId>),
+    /// With these ids, of which the server has told what became of them: at which revision they
+    /// simply took effect, or something else. With the records that show it.
+    Told(HashMap<MutationId, Option<Revision>>),
     /// With this number, and its record.
     Number(i64),
 }

@@ -29,6 +29,8 @@ const BUSY_MAX: Duration = Duration::from_secs(10);
 const READERS: u32 = 8;
 /// Statements that a connection keeps prepared.
 const STATEMENTS: usize = 256;
+/// Rows that a connection reads ahead, so that it and whoever waits for them seldom wake each other.
+const ROWS_AHEAD: usize = 1_024;
 
 /// Which file, and whose it is to be.
 #[derive(Debug)]
@@ -76,6 +78,7 @@ impl Store {
             .create_if_missing(true)
             .busy_timeout(BUSY_MAX)
             .statement_cache_capacity(STATEMENTS)
+            .row_buffer_size(ROWS_AHEAD)
             .disable_statement_logging();
         // Acknowledged is on disk: each commit waits for it.
         let writing = connect

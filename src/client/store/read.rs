@@ -37,11 +37,6 @@ pub(in crate::client) struct Facts {
     pub(in crate::client) place: Place,
     pub(in crate::client) wanted: bool,
     pub(in crate::client) attempts: i64,
-    pub(in crate::client) pending: i64,
-    pub(in crate::client) syncing: i64,
-    pub(in crate::client) failed: i64,
-    /// Answered, and their changes have not come.
-    pub(in crate::client) answered: i64,
     pub(in crate::client) conflicts: i64,
 }
 
@@ -125,7 +120,7 @@ impl Store {
             .collect())
     }
 
-    /// What is shown otherwise than at `after`, by the counter of the file; None if that is too
+    /// What is shown otherwise than at `after`, by the counter of the space; None if that is too
     /// long ago. With where the counter is now.
     pub(in crate::client) async fn moved(
         &self,
@@ -137,9 +132,9 @@ impl Store {
         // One statement, so that no write comes between the counter and the rows.
         let fits = conditions.sql().strip_prefix(" AND ").unwrap_or("1");
         let sql = format!(
-            "SELECT r.id, r.shown, r.dirty, r.revision, r.shown IS NOT NULL AND ({fits}), f.moved, \
-             f.collected FROM file f LEFT JOIN records r ON r.space = ?1 AND r.collection = ?2 \
-             AND r.moved > ?3 AND ?4 = ?4"
+            "SELECT r.id, r.shown, r.dirty, r.revision, r.shown IS NOT NULL AND ({fits}), s.moved, \
+             s.collected FROM spaces s LEFT JOIN records r ON r.space = s.no AND r.collection = ?2 \
+             AND r.moved > ?3 AND ?4 = ?4 WHERE s.no = ?1"
         );
         let query = sqlx::query(AssertSqlSafe(sql))
             .bind(space)
@@ -147,7 +142,8 @@ impl Store {
             .bind(after)
             .bind(0);
         let rows = self.all(conditions.bind_to(query)).await?;
-        let Some(first) = rows.first() else { return Ok(None) };
+        // Nobody wants the space any more.
+        let Some(first) = rows.first() else { return Ok(Some((after, Vec::new()))) };
         let (now, collected): (i64, i64) = (first.try_get(5)?, first.try_get(6)?);
         if after < collected {
             return Ok(None);
@@ -165,8 +161,9 @@ impl Store {
     }
 
     /// The counter of what is shown.
-    pub(in crate::client) async fn counter(&self) -> Result<i64, Error> {
-        let found = self.first(sqlx::query("SELECT moved FROM file")).await?;
+    pub(in crate::client) async fn counter(&self, space: i64) -> Result<i64, Error> {
+        let query = sqlx::query("SELECT moved FROM spaces WHERE no = ?1").bind(space);
+        let found = self.first(query).await?;
         found.map_or(Ok(0), |found| Ok(found.try_get(0)?))
     }
 
@@ -256,31 +253,13 @@ impl Store {
         };
         rows.iter().map(tally).collect()
     }
-
-    /// Whether results have brought a record that is ahead of the cursor.
-    pub(in crate::client) async fn is_ahead(&self, space: i64, of: i64) -> Result<bool, Error> {
-        let sql = "SELECT EXISTS (SELECT 1 FROM records WHERE space = ?1 AND revision > ?2)";
-        let found = self.first(sqlx::query(sql).bind(space).bind(of)).await?;
-        found.map_or(Ok(false), |found| Ok(found.try_get(0)?))
-    }
 }
 
 fn facts_sql() -> String {
-    let count = |state: &str| {
-        format!(
-            "coalesce((SELECT entries FROM counts WHERE space = no AND state = '{state}'), 0) \
-             AS {state}"
-        )
-    };
     format!(
-        "SELECT {}, wanted, attempts, {}, {}, {}, (SELECT count(*) FROM conflicts \
-         WHERE space = no) AS conflicts, (SELECT count(*) FROM entries \
-         INDEXED BY entries_answered WHERE space = no AND done = 0 \
-         AND state IN ('applied', 'merged')) AS answered FROM spaces",
-        row::PLACE,
-        count("pending"),
-        count("syncing"),
-        count("failed")
+        "SELECT {}, wanted, attempts, (SELECT count(*) FROM conflicts WHERE space = no) \
+         AS conflicts FROM spaces",
+        row::PLACE
     )
 }
 
@@ -292,10 +271,6 @@ fn facts(found: &SqliteRow) -> Result<Facts, Error> {
         place,
         wanted: number("wanted")? != 0,
         attempts: number("attempts")?,
-        pending: number("pending")?,
-        syncing: number("syncing")?,
-        failed: number("failed")?,
-        answered: number("answered")?,
         conflicts: number("conflicts")?,
     })
 }

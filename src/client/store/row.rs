@@ -9,7 +9,7 @@ use super::Error;
 use super::vault::{Slot, Vault};
 use crate::client::edit::Edit;
 use crate::client::entry::{Entry, EntryState, Kept};
-use crate::client::replica::{Held, Loading, Local, Place, Told, from_micros};
+use crate::client::replica::{Counts, Held, Loading, Local, Place, Told, from_micros};
 use crate::domain::{
     CollectionName, DeviceId, Document, Epoch, MutationId, RecordId, RecordKey, Revision, Scope,
     Sequence, Space, UserId,
@@ -17,7 +17,8 @@ use crate::domain::{
 
 /// The columns of a space, as [`place`] reads them.
 pub(super) const PLACE: &str = "no, name, scope, loaded, epoch, cursor, complete, last_sequence, \
-     last_entry, loading, generation, conflict_cursor";
+     last_entry, loading, generation, conflict_cursor, newest, front, moved, pending, syncing, \
+     failed, answered";
 /// Those of a record, as [`local`] reads them.
 pub(super) const LOCAL: &str = "r.collection, r.id, r.shown, r.dirty, r.revision, r.about, \
      r.checksum, r.server, r.staged, r.generation";
@@ -152,6 +153,15 @@ pub(super) fn place(row: &SqliteRow) -> Result<(i64, Place), Error> {
         loading: loading.transpose()?,
         generation: row.try_get("generation")?,
         conflict_cursor: row.try_get("conflict_cursor")?,
+        newest: revision(row.try_get("newest")?)?,
+        front: row.try_get("front")?,
+        moved: row.try_get("moved")?,
+        counts: Counts {
+            pending: row.try_get("pending")?,
+            syncing: row.try_get("syncing")?,
+            failed: row.try_get("failed")?,
+            answered: row.try_get("answered")?,
+        },
         space,
     };
     Ok((row.try_get("no")?, place))

@@ -1,15 +1,11 @@
 -- The local file of one user on one device. Its form is numbered by user_version; a file of
 -- a newer form is refused.
 
--- Whose file it is, and counters of the whole file.
+-- Whose file it is.
 CREATE TABLE file (
     one INTEGER PRIMARY KEY CHECK (one = 1),
     user TEXT NOT NULL,
     device TEXT NOT NULL,
-    -- Rises with each transaction that shows something else.
-    moved INTEGER NOT NULL DEFAULT 0,
-    -- Deletions up to here are no longer told: who watches from before reads anew.
-    collected INTEGER NOT NULL DEFAULT 0,
     -- The policies that the server had, as JSON.
     policies TEXT NOT NULL DEFAULT '[]'
 ) STRICT;
@@ -33,7 +29,20 @@ CREATE TABLE spaces (
     generation INTEGER NOT NULL DEFAULT 0,
     conflict_cursor TEXT NOT NULL DEFAULT '',
     -- How often the front entry was refused alone.
-    attempts INTEGER NOT NULL DEFAULT 0
+    attempts INTEGER NOT NULL DEFAULT 0,
+    -- No record of the server's state is newer.
+    newest INTEGER NOT NULL DEFAULT 0,
+    -- No entry before this one is open.
+    front INTEGER NOT NULL DEFAULT 0,
+    -- Rises whenever something else is shown.
+    moved INTEGER NOT NULL DEFAULT 0,
+    -- Deletions up to here are no longer told: who watches from before reads anew.
+    collected INTEGER NOT NULL DEFAULT 0,
+    -- How many entries are in these states; and answered, and their changes have not come.
+    pending INTEGER NOT NULL DEFAULT 0,
+    syncing INTEGER NOT NULL DEFAULT 0,
+    failed INTEGER NOT NULL DEFAULT 0,
+    answered INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
 -- Records: as shown, and as the server has them.
@@ -43,7 +52,7 @@ CREATE TABLE records (
     id TEXT NOT NULL,
     -- What the app sees; null = no such record.
     shown TEXT,
-    -- When that last changed, by file.moved.
+    -- When that last changed, by the space's counter.
     moved INTEGER NOT NULL,
     -- 1 = edits stand on top of the server's state, whose document is in server.
     dirty INTEGER NOT NULL,
@@ -90,29 +99,6 @@ CREATE TABLE entries (
     PRIMARY KEY (space, number)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX entries_of_record ON entries (space, collection, record) WHERE done = 0;
-CREATE INDEX entries_answered ON entries (space, number)
-    WHERE done = 0 AND state IN ('applied', 'merged');
-CREATE INDEX entries_open ON entries (space, number) WHERE state IN ('pending', 'syncing');
-
--- How many entries are in each state.
-CREATE TABLE counts (
-    space INTEGER NOT NULL,
-    state TEXT NOT NULL,
-    entries INTEGER NOT NULL,
-    PRIMARY KEY (space, state)
-) STRICT, WITHOUT ROWID;
-CREATE TRIGGER entries_added AFTER INSERT ON entries BEGIN
-    INSERT INTO counts VALUES (new.space, new.state, 1)
-    ON CONFLICT DO UPDATE SET entries = entries + 1;
-END;
-CREATE TRIGGER entries_moved AFTER UPDATE OF state ON entries WHEN old.state <> new.state BEGIN
-    UPDATE counts SET entries = entries - 1 WHERE space = old.space AND state = old.state;
-    INSERT INTO counts VALUES (new.space, new.state, 1)
-    ON CONFLICT DO UPDATE SET entries = entries + 1;
-END;
-CREATE TRIGGER entries_gone AFTER DELETE ON entries BEGIN
-    UPDATE counts SET entries = entries - 1 WHERE space = old.space AND state = old.state;
-END;
 
 -- The digests of the server's state, by collection.
 CREATE TABLE tallies (

@@ -311,18 +311,19 @@ impl Transaction<'_> {
 
     /// Takes away what nobody needs any more, a part of it; true if there is more.
     async fn collect(&mut self) -> Result<bool, Error> {
-        let old = self.moved - MOVED_KEPT;
         let rows = sqlx::query(
-            "DELETE FROM records WHERE rowid IN (SELECT rowid FROM records WHERE shown IS NULL \
-             AND dirty = 0 AND staged IS NULL AND moved < ?1 LIMIT ?2)",
+            "DELETE FROM records WHERE rowid IN (SELECT r.rowid FROM spaces s JOIN records r \
+             ON r.space = s.no WHERE r.shown IS NULL AND r.dirty = 0 AND r.staged IS NULL \
+             AND r.moved < s.moved - ?1 LIMIT ?2)",
         )
-        .bind(old)
+        .bind(MOVED_KEPT)
         .bind(PART)
         .execute(&mut *self.db)
         .await?
         .rows_affected();
         if rows > 0 {
-            sqlx::query("UPDATE file SET collected = ?1").bind(old).execute(&mut *self.db).await?;
+            let sql = "UPDATE spaces SET collected = max(collected, moved - ?1)";
+            sqlx::query(sql).bind(MOVED_KEPT).execute(&mut *self.db).await?;
         }
         let entries = sqlx::query(
             "DELETE FROM entries WHERE done = 1 AND number <= \

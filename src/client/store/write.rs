@@ -1,41 +1,44 @@
 //! Writes down what a step has touched, in few statements.
 
-use sqlx::AssertSqlSafe;
-use sqlx::sqlite::SqliteConnection;
+use sqlx::query::Query;
+use sqlx::sqlite::{SqliteArguments, SqliteConnection};
+use sqlx::{AssertSqlSafe, Sqlite};
 
 use super::row::{self, LocalRow};
 use super::vault::{Slot, Vault};
 use super::{Error, load};
-use crate::client::replica::{Local, Replica, Touched};
-use crate::domain::{CollectionName, Digest, Tally};
+use crate::client::entry::Entry;
+use crate::client::replica::{Local, Place, Replica, Touch, Touched};
+use crate::domain::{CollectionName, Digest, Sequence, Tally};
 
 /// Rows that one statement writes.
 const CHUNK: usize = 64;
 
-/// Writes down what was touched. True if something else is shown now.
+/// Writes down what was touched.
 pub(super) async fn replica(
     db: &mut SqliteConnection,
     space: i64,
     replica: &mut Replica,
-    moved: i64,
     vault: &Vault,
-) -> Result<bool, Error> {
-    place(db, space, replica).await?;
+) -> Result<(), Error> {
     let touched = replica.take_touched();
-    records(db, space, replica, &touched, moved, vault).await?;
+    replica.place.moved += i64::from(!touched.shown.is_empty());
+    place(db, space, &replica.place).await?;
+    records(db, space, replica, &touched, vault).await?;
     entries(db, space, replica, &touched, vault).await?;
     for (collection, tally) in &touched.tallies {
         move_tally(db, space, collection, *tally).await?;
     }
-    Ok(!touched.shown.is_empty())
+    Ok(())
 }
 
-async fn place(db: &mut SqliteConnection, space: i64, replica: &Replica) -> Result<(), Error> {
-    let place = &replica.place;
+async fn place(db: &mut SqliteConnection, space: i64, place: &Place) -> Result<(), Error> {
+    let counts = &place.counts;
     sqlx::query(
         "UPDATE spaces SET loaded = ?2, epoch = ?3, cursor = ?4, complete = ?5, \
          last_sequence = ?6, last_entry = ?7, loading = ?8, generation = ?9, \
-         conflict_cursor = ?10 WHERE no = ?1",
+         conflict_cursor = ?10, newest = ?11, front = ?12, moved = ?13, pending = ?14, \
+         syncing = ?15, failed = ?16, answered = ?17 WHERE no = ?1",
     )
     .bind(space)
     .bind(row::stored_loaded(place.loaded.as_ref()))
@@ -47,6 +50,13 @@ async fn place(db: &mut SqliteConnection, space: i64, replica: &Replica) -> Resu
     .bind(place.loading.as_ref().map(row::stored_loading))
     .bind(place.generation)
     .bind(&place.conflict_cursor)
+    .bind(place.newest.get())
+    .bind(place.front)
+    .bind(place.moved)
+    .bind(counts.pending)
+    .bind(counts.syncing)
+    .bind(counts.failed)
+    .bind(counts.answered)
     .execute(db)
     .await?;
     Ok(())
@@ -57,10 +67,9 @@ async fn records(
     space: i64,
     replica: &Replica,
     touched: &Touched,
-    moved: i64,
     vault: &Vault,
 ) -> Result<(), Error> {
-    let none = Local::default();
+    let (none, moved) = (Local::default(), replica.place.moved);
     let rows: Vec<_> = touched
         .records
         .iter()
@@ -119,46 +128,109 @@ async fn entries(
             .execute(&mut *db)
             .await?;
     }
-    let changed: Vec<_> = touched.entries.iter().filter_map(|it| replica.entry(*it)).collect();
-    for chunk in changed.chunks(CHUNK) {
-        let values = load::marks(chunk.len(), "(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)");
-        let sql = format!(
-            "INSERT INTO entries (space, number, id, collection, record, edit, base, kept, \
-             client_micros, schema_version, sequence, sent_sequence, sent_base, state, revision, \
-             done, sensitive, trouble) VALUES {values} ON CONFLICT (space, number) DO UPDATE SET \
-             edit = excluded.edit, base = excluded.base, kept = excluded.kept, \
-             client_micros = excluded.client_micros, \
-             schema_version = excluded.schema_version, sequence = excluded.sequence, \
-             sent_sequence = excluded.sent_sequence, sent_base = excluded.sent_base, \
-             state = excluded.state, revision = excluded.revision, done = excluded.done, \
-             sensitive = excluded.sensitive, trouble = excluded.trouble"
-        );
-        let mut query = sqlx::query(AssertSqlSafe(sql));
-        for entry in chunk {
-            let (edit, sensitive) = row::stored_edit(space, entry, vault);
-            query = query
-                .bind(space)
-                .bind(entry.number)
-                .bind(entry.id.as_str())
-                .bind(entry.key.collection.as_str())
-                .bind(entry.key.id.as_str())
-                .bind(edit)
-                .bind(entry.base.get())
-                .bind(row::stored_kept(space, entry, vault))
-                .bind(entry.client_micros)
-                .bind(entry.schema_version)
-                .bind(entry.sequence.map(crate::domain::Sequence::get))
-                .bind(entry.sent.map(|(sequence, _)| sequence.get()))
-                .bind(entry.sent.map(|(_, base)| base.get()))
-                .bind(entry.state.as_str())
-                .bind(entry.revision.get())
-                .bind(i64::from(entry.done))
-                .bind(i64::from(sensitive))
-                .bind(entry.trouble.as_ref().map(row::to_json));
-        }
+    let touched_so = |touch: Touch| -> Vec<&Entry> {
+        let so = touched.entries.iter().filter(|(_, it)| **it == touch);
+        so.filter_map(|(number, _)| replica.entry(*number)).collect()
+    };
+    for chunk in touched_so(Touch::Whole).chunks(CHUNK) {
+        whole(db, space, chunk, vault).await?;
+    }
+    for chunk in touched_so(Touch::Moved).chunks(CHUNK) {
+        let query = sqlx::query(AssertSqlSafe(update(MOVED, chunk.len()))).bind(space);
+        let query = chunk.iter().fold(query, |query, entry| {
+            let place = query.bind(entry.number).bind(entry.base.get());
+            let place = place.bind(row::stored_kept(space, entry, vault));
+            bind_progress(place, entry)
+        });
+        query.execute(&mut *db).await?;
+    }
+    for chunk in touched_so(Touch::Finished).chunks(CHUNK) {
+        let query = sqlx::query(AssertSqlSafe(update(FINISHED, chunk.len()))).bind(space);
+        let query = chunk.iter().fold(query, |query, entry| {
+            vault.forget(space, Slot::Edit(entry.number));
+            vault.forget(space, Slot::Kept(entry.number));
+            query.bind(entry.number).bind(entry.state.as_str()).bind(entry.revision.get())
+        });
         query.execute(&mut *db).await?;
     }
     Ok(())
+}
+
+/// What is set of entries that have moved, beside their number.
+pub(super) const MOVED: &[&str] =
+    &["base", "kept", "sequence", "sent_sequence", "sent_base", "state", "revision", "trouble"];
+/// And of those that are finished; what else goes with that is always the same.
+pub(super) const FINISHED: &[&str] = &["state", "revision"];
+
+/// Sets these columns of entries. Only what is named costs anything, indexes above all.
+pub(super) fn update(columns: &[&str], rows: usize) -> String {
+    let set: Vec<_> = (2..).zip(columns).map(|(no, it)| format!("{it} = v.column{no}")).collect();
+    let (mut set, values) = (set.join(", "), load::numbered(rows, columns.len() + 1));
+    if columns == FINISHED {
+        set.push_str(
+            ", edit = NULL, kept = NULL, sent_sequence = NULL, sent_base = NULL, done = 1, \
+             sensitive = 0",
+        );
+    }
+    format!(
+        "UPDATE entries SET {set} FROM (VALUES {values}) AS v \
+         WHERE space = ?1 AND number = v.column1"
+    )
+}
+
+/// Writes entries down, all of each.
+async fn whole(
+    db: &mut SqliteConnection,
+    space: i64,
+    entries: &[&Entry],
+    vault: &Vault,
+) -> Result<(), Error> {
+    let values = load::marks(entries.len(), "(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)");
+    let sql = format!(
+        "INSERT INTO entries (space, number, id, collection, record, edit, client_micros, \
+         schema_version, done, sensitive, base, kept, sequence, sent_sequence, sent_base, state, \
+         revision, trouble) VALUES {values} ON CONFLICT (space, number) DO UPDATE SET \
+         edit = excluded.edit, client_micros = excluded.client_micros, \
+         schema_version = excluded.schema_version, done = excluded.done, \
+         sensitive = excluded.sensitive, base = excluded.base, kept = excluded.kept, \
+         sequence = excluded.sequence, sent_sequence = excluded.sent_sequence, \
+         sent_base = excluded.sent_base, state = excluded.state, revision = excluded.revision, \
+         trouble = excluded.trouble"
+    );
+    let mut query = sqlx::query(AssertSqlSafe(sql));
+    for entry in entries {
+        let (edit, sensitive) = row::stored_edit(space, entry, vault);
+        query = query
+            .bind(space)
+            .bind(entry.number)
+            .bind(entry.id.as_str())
+            .bind(entry.key.collection.as_str())
+            .bind(entry.key.id.as_str())
+            .bind(edit)
+            .bind(entry.client_micros)
+            .bind(entry.schema_version)
+            .bind(i64::from(entry.done))
+            .bind(i64::from(sensitive))
+            .bind(entry.base.get())
+            .bind(row::stored_kept(space, entry, vault));
+        query = bind_progress(query, entry);
+    }
+    query.execute(db).await?;
+    Ok(())
+}
+
+/// How far an entry is, as the last of its columns.
+fn bind_progress<'q>(
+    query: Query<'q, Sqlite, SqliteArguments>,
+    entry: &'q Entry,
+) -> Query<'q, Sqlite, SqliteArguments> {
+    query
+        .bind(entry.sequence.map(Sequence::get))
+        .bind(entry.sent.map(|(sequence, _)| sequence.get()))
+        .bind(entry.sent.map(|(_, base)| base.get()))
+        .bind(entry.state.as_str())
+        .bind(entry.revision.get())
+        .bind(entry.trouble.as_ref().map(row::to_json))
 }
 
 async fn move_tally(

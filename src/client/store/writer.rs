@@ -51,9 +51,6 @@ pub(super) struct Transaction<'w> {
     pub(super) db: &'w mut SqliteConnection,
     pub(super) vault: &'w Vault,
     pub(super) identity: Arc<Identity>,
-    /// The number of what it shows.
-    pub(super) moved: i64,
-    has_moved: bool,
 }
 
 /// Writes what is handed over, until nobody can hand over anything or it is told to close.
@@ -128,16 +125,8 @@ impl Writer {
     }
 
     async fn fill(&mut self, group: Vec<Command>, dones: &mut Vec<Done>) -> Result<(), Error> {
-        let moved: i64 =
-            sqlx::query_scalar("SELECT moved FROM file").fetch_one(&mut self.db).await?;
         let identity = Arc::clone(&self.identity.lock());
-        let mut transaction = Transaction {
-            db: &mut self.db,
-            vault: &self.vault,
-            identity,
-            moved: moved + 1,
-            has_moved: false,
-        };
+        let mut transaction = Transaction { db: &mut self.db, vault: &self.vault, identity };
         let mut group = group.into_iter().peekable();
         // A failure is everybody's, also of those whose turn has not come: they hear of it
         // because nobody answers them.
@@ -157,7 +146,7 @@ impl Writer {
                 }
             }
         }
-        transaction.finish().await
+        Ok(())
     }
 }
 
@@ -165,7 +154,7 @@ impl Command {
     /// Whether it is a step that can happen to the same part of the same space.
     fn joins(&self, space: i64, need: &Need) -> bool {
         matches!(self, Self::Step { space: other, need: more, .. }
-            if *other == space && need.entries == more.entries && need.entries == Wanted::Last)
+            if *other == space && need.entries == more.entries && need.entries == Wanted::None)
     }
 }
 
@@ -191,16 +180,8 @@ impl Transaction<'_> {
 
     pub(super) async fn write(&mut self, space: i64, replica: &mut Replica) -> Result<(), Error> {
         failpoint::reach("client.before_write");
-        let moved = write::replica(self.db, space, replica, self.moved, self.vault).await?;
-        self.has_moved |= moved;
+        write::replica(self.db, space, replica, self.vault).await?;
         failpoint::reach("client.after_write");
-        Ok(())
-    }
-
-    async fn finish(self) -> Result<(), Error> {
-        if self.has_moved {
-            sqlx::query("UPDATE file SET moved = ?1").bind(self.moved).execute(self.db).await?;
-        }
         Ok(())
     }
 }

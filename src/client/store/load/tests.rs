@@ -4,17 +4,19 @@ use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, Connection, Row};
 
 use super::{OPEN, records_with_keys, select, with_ids, with_keys};
+use crate::client::store::write::{FINISHED, MOVED, update};
 
 #[tokio::test]
 async fn nothing_reads_a_whole_space() {
     let mut db = SqliteConnection::connect("sqlite::memory:").await.unwrap();
     sqlx::raw_sql(include_str!("../schema.sql")).execute(&mut db).await.unwrap();
-    let AssertSqlSafe(open) = select("INDEXED BY entries_open", OPEN);
     for (sql, by) in [
         (with_ids(64), "(id=?)"),
         (with_keys(64), "entries_of_record (space=? AND collection=? AND record=?)"),
         (records_with_keys(64), "sqlite_autoindex_records_1 (space=? AND collection=? AND id=?)"),
-        (open, "entries_open (space=?)"),
+        (select(OPEN), "PRIMARY KEY (space=? AND number>?)"),
+        (update(MOVED, 64), "PRIMARY KEY (space=? AND number=?)"),
+        (update(FINISHED, 64), "PRIMARY KEY (space=? AND number=?)"),
     ] {
         let sql = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
         let plan = sqlx::query(sql).fetch_all(&mut db).await.unwrap();
