@@ -58,6 +58,8 @@ pub(super) struct Place {
     pub(super) conflict_cursor: String,
     /// The number of the last snapshot.
     pub(super) generation: i64,
+    /// The queue was made on another history than the one that is here, or that is to come.
+    pub(super) replaced: bool,
     /// No record of the server's state is newer; results may bring some that are ahead of the
     /// cursor.
     pub(super) newest: Revision,
@@ -130,6 +132,7 @@ impl Place {
             loading: None,
             conflict_cursor: String::new(),
             generation: 0,
+            replaced: false,
             newest: Revision::ZERO,
             front: 0,
             moved: 0,

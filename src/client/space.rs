@@ -124,6 +124,12 @@ impl Space {
                 let max = limits::PATCH_UNSET_MAX;
                 return Err(Error::invalid(format!("a patch removes more than {max} paths")));
             }
+            if patch.transforms.len() > limits::PATCH_TRANSFORMS_MAX {
+                let max = limits::PATCH_TRANSFORMS_MAX;
+                return Err(Error::invalid(format!(
+                    "a patch has more than {max} relative changes"
+                )));
+            }
             if inner.store.vault().is_relative(&key.collection, patch) {
                 return Err(Error::invalid("sensitive fields are set, not changed relatively"));
             }

@@ -6,7 +6,7 @@ use super::{Replica, Touch};
 use crate::client::edit::{Edit, Patch};
 use crate::client::entry::{Entry, EntryState, Trouble};
 use crate::domain::{
-    Delta, Document, MutationId, Pointer, RecordKey, Rejection, RejectionReason, Revision,
+    Delta, Document, MutationId, Pointer, RecordKey, Rejection, RejectionReason, Revision, Strategy,
 };
 
 /// Why an edit does not enter the queue, or is not changed there.
@@ -106,6 +106,15 @@ impl Replica {
             && !last.incomplete
             // Somebody else's write came between.
             && last.kept.is_none();
+        let policy = self.identity.policies.of(&entry.key.collection);
+        let told_apart = match policy.map_or(Strategy::default(), |set| set.policy.strategy) {
+            // The first may win where the last does not.
+            Strategy::HighestVersionWins => true,
+            // Of each put what it changes is merged.
+            Strategy::Merge | Strategy::Additive => matches!(entry.edit, Edit::Put(_)),
+            _ => false,
+        };
+        let fits = fits && !told_apart;
         let edit = fits.then(|| last.edit.then(&entry.edit)).flatten()?;
         let (number, id) = (last.number, last.id.clone());
         self.with_entry(number, Touch::Whole, |last| {

@@ -319,11 +319,14 @@ impl Session {
     async fn park(&mut self, space: SpaceNo, what: Parked, fault: &Fault) -> Told {
         let trouble = trouble(fault);
         let need = match what {
-            Parked::Front | Parked::Decided => Need::entries(Wanted::First),
+            // All that went out and was not answered is numbered anew with it.
+            Parked::Front => Need::entries(Wanted::FirstAndSyncing),
+            Parked::Decided => Need::entries(Wanted::First),
             Parked::All => Need::entries(Wanted::Open),
         };
         let step = self.store.step(local(space), need, move |replica| match what {
-            Parked::Front | Parked::Decided => drop(replica.fail_front(&trouble)),
+            Parked::Front => replica.fail_front(&trouble, false),
+            Parked::Decided => replica.fail_front(&trouble, true),
             Parked::All => drop(replica.fail_all(&trouble)),
         });
         step.await?;

@@ -66,7 +66,12 @@ fn with_record(wanted: &Wanted, entry: &Entry, place: &Place) -> bool {
             let applied = told.get(&entry.id).copied().flatten();
             !applied.is_some_and(|revision| place.is_to_come(&entry.key, revision))
         }
-        Wanted::First | Wanted::Sent | Wanted::Open | Wanted::Answered | Wanted::Number(_) => true,
+        Wanted::First
+        | Wanted::FirstAndSyncing
+        | Wanted::Sent
+        | Wanted::Open
+        | Wanted::Answered
+        | Wanted::Number(_) => true,
     }
 }
 
@@ -125,6 +130,11 @@ async fn wanted(
             };
             let sql = select(OPEN) + " LIMIT ?3";
             sqlx::query(AssertSqlSafe(sql)).bind(space).bind(place.front).bind(count)
+        }
+        Wanted::FirstAndSyncing => {
+            let first = format!("SELECT min(number) FROM entries WHERE space = ?1 AND {OPEN}");
+            let condition = format!("{OPEN} AND (state = 'syncing' OR number = ({first}))");
+            all(&condition).bind(place.front)
         }
         Wanted::Sent => all("state IN ('syncing', 'applied', 'merged') AND done = 0"),
         Wanted::Open => all(OPEN).bind(place.front),

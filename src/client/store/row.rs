@@ -17,7 +17,7 @@ use crate::domain::{
 
 /// The columns of a space, as [`place`] reads them.
 pub(super) const PLACE: &str = "no, name, scope, loaded, epoch, cursor, complete, last_sequence, \
-     last_entry, loading, generation, conflict_cursor, newest, front, moved, pending, syncing, \
+     last_entry, loading, generation, conflict_cursor, replaced, newest, front, moved, pending, syncing, \
      failed, answered";
 /// Those of a record, as [`local`] reads them.
 pub(super) const LOCAL: &str = "r.collection, r.id, r.shown, r.dirty, r.revision, r.about, \
@@ -153,6 +153,7 @@ pub(super) fn place(row: &SqliteRow) -> Result<(i64, Place), Error> {
         loading: loading.transpose()?,
         generation: row.try_get("generation")?,
         conflict_cursor: row.try_get("conflict_cursor")?,
+        replaced: row.try_get::<i64, _>("replaced")? != 0,
         newest: revision(row.try_get("newest")?)?,
         front: row.try_get("front")?,
         moved: row.try_get("moved")?,

@@ -30,6 +30,8 @@ CREATE TABLE spaces (
     conflict_cursor TEXT NOT NULL DEFAULT '',
     -- How often the front entry was refused alone.
     attempts INTEGER NOT NULL DEFAULT 0,
+    -- 1 = the queue was made on another history than the one that is here, or that is to come.
+    replaced INTEGER NOT NULL DEFAULT 0,
     -- No record of the server's state is newer.
     newest INTEGER NOT NULL DEFAULT 0,
     -- No entry before this one is open.

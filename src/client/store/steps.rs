@@ -169,12 +169,7 @@ impl Transaction<'_> {
         let whole = place.loading.as_ref().is_some_and(|loading| loading.whole);
         if whole {
             let mut replica = self.replica(space, &Need::entries(Wanted::Open)).await?;
-            // Of another history, unless nothing was here before.
-            if place.loaded.is_none() && place.generation > 1 {
-                replica.rebase();
-            } else {
-                replica.rebase_new();
-            }
+            replica.go_on();
             self.write(space, &mut replica).await?;
         }
         Ok(true)

@@ -38,7 +38,7 @@ async fn place(db: &mut SqliteConnection, space: i64, place: &Place) -> Result<(
         "UPDATE spaces SET loaded = ?2, epoch = ?3, cursor = ?4, complete = ?5, \
          last_sequence = ?6, last_entry = ?7, loading = ?8, generation = ?9, \
          conflict_cursor = ?10, newest = ?11, front = ?12, moved = ?13, pending = ?14, \
-         syncing = ?15, failed = ?16, answered = ?17 WHERE no = ?1",
+         syncing = ?15, failed = ?16, answered = ?17, replaced = ?18 WHERE no = ?1",
     )
     .bind(space)
     .bind(row::stored_loaded(place.loaded.as_ref()))
@@ -57,6 +57,7 @@ async fn place(db: &mut SqliteConnection, space: i64, place: &Place) -> Result<(
     .bind(counts.syncing)
     .bind(counts.failed)
     .bind(counts.answered)
+    .bind(i64::from(place.replaced))
     .execute(db)
     .await?;
     Ok(())
