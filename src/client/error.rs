@@ -64,6 +64,12 @@ impl From<super::replica::Refused> for Error {
     }
 }
 
+impl From<Trouble> for Error {
+    fn from(trouble: Trouble) -> Self {
+        Self::Hopeless(trouble)
+    }
+}
+
 /// As the contract names it.
 fn reason(reason: crate::domain::RejectionReason) -> &'static str {
     use crate::domain::RejectionReason as Reason;

@@ -6,14 +6,15 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::edit::{Edit, Patch};
-use super::entry::EntryState;
 use super::query::Query;
 use super::record::Record;
 use super::replica::Replica;
 use super::store::{Conditions, Need, Wanted};
 use super::watch::{self, Changes};
-use super::{Client, Conflict, Error, Outcome, Resolution, document, resolve};
-use crate::domain::{CollectionName, MutationId, RecordId, RecordKey, Space as SpaceName, limits};
+use super::{Client, Conflict, Error, Outcome, Resolution, document, resolve, upcast};
+use crate::domain::{
+    CollectionName, MutationId, Pointer, RecordId, RecordKey, Space as SpaceName, limits,
+};
 
 /// A space that the client follows.
 ///
@@ -99,21 +100,21 @@ impl Space {
         self.admit(&key, &edit)?;
         let inner = &self.client.inner;
         let (now, version) = (self.now(), inner.options.schema_version);
-        let hidden = inner.store.vault().fields(&key.collection).to_vec();
+        let hidden = self.hidden(&key);
         // If the last entry is of this record, it is among those of it.
         let need = Need::records(vec![key.clone()]);
         let step = move |replica: &mut Replica| {
-            let edit = match edit {
-                Edit::Put(document) if !hidden.is_empty() => {
-                    replica.as_patch(&key, document, &hidden)
-                }
-                edit => edit,
-            };
+            let edit = replica.without_loss(&key, edit, &hidden);
             replica.enqueue(new_id(), &key, edit, now, version)
         };
         let id = inner.store.step(self.no, need, step).await??;
         inner.lead.queued(self.no);
         Ok(id.as_str().to_owned())
+    }
+
+    /// Fields of a record that are in memory only.
+    fn hidden(&self, key: &RecordKey) -> Vec<Pointer> {
+        self.client.inner.store.vault().fields(&key.collection).to_vec()
     }
 
     /// What breaks a rule whatever the record is.
@@ -208,32 +209,39 @@ impl Space {
 
     /// Edits that wait to be sent, or for their answer, in their order.
     pub async fn pending(&self) -> Result<Vec<Outcome>, Error> {
-        self.outcomes(&[EntryState::Pending, EntryState::Syncing]).await
+        let found = self.client.inner.store.open_entries(self.no).await?;
+        Ok(found.into_iter().map(Outcome::from).collect())
     }
 
     /// Edits that were refused, and wait for the app: to [retry](Space::retry) them, perhaps
     /// edited, or to [discard](Space::discard) them. They hold up nothing.
     pub async fn parked(&self) -> Result<Vec<Outcome>, Error> {
-        self.outcomes(&[EntryState::Failed]).await
-    }
-
-    async fn outcomes(&self, states: &[EntryState]) -> Result<Vec<Outcome>, Error> {
-        let found = self.client.inner.store.entries(self.no, states, i64::MAX).await?;
+        let found = self.client.inner.store.parked_entries(self.no).await?;
         Ok(found.into_iter().map(Outcome::from).collect())
     }
 
     /// Queues an edit again that was set aside, behind all others, or another one in its place.
     pub async fn retry(&self, id: &str, edit: Option<Edit>) -> Result<String, Error> {
         let found = self.client.inner.store.entry(id).await?.ok_or(Error::NotParked)?;
-        let (number, now) = (found.entry.number, self.now());
+        let (number, now, space) = (found.entry.number, self.now(), found.space);
+        let (key, options) = (found.entry.key.clone(), &self.client.inner.options);
+        let (version, hidden) = (options.schema_version, self.hidden(&key));
+        // What an older version has queued is not sent as if it were of this one.
+        let is_old = found.entry.schema_version < version && found.entry.sent.is_none();
+        let edit = match edit {
+            None if is_old => upcast::cast(found.entry, options).map(|it| it.edit).transpose()?,
+            edit => edit,
+        };
         if let Some(edit) = &edit {
-            self.admit(&found.entry.key, edit)?;
+            self.admit(&key, edit)?;
         }
-        let version = self.client.inner.options.schema_version;
         let need = Need::entries(Wanted::Number(number));
-        let step = move |replica: &mut Replica| replica.retry(number, new_id(), edit, now, version);
-        let id = self.client.inner.store.step(found.space, need, step).await??;
-        self.client.inner.lead.queued(self.no);
+        let step = move |replica: &mut Replica| {
+            let edit = edit.map(|edit| replica.without_loss(&key, edit, &hidden));
+            replica.retry(number, new_id(), edit, now, version)
+        };
+        let id = self.client.inner.store.step(space, need, step).await??;
+        self.client.inner.lead.queued(space);
         Ok(id.as_str().to_owned())
     }
 

@@ -216,7 +216,7 @@ pub(super) fn normalise(number: &mut Number) {
 }
 
 /// The canonical text of one value: equal text means equal content.
-pub(super) fn canonical(value: &Value) -> String {
+pub fn canonical(value: &Value) -> String {
     let mut text = String::new();
     write_canonical(&mut text, value);
     text

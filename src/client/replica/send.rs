@@ -112,6 +112,7 @@ impl Replica {
         self.fold_answered();
         let place = &mut self.place;
         place.replaced |= place.epoch.is_some();
+        self.touched.conflicts |= place.epoch.is_some();
         place.epoch = Some(epoch);
         (place.cursor, place.complete) = (Revision::ZERO, Revision::ZERO);
         place.loaded = None;

@@ -7,7 +7,7 @@ use sqlx::sqlite::{SqliteArguments, SqliteRow};
 
 use super::{Error, Store};
 
-type Question = Query<'static, Sqlite, SqliteArguments>;
+pub(super) type Question = Query<'static, Sqlite, SqliteArguments>;
 
 impl Store {
     /// All rows.

@@ -21,7 +21,7 @@ const CHUNK: usize = 64;
 pub(super) async fn place(db: &mut SqliteConnection, space: i64) -> Result<Place, Error> {
     let sql = format!("SELECT {} FROM spaces WHERE no = ?1", row::PLACE);
     let found = sqlx::query(AssertSqlSafe(sql)).bind(space).fetch_optional(db).await?;
-    let found = found.ok_or_else(|| Error::damaged("there is no such space"))?;
+    let found = found.ok_or(Error::NoSpace)?;
     Ok(row::place(&found)?.1)
 }
 
