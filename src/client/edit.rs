@@ -83,6 +83,11 @@ impl Default for Patch {
 }
 
 impl Edit {
+    /// A put of a document, which anything is that serialises as a JSON object.
+    pub fn put(fields: impl Serialize) -> Result<Self, super::Error> {
+        super::document(fields).map(Self::Put)
+    }
+
     /// The name of the operation.
     pub fn name(&self) -> &'static str {
         match self {
@@ -147,8 +152,28 @@ impl Patch {
     }
 
     /// Merges these fields into the document.
-    pub fn merge(fields: Value) -> Result<Self, super::Error> {
+    pub fn merge(fields: impl Serialize) -> Result<Self, super::Error> {
         Ok(Self { set: super::document(fields)?, ..Self::default() })
+    }
+
+    /// The fields that it merges.
+    pub fn fields(&self) -> Value {
+        self.set.value()
+    }
+
+    /// The same with other fields.
+    pub fn with_fields(&self, fields: impl Serialize) -> Result<Self, super::Error> {
+        Ok(Self { set: super::document(fields)?, ..self.clone() })
+    }
+
+    /// The paths that it removes.
+    pub fn removed(&self) -> Vec<String> {
+        self.unset.iter().map(ToString::to_string).collect()
+    }
+
+    /// The paths that it changes relatively.
+    pub fn changed(&self) -> Vec<String> {
+        self.transforms.iter().map(|it| it.path.to_string()).collect()
     }
 
     /// Sets the value at a path, a JSON Pointer.
@@ -167,18 +192,18 @@ impl Patch {
     }
 
     /// Adds to a number; one that is missing counts as 0.
-    pub fn increment(self, path: &str, by: impl Into<Number>) -> Result<Self, super::Error> {
-        self.with(path, TransformKind::Increment(by.into()))
+    pub fn increment(self, path: &str, by: impl Into<Value>) -> Result<Self, super::Error> {
+        self.with(path, TransformKind::Increment(number(by)?))
     }
 
     /// Raises a number to at least this.
-    pub fn at_least(self, path: &str, bound: impl Into<Number>) -> Result<Self, super::Error> {
-        self.with(path, TransformKind::Max(bound.into()))
+    pub fn at_least(self, path: &str, bound: impl Into<Value>) -> Result<Self, super::Error> {
+        self.with(path, TransformKind::Max(number(bound)?))
     }
 
     /// Lowers a number to at most this.
-    pub fn at_most(self, path: &str, bound: impl Into<Number>) -> Result<Self, super::Error> {
-        self.with(path, TransformKind::Min(bound.into()))
+    pub fn at_most(self, path: &str, bound: impl Into<Value>) -> Result<Self, super::Error> {
+        self.with(path, TransformKind::Min(number(bound)?))
     }
 
     /// Appends values to a list that are not in it yet.
@@ -251,6 +276,13 @@ fn sum(one: &TransformKind, other: &TransformKind) -> Option<TransformKind> {
             Some(TransformKind::Increment(sum.into()))
         }
         _ => None,
+    }
+}
+
+fn number(value: impl Into<Value>) -> Result<Number, super::Error> {
+    match value.into() {
+        Value::Number(number) => Ok(number),
+        other => Err(super::Error::invalid(format!("{other} is no number"))),
     }
 }
 

@@ -1,7 +1,9 @@
 //! One space, as an app works with it. Every call reads or writes the local file; none waits
 //! for a server, unless it says so.
 
-use futures_util::Stream;
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -9,7 +11,7 @@ use super::edit::{Edit, Patch};
 use super::query::Query;
 use super::record::Record;
 use super::replica::Replica;
-use super::store::{Conditions, Need, Wanted};
+use super::store::{Conditions, Need, StoreError, Wanted};
 use super::watch::{self, Changes};
 use super::{Client, Conflict, Error, Outcome, Resolution, document, resolve, upcast};
 use crate::domain::{
@@ -69,12 +71,22 @@ impl Space {
 
     /// Makes a record, or replaces its document. On disk when this returns, and shown; tells
     /// the edit's id, by which [`Space::outcome`] knows it.
-    pub async fn put(&self, collection: &str, id: &str, fields: Value) -> Result<String, Error> {
+    pub async fn put(
+        &self,
+        collection: &str,
+        id: &str,
+        fields: impl Serialize,
+    ) -> Result<String, Error> {
         self.edit(collection, id, Edit::Put(document(fields)?)).await
     }
 
     /// Makes a record; an error if it is there, or if it turns out to be.
-    pub async fn create(&self, collection: &str, id: &str, fields: Value) -> Result<String, Error> {
+    pub async fn create(
+        &self,
+        collection: &str,
+        id: &str,
+        fields: impl Serialize,
+    ) -> Result<String, Error> {
         self.edit(collection, id, Edit::Create(document(fields)?)).await
     }
 
@@ -174,8 +186,30 @@ impl Space {
 
     /// Follows what a query finds: first all of it, then what is shown otherwise, by whatever
     /// edit, device or process. Order and limit do not count.
-    pub fn watch(&self, query: &Query) -> impl Stream<Item = Result<Changes, Error>> + use<> {
-        watch::query(self.clone(), query)
+    ///
+    /// ```
+    /// use futures_util::StreamExt;
+    /// use serde_json::json;
+    /// use syncline::client::{Client, Options, Query};
+    ///
+    /// # async fn run() -> Result<(), syncline::client::Error> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let client = Client::open(Options::new(dir.path().join("alice.db"), "alice")).await?;
+    /// let own = client.own().await?;
+    /// own.put("task", "1", json!({"done": false})).await?;
+    /// let mut open = own.watch(&Query::all("task").eq("/done", false));
+    /// let first = open.next().await.expect("the client is open")?;
+    /// assert!(first.whole && first.changed.len() == 1);
+    ///
+    /// own.patch("task", "1", json!({"done": true})).await?;
+    /// let next = open.next().await.expect("the client is open")?;
+    /// assert_eq!(next.removed, ["1"]);
+    /// # Ok(())
+    /// # }
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(run()).unwrap();
+    /// ```
+    pub fn watch(&self, query: &Query) -> BoxStream<'static, Result<Changes, Error>> {
+        watch::query(self.clone(), query).boxed()
     }
 
     /// Follows one record: first as it is, then whenever it is shown otherwise.
@@ -183,8 +217,8 @@ impl Space {
         &self,
         collection: &str,
         id: &str,
-    ) -> impl Stream<Item = Result<Option<Record>, Error>> + use<> {
-        watch::record(self.clone(), collection, id)
+    ) -> BoxStream<'static, Result<Option<Record>, Error>> {
+        watch::record(self.clone(), collection, id).boxed()
     }
 
     /// What has become of an edit; None if it is long done, or was discarded.
@@ -201,9 +235,7 @@ impl Space {
                 return Ok(outcome);
             }
             // Level: the file is read again whatever has rung.
-            if written.changed().await.is_none() {
-                return Ok(outcome);
-            }
+            written.changed().await.ok_or(StoreError::Closed)?;
         }
     }
 
@@ -215,6 +247,27 @@ impl Space {
 
     /// Edits that were refused, and wait for the app: to [retry](Space::retry) them, perhaps
     /// edited, or to [discard](Space::discard) them. They hold up nothing.
+    ///
+    /// ```no_run
+    /// use serde_json::json;
+    /// use syncline::client::{Edit, Error, Space};
+    ///
+    /// async fn mend(space: &Space) -> Result<(), Error> {
+    ///     for edit in space.parked().await? {
+    ///         let trouble = edit.trouble.unwrap_or_default();
+    ///         eprintln!("{} {}: {}", edit.collection, edit.record, trouble.message);
+    ///         match trouble.reason.as_str() {
+    ///             "SCHEMA" => space.retry(&edit.id, Some(Edit::put(json!({"title": "?"}))?)).await?,
+    ///             "QUOTA_EXCEEDED" => space.retry(&edit.id, None).await?,
+    ///             _ => {
+    ///                 space.discard(&edit.id).await?;
+    ///                 continue;
+    ///             }
+    ///         };
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
     pub async fn parked(&self) -> Result<Vec<Outcome>, Error> {
         let found = self.client.inner.store.parked_entries(self.no).await?;
         Ok(found.into_iter().map(Outcome::from).collect())
@@ -255,6 +308,18 @@ impl Space {
     }
 
     /// Conflicts that wait for a decision, as far as they are known here.
+    ///
+    /// ```no_run
+    /// use syncline::client::{Error, Resolution, Space};
+    ///
+    /// async fn decide(space: &Space) -> Result<(), Error> {
+    ///     for conflict in space.conflicts().await? {
+    ///         eprintln!("both changed {:?} of {}", conflict.paths, conflict.record);
+    ///         space.resolve(&conflict.id, Resolution::KeepClient).await?;
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
     pub async fn conflicts(&self) -> Result<Vec<Conflict>, Error> {
         let found = self.client.inner.store.conflicts(self.no).await?;
         let parsed: Result<Vec<_>, _> = found.iter().map(|it| serde_json::from_str(it)).collect();

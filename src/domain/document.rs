@@ -98,6 +98,11 @@ impl Document {
     pub fn fields(&self) -> JsonObject {
         serde_json::from_str(&self.0).unwrap_or_default()
     }
+
+    /// The same as a value.
+    pub fn value(&self) -> Value {
+        Value::Object(self.fields())
+    }
 }
 
 /// Documents are the users' own: they do not belong in logs.

@@ -1,4 +1,4 @@
-//! How readers ask the file. Each question is a task of its own: whoever asks may be polled no
+//! How streams ask the file. Each question is a task of its own: whoever asks may be polled no
 //! longer, as a stream that nobody reads, and must not keep one of the few connections then.
 
 use sqlx::Sqlite;
