@@ -13,22 +13,27 @@ use crate::rpc::proto::{self, resolve_conflict_request::Resolution as Wire};
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(15);
 
-pub(super) async fn resolve(space: &Space, id: &str, resolution: Resolution) -> Result<(), Error> {
+pub(super) async fn resolve(
+    space: &Space,
+    conflict: &Conflict,
+    resolution: Resolution,
+) -> Result<(), Error> {
     let inner = &space.client.inner;
     let target = inner.options.target()?.ok_or(Error::NoServer)?;
     let token = inner.options.token.as_ref().ok_or(Error::NoServer)?;
     let open = space.conflicts().await?;
-    let conflict = open.iter().find(|it| it.id == id).ok_or(Error::NoConflict)?;
-    let key = space::key(&conflict.collection, &conflict.record)?;
+    if !open.iter().any(|it| it.id == conflict.id) {
+        return Err(Error::NoConflict);
+    }
     let refused = |message: String| Error::Server(Fault::new(Code::Unauthenticated, "", message));
     let token = token.fetch(false).await.map_err(refused)?;
-    let seen_revision = inner.store.revision(space.no, &key).await?;
     let request = proto::ResolveConflictRequest {
         space: space.name().to_owned(),
         device: space.client.device(),
         mutation_id: Uuid::new_v4().to_string(),
-        conflict_id: id.to_owned(),
-        seen_revision,
+        conflict_id: conflict.id.clone(),
+        // Not what is here by now: nobody may have looked at that.
+        seen_revision: conflict.revision,
         resolution: Some(choice(resolution)?),
         document_form: super::wire::FORM,
     };

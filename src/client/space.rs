@@ -239,16 +239,25 @@ impl Space {
         Ok(self.client.inner.store.step(found.space, need, step).await??)
     }
 
-    /// Conflicts that wait for a decision, as far as they are known here.
+    /// Conflicts that wait for a decision, as far as they are known here. Who shows one shows the
+    /// record as well ([`Space::get`], after this): it may have been written since.
     pub async fn conflicts(&self) -> Result<Vec<Conflict>, Error> {
-        let found = self.client.inner.store.conflicts(self.no).await?;
-        let parsed: Result<Vec<_>, _> = found.iter().map(|it| serde_json::from_str(it)).collect();
-        parsed.map_err(|error| super::StoreError::Damaged(error.to_string()).into())
+        let store = &self.client.inner.store;
+        let found = store.conflicts(self.no).await?;
+        let parsed: Result<Vec<Conflict>, _> =
+            found.iter().map(|it| serde_json::from_str(it)).collect();
+        let mut parsed = parsed.map_err(|error| super::StoreError::Damaged(error.to_string()))?;
+        for conflict in &mut parsed {
+            let key = key(&conflict.collection, &conflict.record)?;
+            conflict.revision = store.revision(self.no, &key).await?;
+        }
+        Ok(parsed)
     }
 
-    /// Decides a conflict, for everybody. Asks the server, which must be reachable; if the
-    /// record has changed meanwhile, it says so (`RECORD_CHANGED`).
-    pub async fn resolve(&self, conflict: &str, resolution: Resolution) -> Result<(), Error> {
+    /// Decides a conflict, for everybody, as [`Space::conflicts`] has told it. Asks the server,
+    /// which must be reachable; if the record has been written since that was read, nothing is
+    /// decided (`RECORD_CHANGED`): look at it again.
+    pub async fn resolve(&self, conflict: &Conflict, resolution: Resolution) -> Result<(), Error> {
         resolve::resolve(self, conflict, resolution).await
     }
 }

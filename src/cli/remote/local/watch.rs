@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{Local, failed, records, status};
 use crate::cli::asked_to_stop;
-use crate::cli::remote::output::{Style, note, safe, say};
+use crate::cli::remote::output::{Style, note, safe};
 use crate::cli::remote::usage;
 use crate::client::{Changes, Error, Query, Status};
 use crate::config::WatchConfig;
@@ -25,6 +25,8 @@ struct Watcher<'l> {
     changes: SelectAll<BoxStream<'static, Told>>,
     /// Collections of which the beginning is not told.
     silent: HashSet<String>,
+    /// Collections of which the beginning was told, or passed over.
+    begun: HashSet<String>,
     /// What was said last of how it goes.
     said: String,
 }
@@ -40,6 +42,7 @@ pub(super) async fn run(local: &Local, config: WatchConfig) -> Result<(), Failur
         known: HashSet::new(),
         changes: SelectAll::new(),
         silent: HashSet::new(),
+        begun: HashSet::new(),
         said: String::new(),
     };
     watcher.look(!config.from_start).await?;
@@ -96,8 +99,19 @@ impl Watcher<'_> {
     }
 
     fn tell(&mut self, collection: &str, changes: &Changes) -> Result<(), Failure> {
+        let is_first = !changes.whole || self.begun.insert(collection.to_owned());
         if self.silent.remove(collection) {
             return Ok(());
+        }
+        if !is_first {
+            let value = json!({"type": "resync_required", "collection": collection});
+            match self.local.json {
+                true => self.local.out.say_json(&value)?,
+                false => note(&format!(
+                    "{} begins again: forget what was shown of it before",
+                    safe(collection)
+                )),
+            }
         }
         for record in &changes.changed {
             let mut value = records::json(record);
@@ -125,8 +139,10 @@ impl Watcher<'_> {
 
     fn say(&self, style: Style, action: &str, text: &str, value: &Value) -> Result<(), Failure> {
         match self.local.json {
-            true => say(&value.to_string()),
-            false => say(&format!("{}  {text}", self.local.out.paint(style, action))),
+            true => self.local.out.say_json(value),
+            false => {
+                self.local.out.say(&format!("{}  {text}", self.local.out.paint(style, action)))
+            }
         }
     }
 
@@ -157,6 +173,6 @@ impl Watcher<'_> {
         if let Some(object) = value.as_object_mut() {
             object.insert("type".into(), "status".into());
         }
-        say(&value.to_string())
+        self.local.out.say_json(&value)
     }
 }
