@@ -37,6 +37,8 @@ fn editor(desk: &Desk, script: &str) -> String {
 
 async fn edit(desk: &Desk, conflict: &str, script: &str, typed: &str) -> Said {
     let mut command = desk.command(&["resolve", conflict, "--edit"]);
+    // Drafts that are kept go with the desk.
+    command.env("TMPDIR", desk.folder.path());
     command.env_remove("VISUAL").env("EDITOR", editor(desk, script));
     piped(command, typed).await
 }
@@ -101,6 +103,7 @@ async fn a_draft_is_edited_until_it_is_a_document() {
     assert_eq!(said.code, Some(1), "{said:?}");
     assert!(said.stderr.contains("a mark is left"), "{said:?}");
     assert!(said.stderr.contains("the conflict stays open"), "{said:?}");
+    assert!(said.stderr.contains("what you have made of it is in "), "{said:?}");
     // Without the marks a value is there several times: which one is meant?
     let script = "sed -i -e '/^[<|=>]\\{7\\}/d' \"$1\"";
     let said = edit(&desk, &conflict, script, "n\n").await;
@@ -136,7 +139,6 @@ async fn a_record_that_changes_meanwhile_is_told() {
         said.stderr.lines().find_map(|it| it.strip_prefix("what you have made of it is in "));
     let kept = kept.unwrap();
     assert_eq!(std::fs::read_to_string(kept).unwrap(), "{}\n");
-    std::fs::remove_file(kept).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -107,6 +107,7 @@ pub(super) fn edit(
                 let mut line = String::new();
                 let is_end = input.read_line(&mut line)? == 0;
                 if is_end || matches!(line.trim(), "n" | "N" | "no") {
+                    writeln!(said, "what you have made of it is in {}", file.keep().display())?;
                     return Ok(None);
                 }
             }
