@@ -23,10 +23,7 @@ struct Watcher<'l> {
     wanted: Option<Vec<String>>,
     known: HashSet<String>,
     changes: SelectAll<BoxStream<'static, Told>>,
-    /// Collections of which the beginning is not told.
-    silent: HashSet<String>,
-    /// Collections of which the beginning was told, or passed over.
-    begun: HashSet<String>,
+    beginnings: Beginnings,
     /// What was said last of how it goes.
     said: String,
 }
@@ -41,8 +38,7 @@ pub(super) async fn run(local: &Local, config: WatchConfig) -> Result<(), Failur
         wanted,
         known: HashSet::new(),
         changes: SelectAll::new(),
-        silent: HashSet::new(),
-        begun: HashSet::new(),
+        beginnings: Beginnings::default(),
         said: String::new(),
     };
     watcher.look(!config.from_start).await?;
@@ -50,6 +46,36 @@ pub(super) async fn run(local: &Local, config: WatchConfig) -> Result<(), Failur
     tokio::select! {
         stop = asked_to_stop() => Ok(stop?),
         ended = watcher.follow() => ended,
+    }
+}
+
+/// Of which collections the beginning was heard.
+#[derive(Debug, Default)]
+struct Beginnings {
+    /// It is not to be told.
+    silent: HashSet<String>,
+    begun: HashSet<String>,
+}
+
+/// What changes are.
+#[derive(Debug, PartialEq, Eq)]
+enum Beginning {
+    /// The beginning, which is not to be told.
+    Silent,
+    /// All anew, after the beginning.
+    Again,
+    /// What is to be told as it is.
+    Told,
+}
+
+impl Beginnings {
+    fn of(&mut self, collection: &str, is_whole: bool) -> Beginning {
+        let is_again = is_whole && !self.begun.insert(collection.to_owned());
+        match self.silent.remove(collection) {
+            true => Beginning::Silent,
+            false if is_again => Beginning::Again,
+            false => Beginning::Told,
+        }
     }
 }
 
@@ -88,7 +114,7 @@ impl Watcher<'_> {
         for name in names {
             if self.known.insert(name.clone()) {
                 if silently {
-                    self.silent.insert(name.clone());
+                    self.beginnings.silent.insert(name.clone());
                 }
                 let changes = self.local.space.watch(&Query::all(&name));
                 let named = changes.map(move |changes| (name.clone(), changes));
@@ -99,19 +125,10 @@ impl Watcher<'_> {
     }
 
     fn tell(&mut self, collection: &str, changes: &Changes) -> Result<(), Failure> {
-        let is_first = !changes.whole || self.begun.insert(collection.to_owned());
-        if self.silent.remove(collection) {
-            return Ok(());
-        }
-        if !is_first {
-            let value = json!({"type": "resync_required", "collection": collection});
-            match self.local.json {
-                true => self.local.out.say_json(&value)?,
-                false => note(&format!(
-                    "{} begins again: forget what was shown of it before",
-                    safe(collection)
-                )),
-            }
+        match self.beginnings.of(collection, changes.whole) {
+            Beginning::Silent => return Ok(()),
+            Beginning::Again => self.begin_again(collection)?,
+            Beginning::Told => {}
         }
         for record in &changes.changed {
             let mut value = records::json(record);
@@ -134,6 +151,16 @@ impl Watcher<'_> {
             let key = safe(&format!("{collection}/{id}"));
             self.say(Style::Bad, "deleted", &key, &value)?;
         }
+        Ok(())
+    }
+
+    /// What was shown of it is no beginning of what comes.
+    fn begin_again(&self, collection: &str) -> Result<(), Failure> {
+        if self.local.json {
+            let value = json!({"type": "resync_required", "collection": collection});
+            return self.local.out.say_json(&value);
+        }
+        note(&format!("{} begins again: forget what was shown of it before", safe(collection)));
         Ok(())
     }
 
@@ -174,5 +201,20 @@ impl Watcher<'_> {
             object.insert("type".into(), "status".into());
         }
         self.local.out.say_json(&value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_begins_again_is_told_after_the_first_beginning() {
+        let mut beginnings = Beginnings::default();
+        beginnings.silent.insert("old".to_owned());
+        let told = [("old", true), ("old", false), ("old", true), ("new", true), ("new", true)]
+            .map(|(collection, is_whole)| beginnings.of(collection, is_whole));
+        let (told_once, again) = (Beginning::Told, Beginning::Again);
+        assert_eq!(told, [Beginning::Silent, Beginning::Told, Beginning::Again, told_once, again]);
     }
 }
