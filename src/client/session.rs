@@ -201,6 +201,8 @@ impl Session {
                 let (space, request) = (action.space(), action.request());
                 match self.act(action).await {
                     Ok(more) => events.extend(more),
+                    // As it should be: the client goes, and the session with it.
+                    Err(StoreError::Closed) => return,
                     Err(error) => {
                         warn!(%error, "the local file failed");
                         let Some(space) = space else { continue };

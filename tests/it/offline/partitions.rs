@@ -10,14 +10,15 @@ use syncline::client::{Client, Options, Patch, Space, Trigger};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
+use super::device::url;
 use super::model::{ServerState, shown};
 use crate::support::proxy::{Fault, Proxy, Target};
 use crate::support::{House, Random, mint, scale, seed};
 
 /// Runs at the same time: they mostly wait.
 const TOGETHER: u64 = 12;
-/// After the longest wait between two attempts a client must be back, and some.
-const AWAKE_WITHIN: Duration = Duration::from_secs(65);
+/// After the longest wait between two attempts a client must be back, and much more: it is for those that never are.
+const AWAKE_WITHIN: Duration = Duration::from_secs(120);
 
 /// A client behind a network that breaks.
 struct Run {
@@ -37,7 +38,7 @@ impl Run {
         let mut random = Random(seed);
         let proxy = Proxy::start(Target::Tcp(house.server.address())).await;
         let options = Options::new(dir.path().join("app.db"), user).device(user).seed(seed);
-        let options = options.server(&format!("http://{}", proxy.address())).token(mint(user));
+        let options = options.server(&url(proxy.address())).token(mint(user));
         let poll = random.below(3) == 0;
         let options = match poll {
             true => options.poll(Duration::from_millis(50 + random.below(300))),

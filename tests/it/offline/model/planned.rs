@@ -1,0 +1,93 @@
+//! What each run of a kind is for, once at a step that is known, and to a phone that is away
+//! with a queue: chance alone may leave it out. What comes of it is told to the app.
+
+use syncline::client::{EntryState, NewsKind};
+use syncline::rpc::proto::{BatchMutateRequest, Role};
+
+use super::world::{REST, World};
+use crate::offline::device::goes_offline;
+use crate::support::{put, wait_for};
+
+/// What must wait while it happens.
+const QUEUED: usize = 2;
+
+impl World {
+    /// Lets it happen, and waits until the phone has heard of it.
+    pub async fn planned(&mut self) {
+        let plan = self.plan;
+        // In a shared space the second is the first of bob's.
+        let phone = usize::from(plan.shared);
+        if plan.compacts {
+            self.away(phone).await;
+            self.others_write().await;
+            self.compact(0).await;
+            self.comes_back(phone, NewsKind::Reset).await;
+        }
+        if plan.replaces {
+            self.away(phone).await;
+            self.replace_history().await;
+            self.comes_back(phone, NewsKind::Reset).await;
+        }
+        if plan.erases {
+            self.away(phone).await;
+            self.erase().await;
+            self.comes_back(phone, NewsKind::Reset).await;
+        }
+        if plan.shared {
+            let queue = self.away(phone).await;
+            self.admit(None).await;
+            self.comes_back(phone, NewsKind::AccessLost).await;
+            self.all_parked(phone, &queue).await;
+            self.admit(Some(Role::Writer)).await;
+        }
+    }
+
+    /// A phone has what the server has, goes offline, and queues some edits: their ids.
+    async fn away(&mut self, phone: usize) -> Vec<String> {
+        self.heal().await;
+        if let Err(error) = self.phones[phone].client.synced(REST).await {
+            panic!("{error}: {:#?}", self.phones[phone].client.status().await);
+        }
+        goes_offline(&self.phones[phone].client).await;
+        loop {
+            let pending = self.phones[phone].space.pending().await.unwrap();
+            if pending.len() >= QUEUED {
+                return pending.into_iter().map(|it| it.id).collect();
+            }
+            self.edit(phone).await;
+        }
+    }
+
+    /// Somebody else writes: the floor can rise above what the phone has seen.
+    async fn others_write(&self) {
+        for (number, text) in [r#"{"a":1}"#, r#"{"a":2}"#].into_iter().enumerate() {
+            let mut mutation = put(&format!("planned-{number}"), "planned", text);
+            mutation.key.as_mut().unwrap().collection = "last".into();
+            let request = BatchMutateRequest {
+                space: self.space.clone(),
+                mutations: vec![mutation],
+                ..BatchMutateRequest::default()
+            };
+            self.admin.stub.clone().batch_mutate(request).await.unwrap();
+        }
+    }
+
+    /// The phone's network is there again, and it tells what it finds.
+    async fn comes_back(&mut self, phone: usize, kind: NewsKind) {
+        let before = self.phones[phone].heard.of(kind).len();
+        self.mend(phone);
+        self.phones[phone].heard.until(kind, before + 1).await;
+    }
+
+    /// None of these may be sent: all are the app's to decide about.
+    async fn all_parked(&self, phone: usize, queue: &[String]) {
+        let space = &self.phones[phone].space;
+        for id in queue {
+            wait_for("the queue to be set aside", async || {
+                let outcome = space.outcome(id).await.unwrap().expect("it is known");
+                (outcome.state == EntryState::Failed).then_some(())
+            })
+            .await;
+        }
+    }
+}
