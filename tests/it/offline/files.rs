@@ -124,7 +124,12 @@ async fn count(device: &Device, of: &'static str) -> i64 {
 }
 
 const TASKS: &str = "SELECT count(*) FROM records WHERE collection = 'task'";
-const NOTES: &str = "SELECT count(*) FROM records WHERE collection = 'note'";
+const RECORDS: &str = "SELECT count(*) FROM records";
+/// Those of which the file still says more than that they are gone.
+const KEPT: &str = "SELECT count(*) FROM records \
+     WHERE coalesce(shown, about, server, staged, checksum) IS NOT NULL";
+const KEPT_NOTES: &str = "SELECT count(*) FROM records WHERE collection = 'note' \
+     AND coalesce(shown, about, server, staged, checksum) IS NOT NULL";
 const DONE: &str = "SELECT count(*) FROM entries WHERE done = 1";
 
 #[tokio::test]
@@ -143,7 +148,7 @@ async fn what_nobody_wants_is_taken_away() {
         tasks.query(&query).await.unwrap().len()
     };
     assert_eq!((shown("task").await, shown("note").await), (20, 0));
-    assert_eq!(count(&device, NOTES).await, 0);
+    assert_eq!(count(&device, KEPT_NOTES).await, 0);
     // Wanted again, it comes again.
     let all = device.client.collections("", &["task", "note"]).await.unwrap();
     device.synced().await;
@@ -152,7 +157,12 @@ async fn what_nobody_wants_is_taken_away() {
     device.synced().await;
     device.client.leave("").await.unwrap();
     assert_eq!((shown("task").await, shown("note").await), (0, 0));
-    assert_eq!(count(&device, NOTES).await + count(&device, TASKS).await, 0);
+    assert_eq!(count(&device, KEPT).await, 0);
+    // That they are gone is still told, for a while.
+    assert_eq!(count(&device, RECORDS).await, 40);
+    sql(&device.file(), "UPDATE file SET moved = moved + 20000").await;
+    device.client.collect().await.unwrap();
+    assert_eq!(count(&device, RECORDS).await, 0);
 }
 
 #[tokio::test]

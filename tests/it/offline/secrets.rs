@@ -114,19 +114,24 @@ async fn values_of_other_devices_are_never_on_disk() {
         assert_hidden(device, FIRST);
         assert_hidden(device, SECOND);
     }
-    // Both sides of a conflict are kept, for whoever decides it.
-    streaming.goes_offline().await;
-    streaming.own.patch("card", "1", json!({"number": OURS})).await.unwrap();
-    assert_hidden(&streaming, OURS);
-    loading.own.patch("card", "1", json!({"number": THEIRS})).await.unwrap();
-    loading.synced().await;
-    streaming.client.sync(Trigger::Network);
-    for device in [&streaming, &polling, &loading] {
-        wait_for("the conflict", async || {
+    // Both sides of a conflict are kept, for whoever decides it; without a stream only by who
+    // has met it.
+    for (id, device) in [("1", &streaming), ("2", &polling)] {
+        device.goes_offline().await;
+        device.own.patch("card", id, json!({"number": OURS})).await.unwrap();
+        assert_hidden(device, OURS);
+        loading.own.patch("card", id, json!({"number": THEIRS})).await.unwrap();
+        loading.synced().await;
+        device.client.sync(Trigger::Network);
+    }
+    let devices = [("streaming", &streaming), ("polling", &polling), ("loading", &loading)];
+    for (name, device) in devices {
+        wait_for(&format!("the conflict, {name}"), async || {
             (!device.own.conflicts().await.unwrap().is_empty()).then_some(())
         })
         .await;
         number(device, "1", THEIRS).await;
+        number(device, "2", THEIRS).await;
         device.synced().await;
         for secret in [FIRST, SECOND, OURS, THEIRS] {
             assert_hidden(device, secret);

@@ -117,14 +117,14 @@ fn check_progress(told: &[Status]) {
     for space in told.iter().filter(|it| is_catching_up(it)).map(space) {
         let progress = space.progress.expect("it is told while it catches up");
         assert!(progress >= before && progress <= 1.0, "{before}, then {space:?}");
-        assert_eq!(progress < 1.0, space.lag() > 0, "{space:?}");
+        // The file may be further than what was told of the link last.
+        assert!(progress < 1.0 || space.lag() == 0, "{space:?}");
         between += usize::from(progress > before && progress < 1.0);
         before = progress;
     }
     let first = told.iter().map(space).find(|it| it.head > CHANGES).expect("the head is told");
     assert!(first.lag() > 0 && first.up_to < CHANGES, "{first:?}");
-    assert!(between > 1, "{between} steps to {before}");
-    println!("{between} steps to {before}");
+    assert!(between > 1 && before > 0.9, "{between} steps to {before}");
 }
 
 /// An edit that breaks a rule which is not known yet, and one that meets another.
@@ -146,6 +146,4 @@ async fn what_goes_wrong(house: &House, device: &Device, told: &Told, from: usiz
     let live = told.until(conflict, "to be live", |it| is_live(it) && space(it).is_synced()).await;
     let last = told.at(live);
     assert_eq!((space(&last).parked, space(&last).conflicts, space(&last).pending), (1, 1, 0));
-    let advice = space(&told.at(parked)).problem.clone();
-    println!("{advice:?}");
 }
