@@ -2,10 +2,10 @@
 //! with a queue: chance alone may leave it out. What comes of it is told to the app.
 
 use syncline::client::{EntryState, NewsKind};
-use syncline::rpc::proto::{BatchMutateRequest, Role};
+use syncline::rpc::proto::{BatchMutateRequest, GetStatusRequest, Role};
 
 use super::world::{REST, World};
-use crate::offline::device::goes_offline;
+use crate::offline::device::{goes_offline, settled};
 use crate::support::{put, wait_for};
 
 /// What must wait while it happens.
@@ -36,6 +36,7 @@ impl World {
         if plan.shared {
             let queue = self.away(phone).await;
             self.admit(None).await;
+            self.is_felt().await;
             self.comes_back(phone, NewsKind::AccessLost).await;
             self.all_parked(phone, &queue).await;
             self.admit(Some(Role::Writer)).await;
@@ -79,15 +80,24 @@ impl World {
         self.phones[phone].heard.until(kind, before + 1).await;
     }
 
+    /// Both replicas know that bob is out: else he could send once more.
+    async fn is_felt(&self) {
+        for server in &self.servers {
+            let bob = server.client("bob").await;
+            wait_for("bob to be shown out", async || {
+                let request = GetStatusRequest { space: self.space.clone(), ..Default::default() };
+                bob.stub.clone().get_status(request).await.err()
+            })
+            .await;
+        }
+    }
+
     /// None of these may be sent: all are the app's to decide about.
     async fn all_parked(&self, phone: usize, queue: &[String]) {
         let space = &self.phones[phone].space;
         for id in queue {
-            wait_for("the queue to be set aside", async || {
-                let outcome = space.outcome(id).await.unwrap().expect("it is known");
-                (outcome.state == EntryState::Failed).then_some(())
-            })
-            .await;
+            let outcome = settled(space, id).await;
+            assert_eq!(outcome.state, EntryState::Failed, "{outcome:?}");
         }
     }
 }
