@@ -207,7 +207,7 @@ async fn what_was_queued_without_a_server_waits_through_deaths() {
     for times in 1..=4 {
         for place in ["before_commit", "after_commit", "after_begin", "after_reply"] {
             let place = format!("client.{place}={times}");
-            let run = program.run(&["sync", "--offline"], &script.some(7), Some(&place)).await;
+            let run = program.run(&["sync", "--offline"], &script.some(24), Some(&place)).await;
             // How many edits one transaction takes is a matter of chance.
             assert!(run.died() || times > 1, "{place}: {run:?}");
             deaths += u64::from(run.died());
