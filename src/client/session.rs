@@ -72,6 +72,7 @@ pub(super) struct Session {
     calls: JoinSet<Ended>,
     parts: (mpsc::Sender<Event>, mpsc::Receiver<Event>),
     news: broadcast::Sender<News>,
+    stop: CancellationToken,
 }
 
 /// A space that is synced.
@@ -120,6 +121,7 @@ pub(super) async fn run(parts: Parts) {
         calls: JoinSet::new(),
         parts: mpsc::channel(PARTS_MAX),
         news,
+        stop: stop.clone(),
     };
     if let Some(silence) = silence {
         session.engine.bear_silence(silence);

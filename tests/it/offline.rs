@@ -5,12 +5,18 @@ mod basics;
 mod device;
 mod files;
 mod flight;
+mod heard;
 mod kill;
 mod leave;
 mod model;
 mod partitions;
 mod processes;
 mod queue;
+mod secrets;
 mod sides;
+mod status;
+mod tokens;
+mod triggers;
 
 pub use device::Device;
+pub use heard::Heard;
