@@ -32,15 +32,14 @@ pub(super) async fn resolve(space: &Space, id: &str, resolution: Resolution) -> 
         resolution: Some(choice(resolution)?),
         document_form: super::wire::FORM,
     };
-    let fault = |fault: remote::Fault| Error::Server(fault.into());
-    let remote = Remote::new(&target).map_err(fault)?;
-    remote.set_token(Some(&token)).map_err(fault)?;
+    let remote = Remote::new(&target).map_err(Error::Server)?;
+    remote.set_token(Some(&token)).map_err(Error::Server)?;
     let late = |_elapsed| {
         Error::Server(Fault::new(Code::DeadlineExceeded, "", "the server did not answer in time"))
     };
     let mut conflicts = remote.conflicts();
     let answer = timeout(ANSWER_WITHIN, conflicts.resolve_conflict(request)).await;
-    let answer = answer.map_err(late)?.map_err(|status| fault(status.into()))?;
+    let answer = answer.map_err(late)?.map_err(|status| Error::Server(status.into()))?;
     taken_in(space, conflict, answer.into_inner()).await
 }
 

@@ -6,6 +6,7 @@ mod device;
 mod files;
 mod flight;
 mod kill;
+mod leads;
 mod model;
 mod partitions;
 mod processes;

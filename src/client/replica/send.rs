@@ -63,6 +63,13 @@ impl Replica {
         Some(number)
     }
 
+    /// The first entry was decided, nobody knows how: it is put aside, and its sequence was used.
+    pub(in crate::client) fn fail_decided(&mut self, trouble: &Trouble) -> Option<i64> {
+        let number = self.entries.values().find(|it| it.state.is_open())?.number;
+        self.fail(number, trouble.clone());
+        Some(number)
+    }
+
     /// The first entry with the numbers with which it first went out, if it has others now:
     /// if the server knows its id, it was answered under those.
     pub(in crate::client) fn recalled(&self) -> Option<Entry> {

@@ -232,6 +232,11 @@ impl Store {
         Ok(Some(FoundEntry { space, entry: row::entry(space, &found, &self.vault)? }))
     }
 
+    /// Whether processes that do not sync have left wishes.
+    pub(in crate::client) async fn has_wishes(&self) -> Result<bool, Error> {
+        Ok(self.first(sqlx::query("SELECT 1 FROM wishes LIMIT 1")).await?.is_some())
+    }
+
     /// Conflicts of a space that wait, as they are kept.
     pub(in crate::client) async fn conflicts(&self, space: i64) -> Result<Vec<String>, Error> {
         let sql = "SELECT body FROM conflicts WHERE space = ?1 ORDER BY id";

@@ -67,6 +67,18 @@ pub(super) enum Work {
         cursor: Option<String>,
         reply: Reply<()>,
     },
+    ReplaceConflicts {
+        space: i64,
+        all: Vec<NewConflict>,
+        reply: Reply<()>,
+    },
+    PassOn {
+        wishes: Vec<String>,
+        reply: Reply<()>,
+    },
+    TakeWishes {
+        reply: Reply<Vec<String>>,
+    },
     Attempts {
         space: i64,
         attempts: i64,
@@ -104,6 +116,15 @@ impl Work {
             Self::Conflicts { space, news, cursor, reply } => {
                 done(reply, at.conflicts(space, &news, cursor.as_deref()).await?)
             }
+            Self::ReplaceConflicts { space, all, reply } => {
+                sqlx::query("DELETE FROM conflicts WHERE space = ?1")
+                    .bind(space)
+                    .execute(&mut *at.db)
+                    .await?;
+                done(reply, at.conflicts(space, &all, None).await?)
+            }
+            Self::PassOn { wishes, reply } => done(reply, at.pass_on(&wishes).await?),
+            Self::TakeWishes { reply } => done(reply, at.take_wishes().await?),
             Self::Attempts { space, attempts, reply } => {
                 done(reply, at.attempts(space, attempts).await?)
             }
@@ -298,6 +319,24 @@ impl Transaction<'_> {
                 .await?;
         }
         Ok(())
+    }
+
+    async fn pass_on(&mut self, wishes: &[String]) -> Result<(), Error> {
+        for wish in wishes {
+            // The last of the same counts.
+            sqlx::query("INSERT OR REPLACE INTO wishes (wish) VALUES (?1)")
+                .bind(wish)
+                .execute(&mut *self.db)
+                .await?;
+        }
+        Ok(())
+    }
+
+    async fn take_wishes(&mut self) -> Result<Vec<String>, Error> {
+        let sql = "SELECT wish FROM wishes ORDER BY no";
+        let wishes = sqlx::query_scalar(sql).fetch_all(&mut *self.db).await?;
+        sqlx::query("DELETE FROM wishes").execute(&mut *self.db).await?;
+        Ok(wishes)
     }
 
     async fn attempts(&mut self, space: i64, attempts: i64) -> Result<(), Error> {
