@@ -56,7 +56,8 @@ use std::sync::Arc;
 use futures_util::{Stream, stream};
 use tokio::sync::{broadcast, watch as bell};
 
-use crate::domain::{Document, Scope, Space as SpaceName};
+pub use crate::domain::Document;
+use crate::domain::{Scope, Space as SpaceName};
 use crate::tasks::Tasks;
 
 pub use conflict::{Conflict, Resolution, Side};
@@ -245,8 +246,8 @@ impl Drop for Inner {
 }
 
 /// A document of an app.
-fn document(fields: serde_json::Value) -> Result<Document, Error> {
-    match fields {
+fn document(fields: impl serde::Serialize) -> Result<Document, Error> {
+    match serde_json::to_value(fields).map_err(Error::invalid)? {
         serde_json::Value::Object(fields) => Document::from_fields(fields).map_err(Error::invalid),
         _ => Err(Error::invalid("a document must be a JSON object")),
     }

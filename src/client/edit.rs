@@ -6,9 +6,10 @@ use std::mem::discriminant;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Number, Value};
-use time::OffsetDateTime;
 
-use crate::domain::{Document, JsonObject, Operation, Pointer, Transform, TransformKind, put_at};
+use crate::domain::{
+    Document, JsonObject, Operation, Pointer, Transform, TransformKind, limits, put_at,
+};
 
 /// An operation on one record. Its serialised form is what the local file holds, so names in
 /// it never change.
@@ -82,6 +83,11 @@ impl Default for Patch {
 }
 
 impl Edit {
+    /// A put of a document, which anything is that serialises as a JSON object.
+    pub fn put(fields: impl Serialize) -> Result<Self, super::Error> {
+        super::document(fields).map(Self::Put)
+    }
+
     /// The name of the operation.
     pub fn name(&self) -> &'static str {
         match self {
@@ -122,17 +128,18 @@ impl Edit {
         }
     }
 
-    /// The one edit that does what this and then `next` does, to whatever record; None if
-    /// there is none, or if it could be told apart.
+    /// The one edit that does what this and then `next` does, to whatever record and whatever
+    /// others have written to it meanwhile; None if there is none, or if it could be told apart.
     pub(super) fn then(&self, next: &Self) -> Option<Self> {
         match (self, next) {
             (Self::Put(_), Self::Put(document)) => Some(Self::Put(document.clone())),
-            (Self::Put(before), Self::Patch(patch)) => patch.onto(before).map(Self::Put),
             (Self::Patch(before), Self::Patch(patch)) => before.then(patch).map(Self::Patch),
-            // What follows a creation that is refused would take effect on another's record. A
-            // deletion is not told by what came before it, and what comes after it is anew.
+            // A put may lose to another's write where a patch after it does not. What follows a
+            // creation that is refused would take effect on another's record. A deletion is not
+            // told by what came before it, and what comes after it is anew.
             (Self::Create(_) | Self::Delete, _)
             | (Self::Put(_) | Self::Patch(_), Self::Create(_) | Self::Delete)
+            | (Self::Put(_), Self::Patch(_))
             | (Self::Patch(_), Self::Put(_)) => None,
         }
     }
@@ -145,8 +152,28 @@ impl Patch {
     }
 
     /// Merges these fields into the document.
-    pub fn merge(fields: Value) -> Result<Self, super::Error> {
+    pub fn merge(fields: impl Serialize) -> Result<Self, super::Error> {
         Ok(Self { set: super::document(fields)?, ..Self::default() })
+    }
+
+    /// The fields that it merges.
+    pub fn fields(&self) -> Value {
+        self.set.value()
+    }
+
+    /// The same with other fields.
+    pub fn with_fields(&self, fields: impl Serialize) -> Result<Self, super::Error> {
+        Ok(Self { set: super::document(fields)?, ..self.clone() })
+    }
+
+    /// The paths that it removes.
+    pub fn removed(&self) -> Vec<String> {
+        self.unset.iter().map(ToString::to_string).collect()
+    }
+
+    /// The paths that it changes relatively.
+    pub fn changed(&self) -> Vec<String> {
+        self.transforms.iter().map(|it| it.path.to_string()).collect()
     }
 
     /// Sets the value at a path, a JSON Pointer.
@@ -165,18 +192,18 @@ impl Patch {
     }
 
     /// Adds to a number; one that is missing counts as 0.
-    pub fn increment(self, path: &str, by: impl Into<Number>) -> Result<Self, super::Error> {
-        self.with(path, TransformKind::Increment(by.into()))
+    pub fn increment(self, path: &str, by: impl Into<Value>) -> Result<Self, super::Error> {
+        self.with(path, TransformKind::Increment(number(by)?))
     }
 
     /// Raises a number to at least this.
-    pub fn at_least(self, path: &str, bound: impl Into<Number>) -> Result<Self, super::Error> {
-        self.with(path, TransformKind::Max(bound.into()))
+    pub fn at_least(self, path: &str, bound: impl Into<Value>) -> Result<Self, super::Error> {
+        self.with(path, TransformKind::Max(number(bound)?))
     }
 
     /// Lowers a number to at most this.
-    pub fn at_most(self, path: &str, bound: impl Into<Number>) -> Result<Self, super::Error> {
-        self.with(path, TransformKind::Min(bound.into()))
+    pub fn at_most(self, path: &str, bound: impl Into<Value>) -> Result<Self, super::Error> {
+        self.with(path, TransformKind::Min(number(bound)?))
     }
 
     /// Appends values to a list that are not in it yet.
@@ -214,44 +241,48 @@ impl Patch {
         crate::domain::Patch { set, unset, transforms }
     }
 
-    /// What it makes of a document that is known; None if that depends on the server.
-    fn onto(&self, before: &Document) -> Option<Document> {
-        let timed = self.transforms.iter().any(|it| it.kind == TransformKind::ServerTime);
-        if timed {
-            return None;
-        }
-        self.to_domain().apply(before, OffsetDateTime::UNIX_EPOCH).ok()
-    }
-
-    /// The one patch that does what both do, one after the other. Only where it is plain that
-    /// nothing of the second undoes, or depends on, what the first has done.
+    /// The one patch that does what both do, one after the other: only where the second sets
+    /// what the first has set, all of that and nothing else. It is of a later time, may win
+    /// where that loses, and lose where that wins.
     fn then(&self, next: &Self) -> Option<Self> {
-        let is_relative = next.unset.is_empty() && next.set == empty();
-        if !self.transforms.is_empty() && !is_relative {
+        let same = sets_same(&self.set.fields(), &next.set.fields()) && self.unset == next.unset;
+        if !same {
             return None;
         }
         // One that is refused must not take the other with it.
         let alike = |one: &Transform, other: &Transform| {
             one.path == other.path && discriminant(&one.kind) == discriminant(&other.kind)
         };
-        if !next.transforms.iter().all(|it| self.transforms.iter().any(|own| alike(own, it))) {
-            return None;
+        let mut transforms = self.transforms.clone();
+        // Other changes between two sums would see something else.
+        let sums = transforms.iter().all(|it| matches!(it.kind, TransformKind::Increment(_)));
+        for it in &next.transforms {
+            let own = transforms.iter_mut().find(|own| alike(own, it))?;
+            match sum(&own.kind, &it.kind).filter(|_| sums) {
+                Some(sum) => own.kind = sum,
+                None => transforms.push(it.clone()),
+            }
         }
-        let (first, second) = (self.set.fields(), next.set.fields());
-        let touched = |path: &Pointer| touches(&first, path.keys());
-        if next.unset.iter().any(touched) || !merges(&first, &second) {
-            return None;
+        let fits = transforms.len() <= limits::PATCH_TRANSFORMS_MAX;
+        fits.then(|| Self { set: next.set.clone(), unset: next.unset.clone(), transforms })
+    }
+}
+
+/// Two relative changes of one number as one; None if they are better kept apart.
+fn sum(one: &TransformKind, other: &TransformKind) -> Option<TransformKind> {
+    match (one, other) {
+        (TransformKind::Increment(one), TransformKind::Increment(other)) => {
+            let sum = one.as_i64()?.checked_add(other.as_i64()?)?;
+            Some(TransformKind::Increment(sum.into()))
         }
-        // What the first sets is still there when the second merges into it.
-        let patch = crate::domain::Patch {
-            set: next.set.clone(),
-            unset: Vec::new(),
-            transforms: Vec::new(),
-        };
-        let set = patch.apply(&self.set, OffsetDateTime::UNIX_EPOCH).ok()?;
-        let unset = self.unset.iter().chain(&next.unset).cloned().collect();
-        let transforms = self.transforms.iter().chain(&next.transforms).cloned().collect();
-        Some(Self { set, unset, transforms })
+        _ => None,
+    }
+}
+
+fn number(value: impl Into<Value>) -> Result<Number, super::Error> {
+    match value.into() {
+        Value::Number(number) => Ok(number),
+        other => Err(super::Error::invalid(format!("{other} is no number"))),
     }
 }
 
@@ -259,24 +290,14 @@ fn pointer(path: &str) -> Result<Pointer, super::Error> {
     Pointer::parse(path).map_err(|rule| super::Error::invalid(format!("path {path:?} {rule}")))
 }
 
-/// Whether something is set at, above or below a path.
-fn touches(set: &JsonObject, path: &[String]) -> bool {
-    let Some((key, rest)) = path.split_first() else { return true };
-    match set.get(key) {
-        None => false,
-        Some(Value::Object(inner)) if !rest.is_empty() => touches(inner, rest),
-        Some(_) => true,
-    }
-}
-
-/// Whether merging the second into the first leaves nothing that merging them one after the
-/// other would not: an object over what is none replaces it, which a merged patch would not.
-fn merges(first: &JsonObject, second: &JsonObject) -> bool {
-    second.iter().all(|(key, value)| match (first.get(key), value) {
-        (Some(Value::Object(first)), Value::Object(second)) => merges(first, second),
-        (Some(_), Value::Object(_)) => false,
-        _ => true,
-    })
+/// Whether both set values at the same paths.
+fn sets_same(one: &JsonObject, other: &JsonObject) -> bool {
+    let same = |(key, value): (&String, &Value)| match (value, other.get(key)) {
+        (Value::Object(one), Some(Value::Object(other))) => sets_same(one, other),
+        (Value::Object(_), _) | (_, Some(Value::Object(_)) | None) => false,
+        (_, Some(_)) => true,
+    };
+    one.len() == other.len() && one.iter().all(same)
 }
 
 #[cfg(test)]

@@ -4,7 +4,8 @@ use super::engine::Fault;
 use super::entry::Trouble;
 use super::store::StoreError;
 
-/// Why a call of the client failed. Nothing was changed then.
+/// Why a call of the client failed. Nothing was changed then, unless a server was asked and did
+/// not answer in time.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// A name, a document, a path or a setting breaks a rule.
@@ -61,6 +62,12 @@ impl From<super::replica::Refused> for Error {
                 })
             }
         }
+    }
+}
+
+impl From<Trouble> for Error {
+    fn from(trouble: Trouble) -> Self {
+        Self::Hopeless(trouble)
     }
 }
 

@@ -56,7 +56,9 @@ pub struct Options {
     pub(super) path: PathBuf,
     pub(super) user: Result<UserId, String>,
     pub(super) device: Option<Result<DeviceId, String>>,
-    pub(super) server: Option<(String, Option<Vec<u8>>, Option<Identity>)>,
+    pub(super) server: Option<String>,
+    ca_pem: Option<Vec<u8>>,
+    identity: Option<Identity>,
     pub(super) token: Option<Token>,
     pub(super) mode: Mode,
     pub(super) schema_version: i64,
@@ -72,7 +74,7 @@ impl fmt::Debug for Options {
         f.debug_struct("Options")
             .field("path", &self.path)
             .field("user", &self.user)
-            .field("server", &self.server.as_ref().map(|(url, _, _)| url))
+            .field("server", &self.server)
             .finish_non_exhaustive()
     }
 }
@@ -85,6 +87,8 @@ impl Options {
             user: UserId::parse(user),
             device: None,
             server: None,
+            ca_pem: None,
+            identity: None,
             token: None,
             mode: Mode::Live,
             schema_version: 0,
@@ -99,25 +103,21 @@ impl Options {
     /// The server, such as `https://sync.example.com`.
     #[must_use]
     pub fn server(mut self, url: &str) -> Self {
-        self.server = Some((url.to_owned(), None, None));
+        self.server = Some(url.to_owned());
         self
     }
 
     /// The authorities that vouch for the server, in PEM; without them, the system's.
     #[must_use]
     pub fn authorities(mut self, pem: impl Into<Vec<u8>>) -> Self {
-        if let Some((_, ca, _)) = &mut self.server {
-            *ca = Some(pem.into());
-        }
+        self.ca_pem = Some(pem.into());
         self
     }
 
     /// What we show to a server that wants to know its clients.
     #[must_use]
     pub fn identity(mut self, identity: Identity) -> Self {
-        if let Some((_, _, ours)) = &mut self.server {
-            *ours = Some(identity);
-        }
+        self.identity = Some(identity);
         self
     }
 
@@ -160,6 +160,41 @@ impl Options {
     /// The version of the app's data. Edits that an older version of the app has queued are
     /// given to `upcast`, with their collection and version, before anything is sent; Err sets
     /// one aside.
+    ///
+    /// ```
+    /// use serde_json::json;
+    /// use syncline::client::{Client, Edit, Options, Patch};
+    ///
+    /// # async fn run() -> Result<(), syncline::client::Error> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let file = dir.path().join("alice.db");
+    /// let old = Client::open(Options::new(&file, "alice")).await?;
+    /// let own = old.own().await?;
+    /// own.put("task", "1", json!({"name": "Milk"})).await?;
+    /// own.patch("task", "1", json!({"name": "Oat milk"})).await?;
+    /// old.close().await;
+    ///
+    /// // The next version of the app calls it "title".
+    /// let renamed = |mut fields: serde_json::Value| {
+    ///     if let Some(name) = fields.as_object_mut().and_then(|it| it.remove("name")) {
+    ///         fields["title"] = name;
+    ///     }
+    ///     fields
+    /// };
+    /// let options = Options::new(&file, "alice").schema_version(2, move |_collection, _from, edit| {
+    ///     let edit = match edit {
+    ///         Edit::Put(document) => Edit::put(renamed(document.value())),
+    ///         Edit::Patch(patch) => patch.with_fields(renamed(patch.fields())).map(Edit::Patch),
+    ///         other => Ok(other),
+    ///     };
+    ///     edit.map_err(|error| error.to_string())
+    /// });
+    /// let own = Client::open(options).await?.own().await?;
+    /// assert_eq!(own.get("task", "1").await?.unwrap().value(), json!({"title": "Oat milk"}));
+    /// # Ok(())
+    /// # }
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(run()).unwrap();
+    /// ```
     #[must_use]
     pub fn schema_version(
         mut self,
@@ -204,12 +239,13 @@ impl Options {
     }
 
     pub(super) fn target(&self) -> Result<Option<Target>, Error> {
-        let Some((url, ca_pem, identity)) = self.server.clone() else { return Ok(None) };
+        let Some(url) = &self.server else { return Ok(None) };
         let url: http::Uri =
             url.parse().map_err(|error| Error::invalid(format!("server {url:?}: {error}")))?;
         if !matches!(url.scheme_str(), Some("http" | "https")) || url.authority().is_none() {
             return Err(Error::invalid("the server must be http://host:port or https://host:port"));
         }
+        let (ca_pem, identity) = (self.ca_pem.clone(), self.identity.clone());
         Ok(Some(Target { url, ca_pem, identity }))
     }
 

@@ -52,7 +52,7 @@ impl Record {
 
     /// The document.
     pub fn value(&self) -> Value {
-        Value::Object(self.document.fields())
+        self.document.value()
     }
 
     /// The document as a type of the app.

@@ -23,7 +23,7 @@ use crate::domain::{
 };
 
 pub(super) use absorb::{Absorbed, Lacking, Range, SeenChange};
-pub(super) use enqueue::Refused;
+pub(super) use enqueue::{Refused, Upcast};
 pub(super) use settle::{Answer, AnswerKind, Settled};
 pub(super) use shown::{Told, from_micros};
 
@@ -58,6 +58,8 @@ pub(super) struct Place {
     pub(super) conflict_cursor: String,
     /// The number of the last snapshot.
     pub(super) generation: i64,
+    /// The queue was made on another history than the one that is here, or that is to come.
+    pub(super) replaced: bool,
     /// No record of the server's state is newer; results may bring some that are ahead of the
     /// cursor.
     pub(super) newest: Revision,
@@ -130,6 +132,7 @@ impl Place {
             loading: None,
             conflict_cursor: String::new(),
             generation: 0,
+            replaced: false,
             newest: Revision::ZERO,
             front: 0,
             moved: 0,
@@ -223,6 +226,8 @@ pub(super) struct Touched {
     pub(super) entries: BTreeMap<i64, Touch>,
     /// Entries that are gone.
     pub(super) removed: BTreeSet<i64>,
+    /// Conflicts are of a history that is no more.
+    pub(super) conflicts: bool,
     /// How far the digests of the server's state move.
     pub(super) tallies: BTreeMap<CollectionName, Tally>,
 }
@@ -232,10 +237,12 @@ pub(super) struct Touched {
 pub(super) enum Touch {
     /// Where it is in the queue, and what became of it.
     Moved,
-    /// That, and that its edit is not needed any more.
+    /// That, and its edit.
+    Edited,
+    /// What became of it, and that its edit is not needed any more.
     Finished,
-    /// All of it.
-    Whole,
+    /// All of it: it is new.
+    New,
 }
 
 impl Replica {
@@ -263,7 +270,7 @@ impl Replica {
     fn add_entry(&mut self, entry: Entry) {
         self.place.last_entry = entry.number;
         self.place.counts.add(&entry, 1);
-        self.touched.entries.insert(entry.number, Touch::Whole);
+        self.touched.entries.insert(entry.number, Touch::New);
         self.put_entry(entry);
     }
 

@@ -1,19 +1,22 @@
 //! One space, as an app works with it. Every call reads or writes the local file; none waits
 //! for a server, unless it says so.
 
-use futures_util::Stream;
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
 use super::edit::{Edit, Patch};
-use super::entry::EntryState;
 use super::query::Query;
 use super::record::Record;
 use super::replica::Replica;
-use super::store::{Conditions, Need, Wanted};
+use super::store::{Conditions, Need, StoreError, Wanted};
 use super::watch::{self, Changes};
-use super::{Client, Conflict, Error, Outcome, Resolution, document, resolve};
-use crate::domain::{CollectionName, MutationId, RecordId, RecordKey, Space as SpaceName, limits};
+use super::{Client, Conflict, Error, Outcome, Resolution, document, resolve, upcast};
+use crate::domain::{
+    CollectionName, MutationId, Pointer, RecordId, RecordKey, Space as SpaceName, limits,
+};
 
 /// A space that the client follows.
 ///
@@ -68,12 +71,22 @@ impl Space {
 
     /// Makes a record, or replaces its document. On disk when this returns, and shown; tells
     /// the edit's id, by which [`Space::outcome`] knows it.
-    pub async fn put(&self, collection: &str, id: &str, fields: Value) -> Result<String, Error> {
+    pub async fn put(
+        &self,
+        collection: &str,
+        id: &str,
+        fields: impl Serialize,
+    ) -> Result<String, Error> {
         self.edit(collection, id, Edit::Put(document(fields)?)).await
     }
 
     /// Makes a record; an error if it is there, or if it turns out to be.
-    pub async fn create(&self, collection: &str, id: &str, fields: Value) -> Result<String, Error> {
+    pub async fn create(
+        &self,
+        collection: &str,
+        id: &str,
+        fields: impl Serialize,
+    ) -> Result<String, Error> {
         self.edit(collection, id, Edit::Create(document(fields)?)).await
     }
 
@@ -99,21 +112,21 @@ impl Space {
         self.admit(&key, &edit)?;
         let inner = &self.client.inner;
         let (now, version) = (self.now(), inner.options.schema_version);
-        let hidden = inner.store.vault().fields(&key.collection).to_vec();
+        let hidden = self.hidden(&key);
         // If the last entry is of this record, it is among those of it.
         let need = Need::records(vec![key.clone()]);
         let step = move |replica: &mut Replica| {
-            let edit = match edit {
-                Edit::Put(document) if !hidden.is_empty() => {
-                    replica.as_patch(&key, document, &hidden)
-                }
-                edit => edit,
-            };
+            let edit = replica.without_loss(&key, edit, &hidden);
             replica.enqueue(new_id(), &key, edit, now, version)
         };
         let id = inner.store.step(self.no, need, step).await??;
         inner.lead.queued(self.no);
         Ok(id.as_str().to_owned())
+    }
+
+    /// Fields of a record that are in memory only.
+    fn hidden(&self, key: &RecordKey) -> Vec<Pointer> {
+        self.client.inner.store.vault().fields(&key.collection).to_vec()
     }
 
     /// What breaks a rule whatever the record is.
@@ -123,6 +136,12 @@ impl Space {
             if patch.unset.len() > limits::PATCH_UNSET_MAX {
                 let max = limits::PATCH_UNSET_MAX;
                 return Err(Error::invalid(format!("a patch removes more than {max} paths")));
+            }
+            if patch.transforms.len() > limits::PATCH_TRANSFORMS_MAX {
+                let max = limits::PATCH_TRANSFORMS_MAX;
+                return Err(Error::invalid(format!(
+                    "a patch has more than {max} relative changes"
+                )));
             }
             if inner.store.vault().is_relative(&key.collection, patch) {
                 return Err(Error::invalid("sensitive fields are set, not changed relatively"));
@@ -167,8 +186,30 @@ impl Space {
 
     /// Follows what a query finds: first all of it, then what is shown otherwise, by whatever
     /// edit, device or process. Order and limit do not count.
-    pub fn watch(&self, query: &Query) -> impl Stream<Item = Result<Changes, Error>> + use<> {
-        watch::query(self.clone(), query)
+    ///
+    /// ```
+    /// use futures_util::StreamExt;
+    /// use serde_json::json;
+    /// use syncline::client::{Client, Options, Query};
+    ///
+    /// # async fn run() -> Result<(), syncline::client::Error> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let client = Client::open(Options::new(dir.path().join("alice.db"), "alice")).await?;
+    /// let own = client.own().await?;
+    /// own.put("task", "1", json!({"done": false})).await?;
+    /// let mut open = own.watch(&Query::all("task").eq("/done", false));
+    /// let first = open.next().await.expect("the client is open")?;
+    /// assert!(first.whole && first.changed.len() == 1);
+    ///
+    /// own.patch("task", "1", json!({"done": true})).await?;
+    /// let next = open.next().await.expect("the client is open")?;
+    /// assert_eq!(next.removed, ["1"]);
+    /// # Ok(())
+    /// # }
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(run()).unwrap();
+    /// ```
+    pub fn watch(&self, query: &Query) -> BoxStream<'static, Result<Changes, Error>> {
+        watch::query(self.clone(), query).boxed()
     }
 
     /// Follows one record: first as it is, then whenever it is shown otherwise.
@@ -176,8 +217,8 @@ impl Space {
         &self,
         collection: &str,
         id: &str,
-    ) -> impl Stream<Item = Result<Option<Record>, Error>> + use<> {
-        watch::record(self.clone(), collection, id)
+    ) -> BoxStream<'static, Result<Option<Record>, Error>> {
+        watch::record(self.clone(), collection, id).boxed()
     }
 
     /// What has become of an edit; None if it is long done, or was discarded.
@@ -194,40 +235,66 @@ impl Space {
                 return Ok(outcome);
             }
             // Level: the file is read again whatever has rung.
-            if written.changed().await.is_none() {
-                return Ok(outcome);
-            }
+            written.changed().await.ok_or(StoreError::Closed)?;
         }
     }
 
     /// Edits that wait to be sent, or for their answer, in their order.
     pub async fn pending(&self) -> Result<Vec<Outcome>, Error> {
-        self.outcomes(&[EntryState::Pending, EntryState::Syncing]).await
+        let found = self.client.inner.store.open_entries(self.no).await?;
+        Ok(found.into_iter().map(Outcome::from).collect())
     }
 
     /// Edits that were refused, and wait for the app: to [retry](Space::retry) them, perhaps
     /// edited, or to [discard](Space::discard) them. They hold up nothing.
+    ///
+    /// ```no_run
+    /// use serde_json::json;
+    /// use syncline::client::{Edit, Error, Space};
+    ///
+    /// async fn mend(space: &Space) -> Result<(), Error> {
+    ///     for edit in space.parked().await? {
+    ///         let trouble = edit.trouble.unwrap_or_default();
+    ///         eprintln!("{} {}: {}", edit.collection, edit.record, trouble.message);
+    ///         match trouble.reason.as_str() {
+    ///             "SCHEMA" => space.retry(&edit.id, Some(Edit::put(json!({"title": "?"}))?)).await?,
+    ///             "QUOTA_EXCEEDED" => space.retry(&edit.id, None).await?,
+    ///             _ => {
+    ///                 space.discard(&edit.id).await?;
+    ///                 continue;
+    ///             }
+    ///         };
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
     pub async fn parked(&self) -> Result<Vec<Outcome>, Error> {
-        self.outcomes(&[EntryState::Failed]).await
-    }
-
-    async fn outcomes(&self, states: &[EntryState]) -> Result<Vec<Outcome>, Error> {
-        let found = self.client.inner.store.entries(self.no, states, i64::MAX).await?;
+        let found = self.client.inner.store.parked_entries(self.no).await?;
         Ok(found.into_iter().map(Outcome::from).collect())
     }
 
     /// Queues an edit again that was set aside, behind all others, or another one in its place.
     pub async fn retry(&self, id: &str, edit: Option<Edit>) -> Result<String, Error> {
         let found = self.client.inner.store.entry(id).await?.ok_or(Error::NotParked)?;
-        let (number, now) = (found.entry.number, self.now());
+        let (number, now, space) = (found.entry.number, self.now(), found.space);
+        let (key, options) = (found.entry.key.clone(), &self.client.inner.options);
+        let (version, hidden) = (options.schema_version, self.hidden(&key));
+        // What an older version has queued is not sent as if it were of this one.
+        let is_old = found.entry.schema_version < version && found.entry.sent.is_none();
+        let edit = match edit {
+            None if is_old => upcast::cast(found.entry, options).map(|it| it.edit).transpose()?,
+            edit => edit,
+        };
         if let Some(edit) = &edit {
-            self.admit(&found.entry.key, edit)?;
+            self.admit(&key, edit)?;
         }
-        let version = self.client.inner.options.schema_version;
         let need = Need::entries(Wanted::Number(number));
-        let step = move |replica: &mut Replica| replica.retry(number, new_id(), edit, now, version);
-        let id = self.client.inner.store.step(found.space, need, step).await??;
-        self.client.inner.lead.queued(self.no);
+        let step = move |replica: &mut Replica| {
+            let edit = edit.map(|edit| replica.without_loss(&key, edit, &hidden));
+            replica.retry(number, new_id(), edit, now, version)
+        };
+        let id = self.client.inner.store.step(space, need, step).await??;
+        self.client.inner.lead.queued(space);
         Ok(id.as_str().to_owned())
     }
 
@@ -241,6 +308,18 @@ impl Space {
     }
 
     /// Conflicts that wait for a decision, as far as they are known here.
+    ///
+    /// ```no_run
+    /// use syncline::client::{Error, Resolution, Space};
+    ///
+    /// async fn decide(space: &Space) -> Result<(), Error> {
+    ///     for conflict in space.conflicts().await? {
+    ///         eprintln!("both changed {:?} of {}", conflict.paths, conflict.record);
+    ///         space.resolve(&conflict.id, Resolution::KeepClient).await?;
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
     pub async fn conflicts(&self) -> Result<Vec<Conflict>, Error> {
         let found = self.client.inner.store.conflicts(self.no).await?;
         let parsed: Result<Vec<_>, _> = found.iter().map(|it| serde_json::from_str(it)).collect();

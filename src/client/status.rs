@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use futures_util::{Stream, stream};
+use futures_util::StreamExt;
+use futures_util::stream::{self, BoxStream};
 use tokio::sync::watch;
 
 use super::engine::{self, EngineState, Fault, LinkState, Phase, SpaceStanding, TokenTrouble};
@@ -131,7 +132,7 @@ impl Client {
     }
 
     /// The same, whenever it becomes another one.
-    pub fn watch_status(&self) -> impl Stream<Item = Result<Status, Error>> + use<> {
+    pub fn watch_status(&self) -> BoxStream<'static, Result<Status, Error>> {
         let (client, written) = (self.clone(), self.inner.store.written());
         let state = self.inner.state.clone();
         stream::unfold(Some((client, written, state, None)), async |it| {
@@ -149,6 +150,7 @@ impl Client {
                 }
             }
         })
+        .boxed()
     }
 
     /// Waits until everything is synced: all spaces live, and nothing waits. What was set aside
@@ -265,6 +267,9 @@ fn space_problem(standing: &SpaceStanding) -> Option<Problem> {
             "open a new file, with a device name of its own",
         ));
     }
-    let disk = |error: &String| Problem::new(error.clone(), "make room on the disk");
+    let disk = |error: &String| {
+        let advice = "see that the disk has room, and that the file may be written";
+        Problem::new(error.clone(), advice)
+    };
     standing.store_error.as_ref().map(disk).or_else(|| standing.fault.as_ref().map(Problem::of))
 }

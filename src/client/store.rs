@@ -16,6 +16,7 @@ mod steps;
 #[cfg(test)]
 mod tests;
 mod vault;
+mod wishes;
 mod works;
 mod write;
 mod writer;
@@ -51,7 +52,7 @@ pub(super) struct Store {
     commands: mpsc::Sender<Command>,
     readers: SqlitePool,
     tasks: Tasks,
-    vault: Arc<Vault>,
+    vault: Vault,
     identity: SharedIdentity,
     /// Rings when anybody has written to the file, in whatever process.
     written: watch::Sender<u64>,
@@ -116,12 +117,10 @@ impl Store {
         step: impl FnOnce(&mut Replica) -> T + Send + 'static,
     ) -> Result<T, Error> {
         let (reply, answer) = oneshot::channel();
-        let step = move |replica: &mut Replica| -> writer::Done {
-            let value = step(replica);
-            Box::new(move |written: Result<(), Error>| {
-                // Whoever asked may have gone.
-                reply.send(written.map(|()| value)).ok();
-            })
+        let step = move |replica: Result<&mut Replica, Error>| -> writer::Done {
+            let value = replica.map(step);
+            // Whoever asked may have gone.
+            Box::new(move |written| drop(reply.send(written.and(value))))
         };
         self.hand_over(Command::Step { space, need, step: Box::new(step) }).await?;
         self.answered(answer).await

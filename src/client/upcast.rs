@@ -4,33 +4,38 @@
 use tracing::warn;
 
 use super::Error;
-use super::entry::{EntryState, Trouble};
+use super::entry::{Entry, Trouble};
 use super::options::Options;
+use super::replica::{Replica, Upcast};
 use super::store::{Need, Store, Wanted};
 
 /// Brings all entries up to date that may still be changed.
 pub(super) async fn all(store: &Store, options: &Options) -> Result<(), Error> {
-    let Some(upcast) = &options.upcast else { return Ok(()) };
-    let version = options.schema_version;
+    if options.upcast.is_none() {
+        return Ok(());
+    }
     for facts in store.facts().await? {
-        let states = [EntryState::Pending, EntryState::Failed];
-        let found = store.entries(facts.no, &states, i64::MAX).await?;
-        for entry in found.into_iter().map(|found| found.entry) {
-            if entry.schema_version >= version || entry.sent.is_some() {
-                continue;
-            }
-            let collection = entry.key.collection.as_str();
-            let edit = upcast(collection, entry.schema_version, entry.edit.clone());
-            if let Err(why) = &edit {
-                warn!(collection, why, "an edit of an older version is set aside");
-            }
-            let edit = edit.map_err(|why| Trouble::new("NOT_UPCAST", why));
-            let number = entry.number;
-            let need = Need::entries(Wanted::Number(number));
-            store
-                .step(facts.no, need, move |replica| replica.upcast(number, edit, version))
-                .await?;
+        let mut after = Some(0);
+        while let Some(number) = after {
+            let old = store.old_entries(facts.no, options.schema_version, number).await?;
+            after = old.last().map(|it| it.entry.number);
+            let casts: Vec<_> = old.into_iter().filter_map(|it| cast(it.entry, options)).collect();
+            let ids = casts.iter().map(|it| (it.before.id.clone(), None)).collect();
+            let step = move |replica: &mut Replica| replica.upcast(casts);
+            store.step(facts.no, Need::entries(Wanted::Told(ids)), step).await?;
         }
     }
     Ok(())
+}
+
+/// What one of them becomes; None if the app does not say.
+pub(super) fn cast(before: Entry, options: &Options) -> Option<Upcast> {
+    let (upcast, version) = (options.upcast.as_ref()?, options.schema_version);
+    let collection = before.key.collection.as_str();
+    let edit = upcast(collection, before.schema_version, before.edit.clone());
+    if let Err(why) = &edit {
+        warn!(collection, why, "an edit of an older version is set aside");
+    }
+    let edit = edit.map_err(|why| Trouble::new("NOT_UPCAST", why));
+    Some(Upcast { before, edit, schema_version: version })
 }

@@ -98,6 +98,11 @@ impl Document {
     pub fn fields(&self) -> JsonObject {
         serde_json::from_str(&self.0).unwrap_or_default()
     }
+
+    /// The same as a value.
+    pub fn value(&self) -> Value {
+        Value::Object(self.fields())
+    }
 }
 
 /// Documents are the users' own: they do not belong in logs.
@@ -216,7 +221,7 @@ pub(super) fn normalise(number: &mut Number) {
 }
 
 /// The canonical text of one value: equal text means equal content.
-pub(super) fn canonical(value: &Value) -> String {
+pub fn canonical(value: &Value) -> String {
     let mut text = String::new();
     write_canonical(&mut text, value);
     text

@@ -56,3 +56,15 @@ pub(super) fn write_at(fields: &mut JsonObject, path: &[String], value: Option<V
         None => remove_at(fields, path),
     }
 }
+
+/// Lays fields into others, object by object.
+pub fn merge_fields(into: &mut JsonObject, from: JsonObject) {
+    for (key, value) in from {
+        match (into.get_mut(&key), value) {
+            (Some(Value::Object(inner)), Value::Object(value)) => merge_fields(inner, value),
+            (_, value) => {
+                into.insert(key, value);
+            }
+        }
+    }
+}

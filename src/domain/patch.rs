@@ -1,10 +1,9 @@
 //! Applies a patch to a document.
 
-use serde_json::Value;
 use time::OffsetDateTime;
 
 use super::document::JsonObject;
-use super::fields::remove_at;
+use super::fields::{merge_fields, remove_at};
 use super::{Document, Patch, Violation, transform};
 
 impl Patch {
@@ -26,7 +25,7 @@ impl Patch {
         for path in &self.unset {
             remove_at(fields, path.keys());
         }
-        merge(fields, self.set.fields());
+        merge_fields(fields, self.set.fields());
     }
 }
 
@@ -35,17 +34,6 @@ pub(super) fn patched(fields: JsonObject) -> Result<Document, Violation> {
     Document::from_fields(fields).map_err(|fault| {
         Violation::new("mutation.patch", format!("the patched document would be invalid: {fault}"))
     })
-}
-
-fn merge(into: &mut JsonObject, from: JsonObject) {
-    for (key, value) in from {
-        match (into.get_mut(&key), value) {
-            (Some(Value::Object(inner)), Value::Object(value)) => merge(inner, value),
-            (_, value) => {
-                into.insert(key, value);
-            }
-        }
-    }
 }
 
 #[cfg(test)]

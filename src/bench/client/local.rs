@@ -52,7 +52,7 @@ struct Putter {
 impl Work for Putter {
     async fn work(&mut self) -> anyhow::Result<u64> {
         self.number += 1;
-        let fields = serde_json::from_str(&document(self.number))?;
+        let fields: serde_json::Value = serde_json::from_str(&document(self.number))?;
         self.space.put("task", &format!("{}-{}", self.name, self.number), fields).await?;
         Ok(1)
     }

@@ -133,7 +133,7 @@ async fn fill(file: &std::path::Path, user: &str, edits: u64) -> anyhow::Result<
         fillers.spawn(async move {
             let step = usize::try_from(FILLERS)?;
             for number in (filler..edits).step_by(step) {
-                let fields = serde_json::from_str(&document(number))?;
+                let fields: serde_json::Value = serde_json::from_str(&document(number))?;
                 space.put("task", &Loaded::id(number), fields).await?;
             }
             anyhow::Ok(())

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 use serde_json::json;
+use time::OffsetDateTime;
 
 use super::*;
 use crate::domain::laws::laws;
@@ -65,28 +66,40 @@ fn successive_edits_become_one_where_it_changes_nothing() {
     let set = |value, unset: &[&str]| Edit::Patch(patch(value, unset));
     for (first, second, expected) in [
         (put(json!({"a": 1})), put(json!({"b": 2})), Some(put(json!({"b": 2})))),
-        (put(json!({"a": 1})), set(json!({"b": 2}), &["/a"]), Some(put(json!({"b": 2})))),
+        // The put may lose to somebody else's, and the patch not.
+        (put(json!({"a": 1})), set(json!({"b": 2}), &["/a"]), None),
         (Edit::Create(document(json!({}))), put(json!({"b": 2})), None),
         (set(json!({}), &[]), Edit::Patch(Patch::new().increment("/n", 1).unwrap()), None),
-        (
-            set(json!({"a": 1}), &[]),
-            set(json!({"a": 2, "b": 3}), &["/c"]),
-            Some(set(json!({"a": 2, "b": 3}), &["/c"])),
-        ),
+        (set(json!({"a": 1}), &["/c"]), set(json!({"a": 2}), &["/c"]), {
+            Some(set(json!({"a": 2}), &["/c"]))
+        }),
+        (set(json!({"a": {"b": 1}}), &[]), set(json!({"a": {"b": 2}}), &[]), {
+            Some(set(json!({"a": {"b": 2}}), &[]))
+        }),
+        // What the first has set is older than what the second sets.
+        (set(json!({"a": 1}), &[]), set(json!({"b": 2}), &[]), None),
+        // The second may lose, with what else it sets.
+        (set(json!({"a": 1}), &[]), set(json!({"a": 2, "b": 3}), &[]), None),
+        (set(json!({}), &["/c"]), set(json!({"a": 2}), &[]), None),
+        (set(json!({"a": 1}), &[]), Edit::Patch(Patch::new().increment("/n", 1).unwrap()), None),
         // The second would take away what the first has set, or only that.
         (set(json!({"a": 1}), &[]), set(json!({}), &["/a"]), None),
         (set(json!({"a": 1}), &[]), set(json!({"a": {"b": 1}}), &[]), None),
         (set(json!({}), &[]), put(json!({})), None),
         (put(json!({})), Edit::Delete, None),
         (Edit::Delete, put(json!({})), None),
-        (put(json!({"n": "text"})), Edit::Patch(Patch::new().increment("/n", 1).unwrap()), None),
-        (put(json!({})), Edit::Patch(Patch::new().server_time("/t").unwrap()), None),
     ] {
         assert_eq!(first.then(&second), expected, "{first:?} then {second:?}");
     }
     let by = |number: i64| Patch::new().increment("/n", number).unwrap();
-    let both = Patch { transforms: [by(1).transforms, by(2).transforms].concat(), ..by(1) };
-    assert_eq!(Edit::Patch(by(1)).then(&Edit::Patch(by(2))), Some(Edit::Patch(both)));
+    assert_eq!(by(1).then(&by(2)), Some(by(3)));
+    let apart = Patch { transforms: [by(i64::MAX).transforms, by(1).transforms].concat(), ..by(1) };
+    assert_eq!(by(i64::MAX).then(&by(1)), Some(apart));
+    // No more than the server takes.
+    let append = |number: usize| Patch::new().append("/tags", [number]).unwrap();
+    let full = (1..limits::PATCH_TRANSFORMS_MAX).map(append);
+    let full = full.fold(append(0), |all, next| all.then(&next).unwrap());
+    assert_eq!(full.then(&append(0)), None);
     assert_eq!(Edit::Patch(by(1)).then(&set(json!({"n": 5}), &[])), None);
 }
 

@@ -8,9 +8,7 @@ use super::fault::{FaultKind, kind};
 use super::follow::{Following, Healing, Polling};
 use super::push::{Batch, Push};
 use super::turn::{Turn, Wait};
-use super::{
-    Action, Fault, HaltReason, Mode, Parked, Queue, Report, RequestNo, SpaceInfo, SpaceNo,
-};
+use super::{Action, Fault, HaltReason, Mode, Queue, Report, RequestNo, SpaceInfo, SpaceNo};
 use crate::client::backoff::Backoff;
 use crate::domain::{CursorFault, Epoch, Revision, Sequence};
 

@@ -6,7 +6,7 @@ use super::{Replica, Touch};
 use crate::client::edit::{Edit, Patch};
 use crate::client::entry::{Entry, EntryState, Trouble};
 use crate::domain::{
-    Delta, Document, MutationId, Pointer, RecordKey, Rejection, RejectionReason, Revision,
+    Delta, MutationId, Pointer, RecordKey, Rejection, RejectionReason, Revision, Strategy,
 };
 
 /// Why an edit does not enter the queue, or is not changed there.
@@ -20,6 +20,14 @@ pub(in crate::client) enum Refused {
     BeingSent,
     /// It may have taken effect, and would do so twice.
     Decided,
+}
+
+/// What an entry of an older version of the app becomes.
+#[derive(Clone, Debug)]
+pub(in crate::client) struct Upcast {
+    pub(in crate::client) before: Entry,
+    pub(in crate::client) edit: Result<Edit, Trouble>,
+    pub(in crate::client) schema_version: i64,
 }
 
 impl Replica {
@@ -106,23 +114,36 @@ impl Replica {
             && !last.incomplete
             // Somebody else's write came between.
             && last.kept.is_none();
+        let policy = self.identity.policies.of(&entry.key.collection);
+        let told_apart = match policy.map(|set| set.policy.strategy).unwrap_or_default() {
+            // The first may win where the last does not.
+            Strategy::HighestVersionWins => true,
+            // Of each put what it changes is merged.
+            Strategy::Merge | Strategy::Additive => matches!(entry.edit, Edit::Put(_)),
+            _ => false,
+        };
+        let fits = fits && !told_apart;
         let edit = fits.then(|| last.edit.then(&entry.edit)).flatten()?;
         let (number, id) = (last.number, last.id.clone());
-        self.with_entry(number, Touch::Whole, |last| {
+        self.with_entry(number, Touch::Edited, |last| {
             last.edit = edit;
             last.client_micros = entry.client_micros;
         });
         Some(id)
     }
 
-    /// A whole document as a patch of what is shown, so that fields that are not kept here
-    /// stay as they are on the server. The document itself where there is nothing to patch.
-    pub(in crate::client) fn as_patch(
+    /// An edit that leaves hidden fields as they are on the server where it does not name them: a
+    /// whole document becomes a patch of what is shown, unless there is nothing to patch.
+    pub(in crate::client) fn without_loss(
         &self,
         key: &RecordKey,
-        document: Document,
+        edit: Edit,
         hidden: &[Pointer],
     ) -> Edit {
+        let document = match edit {
+            Edit::Put(document) if !hidden.is_empty() => document,
+            edit => return edit,
+        };
         let shown = self.records.get(key).and_then(|local| local.shown.as_ref());
         match shown.and_then(|shown| Delta::whole(shown, &document)) {
             None => Edit::Put(document),
@@ -169,22 +190,26 @@ impl Replica {
         Ok(id)
     }
 
-    /// An entry of an older version of the app becomes one of this, or is put aside.
-    pub(in crate::client) fn upcast(
-        &mut self,
-        number: i64,
-        edit: Result<Edit, Trouble>,
-        schema_version: i64,
-    ) {
-        match edit {
-            Err(trouble) => self.fail(number, trouble),
-            Ok(edit) => {
-                self.with_entry(number, Touch::Whole, |entry| {
-                    entry.edit = edit;
-                    entry.schema_version = schema_version;
-                });
-                if let Some(key) = self.entries.get(&number).map(|it| it.key.clone()) {
-                    self.show(&key);
+    /// Entries of an older version of the app become those of this, or are put aside: unless
+    /// they are others by now, or have gone out.
+    pub(in crate::client) fn upcast(&mut self, casts: Vec<Upcast>) {
+        for Upcast { before, edit, schema_version } in casts {
+            let number = before.number;
+            let is_same = |it: &&Entry| {
+                let may_change = matches!(it.state, EntryState::Pending | EntryState::Failed);
+                may_change && it.sent.is_none() && it.edit == before.edit
+            };
+            if self.entries.get(&number).filter(is_same).is_none() {
+                continue;
+            }
+            match edit {
+                Err(trouble) => self.fail(number, trouble),
+                Ok(edit) => {
+                    self.with_entry(number, Touch::Edited, |entry| {
+                        entry.edit = edit;
+                        entry.schema_version = schema_version;
+                    });
+                    self.show(&before.key);
                 }
             }
         }
@@ -221,8 +246,9 @@ impl Replica {
 /// Whether no other record could make it better.
 fn is_about_content(rejection: &Rejection) -> bool {
     match rejection.reason {
-        RejectionReason::Invalid | RejectionReason::Schema => true,
-        RejectionReason::AlreadyExists
+        RejectionReason::Invalid => true,
+        RejectionReason::Schema
+        | RejectionReason::AlreadyExists
         | RejectionReason::NotFound
         | RejectionReason::BatchAborted
         | RejectionReason::SequenceUsed

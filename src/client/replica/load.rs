@@ -107,7 +107,7 @@ impl Replica {
 
     /// What was to be made where nothing was seen is still based on that, as of now: the old
     /// base may be one of which deletions are no longer known.
-    pub(in crate::client) fn rebase_new(&mut self) {
+    fn rebase_new(&mut self) {
         let complete = self.place.complete;
         let is_new = |it: &Entry| {
             let nothing = |local: &Local| local.server.is_none();
@@ -123,9 +123,18 @@ impl Replica {
         }
     }
 
+    /// The queue goes on on a state that is whole and new.
+    pub(in crate::client) fn go_on(&mut self) {
+        if std::mem::take(&mut self.place.replaced) {
+            self.rebase();
+        } else {
+            self.rebase_new();
+        }
+    }
+
     /// What waits was based on another history: it is based on this one, where the record is
     /// what it was; where it is not, its author has seen nothing of it, and the policy decides.
-    pub(in crate::client) fn rebase(&mut self) {
+    fn rebase(&mut self) {
         let open: Vec<_> = self
             .entries
             .values()

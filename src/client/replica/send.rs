@@ -51,23 +51,15 @@ impl Replica {
         batch
     }
 
-    /// The first entry can never be sent as it is: it is put aside. Its sequence was not used,
-    /// and so neither were those after it.
-    pub(in crate::client) fn fail_front(&mut self, trouble: &Trouble) -> Option<i64> {
-        let front = self.entries.values().find(|it| it.state.is_open())?;
+    /// The first entry can never be sent as it is: it is put aside. Unless it was decided, its
+    /// sequence was not used, and so neither were those after it.
+    pub(in crate::client) fn fail_front(&mut self, trouble: &Trouble, decided: bool) {
+        let Some(front) = self.entries.values().find(|it| it.state.is_open()) else { return };
         let (number, sequence) = (front.number, front.sequence);
         self.fail(number, trouble.clone());
-        if let Some(sequence) = sequence {
+        if let Some(sequence) = sequence.filter(|_| !decided) {
             self.number_anew(sequence.before());
         }
-        Some(number)
-    }
-
-    /// The first entry was decided, nobody knows how: it is put aside, and its sequence was used.
-    pub(in crate::client) fn fail_decided(&mut self, trouble: &Trouble) -> Option<i64> {
-        let number = self.entries.values().find(|it| it.state.is_open())?.number;
-        self.fail(number, trouble.clone());
-        Some(number)
     }
 
     /// The first entry with the numbers with which it first went out, if it has others now:
@@ -110,11 +102,17 @@ impl Replica {
     /// The space has this history. If what is here is of another one it is of none; the queue
     /// stays, and what it was based on is compared with the new state once that is here.
     pub(in crate::client) fn adopt(&mut self, epoch: Epoch) {
-        if self.place.epoch == Some(epoch) {
-            return;
+        if self.place.epoch != Some(epoch) {
+            self.replace_history(epoch);
         }
+    }
+
+    /// Whatever is here is of another history than the server's.
+    pub(in crate::client) fn replace_history(&mut self, epoch: Epoch) {
         self.fold_answered();
         let place = &mut self.place;
+        place.replaced |= place.epoch.is_some();
+        self.touched.conflicts |= place.epoch.is_some();
         place.epoch = Some(epoch);
         (place.cursor, place.complete) = (Revision::ZERO, Revision::ZERO);
         place.loaded = None;

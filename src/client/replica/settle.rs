@@ -96,7 +96,8 @@ impl Replica {
         if !goes_on {
             self.finish(number);
         }
-        if let Some(held) = held {
+        // Of what is not wanted nothing is kept.
+        if let Some(held) = held.filter(|_| self.place.scope.has(key)) {
             self.hold(key, held.clone());
         }
         if !(goes_on && state == EntryState::Applied) {

@@ -99,9 +99,11 @@ impl Stack {
         let Some((server, kept)) = self.server.as_ref().zip(entry.kept.as_ref()) else {
             return log;
         };
-        let base = (kept.revision > Revision::ZERO).then(|| {
+        let base = before(server, kept).map(|revision| {
             Arc::new(Change {
-                revision: kept.revision,
+                revision,
+                // Nothing is known of what was before it.
+                previous_revision: Revision::ZERO,
                 document: kept.document.clone(),
                 action: action(kept.document.as_ref()),
                 ..Change::clone(&server.change)
@@ -164,9 +166,16 @@ impl Stack {
     }
 }
 
+/// Of what an edit was based on, if there was anything. Revisions of another history may be later
+/// than all of this one: they say nothing.
+fn before(server: &Record, kept: &Kept) -> Option<Revision> {
+    (kept.revision > Revision::ZERO && kept.revision < server.revision).then_some(kept.revision)
+}
+
 /// The server's record as the one step after another state of it.
 fn since(server: &Record, kept: &Kept) -> Arc<Change> {
-    Arc::new(Change { previous_revision: kept.revision, ..Change::clone(&server.change) })
+    let previous_revision = before(server, kept).unwrap_or(Revision::ZERO);
+    Arc::new(Change { previous_revision, ..Change::clone(&server.change) })
 }
 
 fn action(document: Option<&Document>) -> ChangeAction {

@@ -14,7 +14,21 @@ use crate::domain::{
     Sight, SpaceState, Strategy,
 };
 
+mod history;
+mod joined;
+
 const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
+const STRATEGIES: [Strategy; 9] = [
+    Strategy::LastWriteWins,
+    Strategy::FirstWriteWins,
+    Strategy::HighestVersionWins,
+    Strategy::ServerWins,
+    Strategy::ClientWins,
+    Strategy::Merge,
+    Strategy::Additive,
+    Strategy::Manual,
+    Strategy::Auto,
+];
 
 fn identity(device: &str, policies: Arc<PolicySet>) -> Arc<Identity> {
     let (user, device) = (UserId::parse("alice").unwrap(), DeviceId::parse(device).unwrap());
@@ -33,7 +47,9 @@ fn document(value: &Value) -> Document {
 fn policies(strategy: Strategy) -> Arc<PolicySet> {
     let mut set = PolicySet::default();
     let collection = CollectionName::parse("task").unwrap();
-    let policy = Policy { strategy, ..Policy::default() };
+    let version_field = (strategy == Strategy::HighestVersionWins)
+        .then(|| crate::domain::Pointer::parse("/n").unwrap());
+    let policy = Policy { strategy, version_field, ..Policy::default() };
     set.set(Arc::new(SetPolicy { collection, policy, version: 1 }));
     Arc::new(set)
 }
@@ -223,7 +239,7 @@ fn an_entry_that_went_out_stays_as_it_is_until_it_is_answered() {
     let sequences: Vec<_> = again.iter().map(|it| it.sequence.unwrap().get()).collect();
     assert_eq!(sequences, [1, 2, 3]);
     // The first can never be sent: those behind it begin where it did.
-    device.replica.fail_front(&Trouble::new("VALIDATION_ERROR", "no"));
+    device.replica.fail_front(&Trouble::new("VALIDATION_ERROR", "no"), false);
     let rest = device.replica.take(10, 1 << 20);
     let sequences: Vec<_> = rest.iter().map(|it| it.sequence.unwrap().get()).collect();
     assert_eq!(sequences, [1, 2]);
@@ -342,14 +358,7 @@ fn devices_end_as_the_server_whatever_happens() {
     let runs = 60 * number("SYNCLINE_TEST_SCALE").unwrap_or(1);
     let from = number("SYNCLINE_TEST_SEED").unwrap_or(0);
     for seed in from..from + runs {
-        for strategy in [
-            Strategy::Merge,
-            Strategy::LastWriteWins,
-            Strategy::ServerWins,
-            Strategy::ClientWins,
-            Strategy::Manual,
-            Strategy::Auto,
-        ] {
+        for strategy in STRATEGIES {
             run(seed, strategy);
         }
     }

@@ -289,14 +289,15 @@ impl Session {
 
     async fn park(&mut self, space: SpaceNo, what: Parked, fault: &Fault) -> Told {
         let trouble = trouble(fault);
-        let need = Need::entries(match what {
-            Parked::Front => Wanted::Sent,
-            Parked::Decided => Wanted::First,
-            Parked::All => Wanted::Open,
-        });
+        let need = match what {
+            // All that went out and was not answered is numbered anew with it.
+            Parked::Front => Need::entries(Wanted::FirstAndSyncing),
+            Parked::Decided => Need::entries(Wanted::First),
+            Parked::All => Need::entries(Wanted::Open),
+        };
         let step = self.store.step(local(space), need, move |replica| match what {
-            Parked::Front => drop(replica.fail_front(&trouble)),
-            Parked::Decided => drop(replica.fail_decided(&trouble)),
+            Parked::Front => replica.fail_front(&trouble, false),
+            Parked::Decided => replica.fail_front(&trouble, true),
             Parked::All => drop(replica.fail_all(&trouble)),
         });
         step.await?;

@@ -333,7 +333,10 @@ async fn policies(remote: &Remote) -> Result<PolicySet, Fault> {
         let answer = answer.map_err(fault)?.into_inner();
         for wire in &answer.policies {
             // A strategy of a newer server is not known here; nothing is foretold by it then.
-            if let Ok((collection, policy)) = crate::rpc::parse_policy(wire) {
+            if let Ok((collection, mut policy)) = crate::rpc::parse_policy(wire) {
+                // Whether a document fits is the server's to say: by the time that it is asked, it
+                // may have another schema.
+                policy.schema = None;
                 let version = wire.version;
                 set.set(Arc::new(SetPolicy { collection, policy, version }));
             }

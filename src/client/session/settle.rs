@@ -127,7 +127,7 @@ impl Session {
         };
         let settled = self
             .store
-            .step(local(space), Need::entries(Wanted::Sent), move |replica| {
+            .step(local(space), Need::entries(Wanted::FirstAndSyncing), move |replica| {
                 replica.settle_recalled(&answer)
             })
             .await?;

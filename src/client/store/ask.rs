@@ -1,4 +1,4 @@
-//! How readers ask the file. Each question is a task of its own: whoever asks may be polled no
+//! How streams ask the file. Each question is a task of its own: whoever asks may be polled no
 //! longer, as a stream that nobody reads, and must not keep one of the few connections then.
 
 use sqlx::Sqlite;
@@ -7,7 +7,7 @@ use sqlx::sqlite::{SqliteArguments, SqliteRow};
 
 use super::{Error, Store};
 
-type Question = Query<'static, Sqlite, SqliteArguments>;
+pub(super) type Question = Query<'static, Sqlite, SqliteArguments>;
 
 impl Store {
     /// All rows.

@@ -29,6 +29,9 @@ pub enum StoreError {
     /// The disk is full, the file is not ours to write, or the like.
     #[error("the local file cannot be read or written: {0}")]
     Failed(String),
+    /// The space was left, and what was here of it is gone.
+    #[error("the space is not followed; ask for it again")]
+    NoSpace,
     /// The client was closed.
     #[error("the client is closed")]
     Closed,

@@ -21,7 +21,7 @@ const CHUNK: usize = 64;
 pub(super) async fn place(db: &mut SqliteConnection, space: i64) -> Result<Place, Error> {
     let sql = format!("SELECT {} FROM spaces WHERE no = ?1", row::PLACE);
     let found = sqlx::query(AssertSqlSafe(sql)).bind(space).fetch_optional(db).await?;
-    let found = found.ok_or_else(|| Error::damaged("there is no such space"))?;
+    let found = found.ok_or(Error::NoSpace)?;
     Ok(row::place(&found)?.1)
 }
 
@@ -66,7 +66,12 @@ fn with_record(wanted: &Wanted, entry: &Entry, place: &Place) -> bool {
             let applied = told.get(&entry.id).copied().flatten();
             !applied.is_some_and(|revision| place.is_to_come(&entry.key, revision))
         }
-        Wanted::First | Wanted::Sent | Wanted::Open | Wanted::Answered | Wanted::Number(_) => true,
+        Wanted::First
+        | Wanted::FirstAndSyncing
+        | Wanted::Sent
+        | Wanted::Open
+        | Wanted::Answered
+        | Wanted::Number(_) => true,
     }
 }
 
@@ -125,6 +130,11 @@ async fn wanted(
             };
             let sql = select(OPEN) + " LIMIT ?3";
             sqlx::query(AssertSqlSafe(sql)).bind(space).bind(place.front).bind(count)
+        }
+        Wanted::FirstAndSyncing => {
+            let first = format!("SELECT min(number) FROM entries WHERE space = ?1 AND {OPEN}");
+            let condition = format!("{OPEN} AND (state = 'syncing' OR number = ({first}))");
+            all(&condition).bind(place.front)
         }
         Wanted::Sent => all("state IN ('syncing', 'applied', 'merged') AND done = 0"),
         Wanted::Open => all(OPEN).bind(place.front),

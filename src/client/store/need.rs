@@ -13,6 +13,8 @@ pub(in crate::client) enum Wanted {
     Front(usize),
     /// The first that waits, with its record.
     First,
+    /// That, and those that went out and were not answered, with their records.
+    FirstAndSyncing,
     /// Those that went out and were not answered, and those whose changes have not come, with
     /// their records.
     Sent,

@@ -1,6 +1,6 @@
 //! Opens the local file, makes it if there is none, and refuses one that is not ours.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use super::vault::Vault;
 use super::writer::{self, Writer};
 use super::{Error, Store, WAITING_MAX, row};
 use crate::client::replica::Identity;
-use crate::domain::{DeviceId, PolicySet, UserId};
+use crate::domain::{DeviceId, UserId};
 use crate::tasks::Tasks;
 
 /// "Sync", so that `file` and others can tell what it is.
@@ -85,6 +85,7 @@ impl Store {
             .clone()
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full);
+        look(&connect, &path).await?;
         let mut db = SqliteConnection::connect_with(&writing).await?;
         let identity = prepare(&mut db, &path, &user, device).await?;
         let reading = connect.read_only(true);
@@ -95,10 +96,9 @@ impl Store {
         let (commands, waiting) = mpsc::channel(WAITING_MAX);
         let (written, _) = watch::channel(0);
         let identity = Arc::new(Mutex::new(Arc::new(identity)));
-        let vault = Arc::new(vault);
         let writer = Writer {
             db,
-            vault: Arc::clone(&vault),
+            vault: vault.staging(),
             identity: Arc::clone(&identity),
             written: written.clone(),
         };
@@ -114,7 +114,7 @@ impl Store {
 /// Makes the tables, or looks whether those that are there are ours.
 async fn prepare(
     db: &mut SqliteConnection,
-    path: &std::path::Path,
+    path: &Path,
     user: &UserId,
     device: Option<DeviceId>,
 ) -> Result<Identity, Error> {
@@ -127,17 +127,28 @@ async fn prepare(
     prepared
 }
 
-async fn tables(
-    db: &mut SqliteConnection,
-    path: &std::path::Path,
-    user: &UserId,
-    device: Option<DeviceId>,
-) -> Result<Identity, Error> {
+/// Refuses what is not ours before anything of it is changed, be it only how it is written.
+async fn look(connect: &SqliteConnectOptions, path: &Path) -> Result<(), Error> {
+    let mut db = SqliteConnection::connect_with(connect).await?;
+    let looked = is_new(&mut db, path).await;
+    db.close().await?;
+    looked.map(drop)
+}
+
+/// Whether there is nothing in a file yet; an error if it is not ours, or too new.
+async fn is_new(db: &mut SqliteConnection, path: &Path) -> Result<bool, Error> {
     let path = || path.to_path_buf();
     let number = async |db: &mut SqliteConnection, pragma: &'static str| {
         sqlx::query_scalar::<_, i64>(pragma).fetch_one(db).await
     };
-    let application = number(db, "PRAGMA application_id").await?;
+    let application = number(db, "PRAGMA application_id").await;
+    let application = application.map_err(|error| match error {
+        // As SQLite says of what is no database at all.
+        sqlx::Error::Database(it) if it.code().as_deref() == Some("26") => {
+            Error::NotOurs { path: path() }
+        }
+        error => error.into(),
+    })?;
     let found = number(db, "PRAGMA user_version").await?;
     let tables = number(db, "SELECT count(*) FROM sqlite_schema").await?;
     if application != APPLICATION_ID && (application != 0 || tables > 0) {
@@ -146,7 +157,16 @@ async fn tables(
     if found > FORMAT {
         return Err(Error::NewerFormat { path: path(), found, known: FORMAT });
     }
-    if tables == 0 {
+    Ok(tables == 0)
+}
+
+async fn tables(
+    db: &mut SqliteConnection,
+    path: &Path,
+    user: &UserId,
+    device: Option<DeviceId>,
+) -> Result<Identity, Error> {
+    if is_new(db, path).await? {
         sqlx::raw_sql(SCHEMA).execute(&mut *db).await?;
         let marks =
             format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT}");
@@ -164,13 +184,14 @@ async fn tables(
     }
     let (owner, named, policies): (String, String, String) =
         sqlx::query_as("SELECT user, device, policies FROM file").fetch_one(db).await?;
+    let path = || path.to_path_buf();
     if owner != user.as_str() {
         return Err(Error::OtherUser { path: path(), owner, user: user.to_string() });
     }
     if let Some(device) = device.filter(|device| device.as_str() != named) {
         return Err(Error::OtherDevice { path: path(), owner: named, device: device.to_string() });
     }
-    let policies: PolicySet = row::policies(&policies)?;
+    let policies = row::policies(&policies);
     let device = DeviceId::from_stored(&named);
     Ok(Identity { user: user.clone(), device, policies: Arc::new(policies) })
 }

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, Row as _};
 
+use super::ask::Question;
 use super::sql::{self, Conditions};
 use super::vault::Slot;
 use super::{Error, Store, row, write};
-use crate::client::entry::{Entry, EntryState};
+use crate::client::entry::Entry;
 use crate::client::query::Order;
 use crate::client::replica::Place;
 use crate::domain::{CollectionName, Document, RecordKey, Scope, Space, Tally};
@@ -47,6 +48,8 @@ pub(in crate::client) struct FoundEntry {
     pub(in crate::client) entry: Entry,
 }
 
+/// Old entries that are read at once.
+const OLD_MAX: i64 = 500;
 const SHOWN: &str = "id, shown, dirty, revision";
 
 impl Store {
@@ -204,23 +207,57 @@ impl Store {
         Ok(found.try_get::<Option<i64>, _>(0)?.unwrap_or(0))
     }
 
-    /// Entries of a space in these states, so many, from the front.
-    pub(in crate::client) async fn entries(
+    /// Entries of a space that wait for the server, from the front.
+    pub(in crate::client) async fn open_entries(
         &self,
         space: i64,
-        states: &[EntryState],
-        limit: i64,
     ) -> Result<Vec<FoundEntry>, Error> {
-        let names: Vec<_> = states.iter().map(|state| state.as_str()).collect();
+        self.entries(
+            space,
+            "entries",
+            "number >= (SELECT front FROM spaces WHERE no = ?1) \
+             AND state IN ('pending', 'syncing')",
+        )
+        .await
+    }
+
+    /// Entries of a space that wait for the app.
+    pub(in crate::client) async fn parked_entries(
+        &self,
+        space: i64,
+    ) -> Result<Vec<FoundEntry>, Error> {
+        self.entries(space, "entries INDEXED BY entries_parked", "state = 'failed'").await
+    }
+
+    /// Entries of a space that another version of the app has queued, and that may still be
+    /// changed: some, after a number.
+    pub(in crate::client) async fn old_entries(
+        &self,
+        space: i64,
+        version: i64,
+        after: i64,
+    ) -> Result<Vec<FoundEntry>, Error> {
         let sql = format!(
-            "SELECT {} FROM entries WHERE space = ?1 \
-             AND state IN (SELECT value FROM json_each(?2)) ORDER BY number LIMIT ?3",
+            "SELECT {} FROM entries WHERE space = ?1 AND number > ?2 AND schema_version < ?3 \
+             AND sent_sequence IS NULL AND state IN ('pending', 'failed') ORDER BY number \
+             LIMIT {OLD_MAX}",
             row::ENTRY
         );
-        let query = sqlx::query(AssertSqlSafe(sql)).bind(space).bind(row::to_json(&names));
-        let rows = self.all(query.bind(limit)).await?;
+        let query = sqlx::query(AssertSqlSafe(sql)).bind(space).bind(after).bind(version);
+        self.found(space, query).await
+    }
+
+    async fn found(&self, space: i64, query: Question) -> Result<Vec<FoundEntry>, Error> {
+        let rows = self.all(query).await?;
         let found = |it| Ok(FoundEntry { space, entry: row::entry(space, it, &self.vault)? });
         rows.iter().map(found).collect()
+    }
+
+    async fn entries(&self, space: i64, from: &str, which: &str) -> Result<Vec<FoundEntry>, Error> {
+        let columns = row::ENTRY;
+        let sql =
+            format!("SELECT {columns} FROM {from} WHERE space = ?1 AND {which} ORDER BY number");
+        self.found(space, sqlx::query(AssertSqlSafe(sql)).bind(space)).await
     }
 
     /// One entry, by its id.

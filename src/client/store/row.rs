@@ -1,6 +1,8 @@
 //! Rows of the local file to values and back. What this program cannot have written is an
 //! error here and nowhere else.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
@@ -11,13 +13,13 @@ use crate::client::edit::Edit;
 use crate::client::entry::{Entry, EntryState, Kept};
 use crate::client::replica::{Counts, Held, Loading, Local, Place, Told, from_micros};
 use crate::domain::{
-    CollectionName, DeviceId, Document, Epoch, MutationId, RecordId, RecordKey, Revision, Scope,
-    Sequence, Space, UserId,
+    CollectionName, DeviceId, Document, Epoch, MutationId, Policy, PolicySet, RecordId, RecordKey,
+    Revision, Scope, Sequence, SetPolicy, Space, UserId,
 };
 
 /// The columns of a space, as [`place`] reads them.
 pub(super) const PLACE: &str = "no, name, scope, loaded, epoch, cursor, complete, last_sequence, \
-     last_entry, loading, generation, conflict_cursor, newest, front, moved, pending, syncing, \
+     last_entry, loading, generation, conflict_cursor, replaced, newest, front, moved, pending, syncing, \
      failed, answered";
 /// Those of a record, as [`local`] reads them.
 pub(super) const LOCAL: &str = "r.collection, r.id, r.shown, r.dirty, r.revision, r.about, \
@@ -153,6 +155,7 @@ pub(super) fn place(row: &SqliteRow) -> Result<(i64, Place), Error> {
         loading: loading.transpose()?,
         generation: row.try_get("generation")?,
         conflict_cursor: row.try_get("conflict_cursor")?,
+        replaced: row.try_get::<i64, _>("replaced")? != 0,
         newest: revision(row.try_get("newest")?)?,
         front: row.try_get("front")?,
         moved: row.try_get("moved")?,
@@ -278,12 +281,8 @@ pub(super) fn local(
 }
 
 /// An entry's edit as it is written down; true if values of it are in memory only.
-pub(super) fn stored_edit(space: i64, entry: &Entry, vault: &Vault) -> (Option<String>, bool) {
+pub(super) fn stored_edit(space: i64, entry: &Entry, vault: &Vault) -> (String, bool) {
     let slot = Slot::Edit(entry.number);
-    if entry.done {
-        vault.forget(space, slot);
-        return (None, false);
-    }
     let hide =
         |document: &Document| vault.hide(space, &entry.key.collection, slot.clone(), document);
     let (edit, mut hidden) = match &entry.edit {
@@ -304,7 +303,7 @@ pub(super) fn stored_edit(space: i64, entry: &Entry, vault: &Vault) -> (Option<S
         Edit::Delete => (Edit::Delete, false),
     };
     hidden |= entry.incomplete;
-    (Some(to_json(&edit)), hidden)
+    (to_json(&edit), hidden)
 }
 
 pub(super) fn stored_kept(space: i64, entry: &Entry, vault: &Vault) -> Option<String> {
@@ -368,19 +367,24 @@ pub(super) fn entry(space: i64, row: &SqliteRow, vault: &Vault) -> Result<Entry,
 struct StoredPolicy {
     collection: String,
     version: i64,
-    policy: crate::domain::Policy,
+    policy: Policy,
 }
 
-pub(super) fn policies(text: &str) -> Result<crate::domain::PolicySet, Error> {
-    let mut set = crate::domain::PolicySet::default();
-    for StoredPolicy { collection, version, policy } in json::<Vec<StoredPolicy>>(text)? {
-        let collection = CollectionName::from_stored(&collection);
-        set.set(std::sync::Arc::new(crate::domain::SetPolicy { collection, policy, version }));
+/// What is foretold follows them, and nothing else: those that a newer version has written, and
+/// this one cannot read, are none.
+pub(super) fn policies(text: &str) -> PolicySet {
+    let mut set = PolicySet::default();
+    let stored: Vec<serde_json::Value> = serde_json::from_str(text).unwrap_or_default();
+    for stored in stored {
+        if let Ok(StoredPolicy { collection, version, policy }) = serde_json::from_value(stored) {
+            let collection = CollectionName::from_stored(&collection);
+            set.set(Arc::new(SetPolicy { collection, policy, version }));
+        }
     }
-    Ok(set)
+    set
 }
 
-pub(super) fn stored_policies(set: &crate::domain::PolicySet) -> String {
+pub(super) fn stored_policies(set: &PolicySet) -> String {
     let policies = set.all().chain(set.others()).map(|it| StoredPolicy {
         collection: it.collection.as_str().to_owned(),
         version: it.version,

@@ -12,7 +12,8 @@ CREATE TABLE file (
 
 -- Where each space is.
 CREATE TABLE spaces (
-    no INTEGER PRIMARY KEY,
+    -- Never given again.
+    no INTEGER PRIMARY KEY AUTOINCREMENT,
     name TEXT NOT NULL UNIQUE,
     -- The collections that are wanted, as a JSON list; null = all. Only if wanted is 1.
     scope TEXT,
@@ -30,6 +31,8 @@ CREATE TABLE spaces (
     conflict_cursor TEXT NOT NULL DEFAULT '',
     -- How often the front entry was refused alone.
     attempts INTEGER NOT NULL DEFAULT 0,
+    -- 1 = the queue was made on another history than the one that is here, or that is to come.
+    replaced INTEGER NOT NULL DEFAULT 0,
     -- No record of the server's state is newer.
     newest INTEGER NOT NULL DEFAULT 0,
     -- No entry before this one is open.
@@ -69,6 +72,7 @@ CREATE TABLE records (
     UNIQUE (space, collection, id)
 ) STRICT;
 CREATE INDEX records_moved ON records (space, collection, moved);
+CREATE INDEX records_gone ON records (space, moved) WHERE shown IS NULL;
 CREATE INDEX records_staged ON records (space) WHERE staged IS NOT NULL;
 
 -- The queue, and for a while what became of it.
@@ -99,6 +103,7 @@ CREATE TABLE entries (
     PRIMARY KEY (space, number)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX entries_of_record ON entries (space, collection, record) WHERE done = 0;
+CREATE INDEX entries_parked ON entries (space, number) WHERE state = 'failed';
 
 -- The digests of the server's state, by collection.
 CREATE TABLE tallies (

@@ -6,7 +6,7 @@ use sqlx::query::Query;
 use sqlx::sqlite::SqliteArguments;
 
 use crate::client::query::{Compare, Condition, Order};
-use crate::domain::Pointer;
+use crate::domain::{Pointer, canonical};
 
 /// Conditions, ready for a statement over `records`.
 #[derive(Clone, Debug, Default)]
@@ -34,8 +34,8 @@ impl Conditions {
                     let list = format!("json_each(shown, {path})");
                     let (test, kinds) = all.value(first, value);
                     format!(
-                        "EXISTS (SELECT 1 FROM {list} AS item WHERE item.type IN ({kinds}) \
-                         AND {test})",
+                        "json_type(shown, {path}) = 'array' AND EXISTS (SELECT 1 FROM {list} \
+                         AS item WHERE item.type IN ({kinds}) AND {test})",
                         test = test.replace("{}", "item.value")
                     )
                 }
@@ -68,8 +68,9 @@ impl Conditions {
                 (None, real) => (Bound::Real(real.unwrap_or(0.0)), "'integer','real'"),
             },
             Value::String(text) => (Bound::Text(text.clone()), "'text'"),
-            Value::Array(_) => (Bound::Text(value.to_string()), "'array'"),
-            Value::Object(_) => (Bound::Text(value.to_string()), "'object'"),
+            // As documents are kept.
+            Value::Array(_) => (Bound::Text(canonical(value)), "'array'"),
+            Value::Object(_) => (Bound::Text(canonical(value)), "'object'"),
         };
         let mark = self.bind(first, bound);
         (format!("{{}} = {mark}"), kinds)

@@ -89,9 +89,13 @@ pub(super) enum Work {
     },
 }
 
-fn done<T: Send + 'static>(reply: Reply<T>, value: T) -> Done {
-    // Whoever asked may have gone.
-    Box::new(move |written| drop(reply.send(written.map(|()| value))))
+/// Tells whoever asked. That there is no such space is theirs alone: nothing was written then.
+fn done<T: Send + 'static>(reply: Reply<T>, value: Result<T, Error>) -> Result<Done, Error> {
+    match value {
+        Err(error) if error != Error::NoSpace => Err(error),
+        // They may have gone.
+        value => Ok(Box::new(move |written| drop(reply.send(written.and(value))))),
+    }
 }
 
 impl Work {
@@ -102,35 +106,33 @@ impl Work {
     ) -> Result<(), Error> {
         let told = match *self {
             Self::Absorb { space, range, fetched, reply } => {
-                done(reply, at.absorb(space, &range, &fetched).await?)
+                done(reply, at.absorb(space, &range, &fetched).await)
             }
             Self::FinishLoad { space, generation, reply } => {
-                done(reply, at.finish_load(space, generation).await?)
+                done(reply, at.finish_load(space, generation).await)
             }
-            Self::Forget { space, reply } => done(reply, at.forget(space, None).await?),
-            Self::Follow { space, scope, reply } => done(reply, at.follow(&space, &scope).await?),
-            Self::Unfollow { space, reply } => done(reply, at.unfollow(space).await?),
+            Self::Forget { space, reply } => done(reply, at.forget(space, None).await),
+            Self::Follow { space, scope, reply } => done(reply, at.follow(&space, &scope).await),
+            Self::Unfollow { space, reply } => done(reply, at.unfollow(space).await),
             Self::Policies { policies, identity, reply } => {
-                done(reply, at.policies(policies, &identity).await?)
+                done(reply, at.policies(policies, &identity).await)
             }
             Self::Conflicts { space, news, cursor, reply } => {
-                done(reply, at.conflicts(space, &news, cursor.as_deref()).await?)
+                done(reply, at.conflicts(space, &news, cursor.as_deref()).await)
             }
             Self::ReplaceConflicts { space, all, reply } => {
-                sqlx::query("DELETE FROM conflicts WHERE space = ?1")
-                    .bind(space)
-                    .execute(&mut *at.db)
-                    .await?;
-                done(reply, at.conflicts(space, &all, None).await?)
+                let sql = "DELETE FROM conflicts WHERE space = ?1";
+                sqlx::query(sql).bind(space).execute(&mut *at.db).await?;
+                done(reply, at.conflicts(space, &all, None).await)
             }
-            Self::PassOn { wishes, reply } => done(reply, at.pass_on(&wishes).await?),
-            Self::TakeWishes { reply } => done(reply, at.take_wishes().await?),
+            Self::PassOn { wishes, reply } => done(reply, at.pass_on(&wishes).await),
+            Self::TakeWishes { reply } => done(reply, at.take_wishes().await),
             Self::Attempts { space, attempts, reply } => {
-                done(reply, at.attempts(space, attempts).await?)
+                done(reply, at.attempts(space, attempts).await)
             }
-            Self::Collect { reply } => done(reply, at.collect().await?),
+            Self::Collect { reply } => done(reply, at.collect().await),
         };
-        dones.push(told);
+        dones.push(told?);
         Ok(())
     }
 }
@@ -190,12 +192,7 @@ impl Transaction<'_> {
         let whole = place.loading.as_ref().is_some_and(|loading| loading.whole);
         if whole {
             let mut replica = self.replica(space, &Need::entries(Wanted::Open)).await?;
-            // Of another history, unless nothing was here before.
-            if place.loaded.is_none() && place.generation > 1 {
-                replica.rebase();
-            } else {
-                replica.rebase_new();
-            }
+            replica.go_on();
             self.write(space, &mut replica).await?;
         }
         Ok(true)
@@ -229,37 +226,35 @@ impl Transaction<'_> {
     async fn follow(&mut self, space: &Space, scope: &Scope) -> Result<i64, Error> {
         let no: i64 = sqlx::query_scalar(
             "INSERT INTO spaces (name, scope, wanted) VALUES (?1, ?2, 1) \
-             ON CONFLICT (name) DO UPDATE SET scope = excluded.scope, wanted = 1 RETURNING no",
+             ON CONFLICT (name) DO UPDATE SET wanted = 1 RETURNING no",
         )
         .bind(space.name())
         .bind(row::stored_scope(scope))
         .fetch_one(&mut *self.db)
         .await?;
         let place = load::place(self.db, no).await?;
-        // All was followed by one cursor, and only a part is from now on.
-        let narrower = match (&place.loaded, scope) {
-            (Some(Scope::All), Scope::Collections(_)) => true,
-            (Some(Scope::Collections(loaded)), Scope::Collections(wanted)) => {
-                loaded.iter().any(|it| !wanted.contains(it))
-            }
-            _ => false,
-        };
-        if narrower {
-            self.forget(no, Some(scope)).await?;
-            let wanted = row::names(scope).unwrap_or_default();
-            let kept = match &place.loaded {
-                Some(Scope::Collections(loaded)) => wanted
-                    .into_iter()
-                    .filter(|it| loaded.iter().any(|there| there.as_str() == it))
-                    .collect(),
-                _ => wanted,
-            };
-            sqlx::query("UPDATE spaces SET loaded = ?2 WHERE no = ?1")
-                .bind(no)
-                .bind(row::to_json(&kept))
-                .execute(&mut *self.db)
-                .await?;
+        if place.scope == *scope {
+            return Ok(no);
         }
+        // What is loaded is of what was wanted before; and what of it is here is not only what
+        // is loaded: a first snapshot is shown as it comes.
+        let mut loaded = place.loaded;
+        if let Scope::Collections(wanted) = scope {
+            self.forget(no, Some(scope)).await?;
+            loaded = loaded.map(|loaded| match loaded {
+                Scope::Collections(mut names) => {
+                    names.retain(|name| wanted.contains(name));
+                    Scope::Collections(names)
+                }
+                _ => scope.clone(),
+            });
+        }
+        sqlx::query("UPDATE spaces SET scope = ?2, loaded = ?3, loading = NULL WHERE no = ?1")
+            .bind(no)
+            .bind(row::stored_scope(scope))
+            .bind(row::stored_loaded(loaded.as_ref()))
+            .execute(&mut *self.db)
+            .await?;
         Ok(no)
     }
 
@@ -294,6 +289,7 @@ impl Transaction<'_> {
         news: &[NewConflict],
         cursor: Option<&str>,
     ) -> Result<(), Error> {
+        load::place(self.db, space).await?;
         for NewConflict { id, key, body } in news {
             let query = match body {
                 Some(body) => sqlx::query(
@@ -321,24 +317,6 @@ impl Transaction<'_> {
         Ok(())
     }
 
-    async fn pass_on(&mut self, wishes: &[String]) -> Result<(), Error> {
-        for wish in wishes {
-            // The last of the same counts.
-            sqlx::query("INSERT OR REPLACE INTO wishes (wish) VALUES (?1)")
-                .bind(wish)
-                .execute(&mut *self.db)
-                .await?;
-        }
-        Ok(())
-    }
-
-    async fn take_wishes(&mut self) -> Result<Vec<String>, Error> {
-        let sql = "SELECT wish FROM wishes ORDER BY no";
-        let wishes = sqlx::query_scalar(sql).fetch_all(&mut *self.db).await?;
-        sqlx::query("DELETE FROM wishes").execute(&mut *self.db).await?;
-        Ok(wishes)
-    }
-
     async fn attempts(&mut self, space: i64, attempts: i64) -> Result<(), Error> {
         sqlx::query("UPDATE spaces SET attempts = ?2 WHERE no = ?1")
             .bind(space)
@@ -350,35 +328,68 @@ impl Transaction<'_> {
 
     /// Takes away what nobody needs any more, a part of it; true if there is more.
     async fn collect(&mut self) -> Result<bool, Error> {
-        let rows = sqlx::query(
-            "DELETE FROM records WHERE rowid IN (SELECT r.rowid FROM spaces s JOIN records r \
-             ON r.space = s.no WHERE r.shown IS NULL AND r.dirty = 0 AND r.staged IS NULL \
-             AND r.moved < s.moved - ?1 LIMIT ?2)",
-        )
-        .bind(MOVED_KEPT)
-        .bind(PART)
-        .execute(&mut *self.db)
-        .await?
-        .rows_affected();
-        if rows > 0 {
+        // Deletions of which all watchers have been told, and edits of which nobody asks any more.
+        let records = self
+            .delete(
+                "DELETE FROM records WHERE rowid IN (SELECT r.rowid FROM spaces s CROSS JOIN \
+                 records r INDEXED BY records_gone WHERE r.space = s.no AND r.shown IS NULL \
+                 AND r.dirty = 0 AND r.staged IS NULL AND r.moved < s.moved - ?1 LIMIT ?2)",
+                MOVED_KEPT,
+            )
+            .await?;
+        if records > 0 {
             let sql = "UPDATE spaces SET collected = max(collected, moved - ?1)";
             sqlx::query(sql).bind(MOVED_KEPT).execute(&mut *self.db).await?;
         }
-        let entries = sqlx::query(
-            "DELETE FROM entries WHERE done = 1 AND number <= \
-             (SELECT last_entry - ?1 FROM spaces WHERE no = entries.space)",
+        let entries = self
+            .delete(
+                "DELETE FROM entries WHERE (space, number) IN (SELECT e.space, e.number \
+                 FROM spaces s CROSS JOIN entries e WHERE e.space = s.no \
+                 AND e.number <= min(s.last_entry - ?1, s.front) AND e.done = 1 LIMIT ?2)",
+                DONE_MAX,
+            )
+            .await?;
+        let gone: Option<i64> = sqlx::query_scalar(
+            "SELECT no FROM spaces WHERE wanted = 0 AND pending + syncing + failed + answered = 0 \
+             LIMIT 1",
         )
-        .bind(DONE_MAX)
-        .execute(&mut *self.db)
-        .await?
-        .rows_affected();
-        sqlx::query(
-            "DELETE FROM spaces WHERE wanted = 0 AND NOT EXISTS \
-             (SELECT 1 FROM entries WHERE entries.space = spaces.no AND done = 0)",
-        )
-        .execute(&mut *self.db)
+        .fetch_optional(&mut *self.db)
         .await?;
+        let more = match gone {
+            None => false,
+            Some(no) => self.erase(no).await?,
+        };
         let part = u64::try_from(PART).unwrap_or(0);
-        Ok(rows >= part || entries > part)
+        Ok(more || records >= part || entries >= part)
+    }
+
+    /// Takes a space away with all that is here of it, in parts; true if there is more, or may
+    /// be another one.
+    async fn erase(&mut self, no: i64) -> Result<bool, Error> {
+        let gone = [
+            "DELETE FROM records WHERE rowid IN \
+             (SELECT rowid FROM records WHERE space = ?1 LIMIT ?2)",
+            "DELETE FROM entries WHERE space = ?1 AND number IN \
+             (SELECT number FROM entries WHERE space = ?1 LIMIT ?2)",
+        ];
+        for sql in gone {
+            if self.delete(sql, no).await? > 0 {
+                return Ok(true);
+            }
+        }
+        for sql in [
+            "DELETE FROM tallies WHERE space = ?1",
+            "DELETE FROM conflicts WHERE space = ?1",
+            "DELETE FROM spaces WHERE no = ?1",
+        ] {
+            sqlx::query(sql).bind(no).execute(&mut *self.db).await?;
+        }
+        Ok(true)
+    }
+
+    /// Deletes a part of something; tells how many rows.
+    async fn delete(&mut self, sql: &'static str, of: i64) -> Result<u64, Error> {
+        let done = sqlx::query(sql).bind(of).bind(PART).execute(&mut *self.db).await?;
+        Ok(done.rows_affected())
     }
 }

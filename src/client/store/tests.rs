@@ -18,7 +18,7 @@ fn collection() -> CollectionName {
 
 fn vault(paths: &[&str]) -> Vault {
     let paths = paths.iter().map(|path| Pointer::parse(path).unwrap()).collect();
-    Vault::new(HashMap::from([(collection(), paths)]))
+    Vault::new(HashMap::from([(collection(), paths)])).staging()
 }
 
 fn slot(id: &str) -> Slot {
@@ -49,6 +49,31 @@ fn what_is_hidden_comes_back_as_long_as_it_is_remembered() {
         vault.forget(1, slot("1"));
         assert_eq!(vault.reveal(1, &collection(), slot("1"), hidden.clone()), hidden);
     }
+}
+
+#[test]
+fn what_is_not_written_in_the_end_was_never_hidden() {
+    let reader = Vault::new(HashMap::from([(
+        collection(),
+        vec![Pointer::parse("/owner/pin").unwrap(), Pointer::parse("/owner").unwrap()],
+    )]));
+    let vault = reader.staging();
+    let whole = document(&json!({"owner": {"pin": 1, "name": "x"}}));
+    let hide = || vault.hide(1, &collection(), slot("1"), &whole).0;
+    let open = hide();
+    // What lies within another goes with that.
+    assert_eq!(open, document(&json!({})));
+    let read = |by: &Vault| by.reveal(1, &collection(), slot("1"), open.clone());
+    // Until it is on disk only the writer knows it.
+    assert_eq!((read(&vault), read(&reader)), (whole.clone(), open.clone()));
+    vault.settle(false);
+    assert_eq!((read(&vault), read(&reader)), (open.clone(), open.clone()));
+    hide();
+    vault.settle(true);
+    vault.forget(1, slot("1"));
+    assert_eq!((read(&vault), read(&reader)), (open.clone(), whole.clone()));
+    vault.settle(false);
+    assert_eq!((read(&vault), read(&reader)), (whole.clone(), whole.clone()));
 }
 
 #[test]

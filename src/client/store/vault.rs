@@ -2,12 +2,13 @@
 //! and what was taken out of documents; must not know where documents are stored.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use serde_json::Value;
 
 use crate::client::edit::{Edit, Patch};
-use crate::domain::{CollectionName, Document, JsonObject, Pointer, RecordKey};
+use crate::domain::{CollectionName, Document, JsonObject, Pointer, RecordKey, merge_fields};
 
 /// Which document of a record, or of an entry.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -19,16 +20,57 @@ pub(in crate::client) enum Slot {
     Kept(i64),
 }
 
-/// See the head of this file.
-#[derive(Debug, Default)]
+/// See the head of this file. Clones share what is kept.
+#[derive(Clone, Debug, Default)]
 pub(in crate::client) struct Vault {
-    fields: HashMap<CollectionName, Vec<Pointer>>,
-    values: Mutex<HashMap<(i64, Slot), JsonObject>>,
+    fields: Arc<HashMap<CollectionName, Vec<Pointer>>>,
+    kept: Arc<Mutex<HashMap<(i64, Slot), JsonObject>>>,
+    /// What a transaction changes: it counts once that is on disk. None = taken out.
+    staged: Option<Arc<Mutex<Staged>>>,
 }
 
+type Staged = HashMap<(i64, Slot), Option<JsonObject>>;
+
 impl Vault {
-    pub(in crate::client) fn new(fields: HashMap<CollectionName, Vec<Pointer>>) -> Self {
-        Self { fields, values: Mutex::default() }
+    pub(in crate::client) fn new(mut fields: HashMap<CollectionName, Vec<Pointer>>) -> Self {
+        for paths in fields.values_mut() {
+            // What lies within another goes with that.
+            let all = paths.clone();
+            let within = |path: &Pointer, other: &Pointer| {
+                path.keys().len() > other.keys().len() && path.keys().starts_with(other.keys())
+            };
+            paths.retain(|path| !all.iter().any(|other| within(path, other)));
+        }
+        Self { fields: fields.into(), ..Self::default() }
+    }
+
+    /// The same for whoever writes to the file.
+    pub(super) fn staging(&self) -> Self {
+        Self { staged: Some(Arc::default()), ..self.clone() }
+    }
+
+    /// What was changed is on disk, or will never be.
+    pub(super) fn settle(&self, written: bool) {
+        let Some(staged) = &self.staged else { return };
+        let staged = std::mem::take(&mut *staged.lock());
+        let mut kept = self.kept.lock();
+        for (slot, value) in staged.into_iter().filter(|_| written) {
+            match value {
+                Some(value) => drop(kept.insert(slot, value)),
+                None => drop(kept.remove(&slot)),
+            }
+        }
+    }
+
+    fn put(&self, slot: (i64, Slot), value: Option<JsonObject>) {
+        if let Some(staged) = &self.staged {
+            staged.lock().insert(slot, value);
+        }
+    }
+
+    fn find(&self, slot: &(i64, Slot)) -> Option<JsonObject> {
+        let staged = self.staged.as_ref().and_then(|staged| staged.lock().get(slot).cloned());
+        staged.unwrap_or_else(|| self.kept.lock().get(slot).cloned())
     }
 
     /// The sensitive fields of a collection.
@@ -49,17 +91,9 @@ impl Vault {
             return (document.clone(), false);
         }
         let (open, hidden) = part(document, paths);
-        let mut values = self.values.lock();
-        match hidden.is_empty() {
-            true => {
-                values.remove(&(space, slot));
-                (document.clone(), false)
-            }
-            false => {
-                values.insert((space, slot), hidden);
-                (open, true)
-            }
-        }
+        let is_hidden = !hidden.is_empty();
+        self.put((space, slot), is_hidden.then_some(hidden));
+        (open, is_hidden)
     }
 
     /// The document with what was hidden of it, as far as this process knows that.
@@ -73,16 +107,15 @@ impl Vault {
         if self.fields(collection).is_empty() {
             return document;
         }
-        let values = self.values.lock();
-        let Some(hidden) = values.get(&(space, slot)) else { return document };
+        let Some(hidden) = self.find(&(space, slot)) else { return document };
         let mut fields = document.fields();
-        merge(&mut fields, hidden);
+        merge_fields(&mut fields, hidden);
         Document::from_fields(fields).unwrap_or(document)
     }
 
     /// Whether the hidden part of something is known here.
     pub(in crate::client) fn knows(&self, space: i64, slot: Slot) -> bool {
-        self.values.lock().contains_key(&(space, slot))
+        self.find(&(space, slot)).is_some()
     }
 
     /// Whether an edit has sensitive values.
@@ -111,7 +144,7 @@ impl Vault {
     /// Nothing of this is needed any more.
     pub(in crate::client) fn forget(&self, space: i64, slot: Slot) {
         if !self.fields.is_empty() {
-            self.values.lock().remove(&(space, slot));
+            self.put((space, slot), None);
         }
     }
 }
@@ -152,15 +185,6 @@ fn take(from: &mut JsonObject, to: &mut JsonObject, path: &[String]) {
                 Some(Value::Object(there)) => there.append(&mut hidden),
                 _ => drop(to.insert(key.clone(), Value::Object(hidden))),
             }
-        }
-    }
-}
-
-fn merge(into: &mut JsonObject, from: &JsonObject) {
-    for (key, value) in from {
-        match (into.get_mut(key), value) {
-            (Some(Value::Object(inner)), Value::Object(value)) => merge(inner, value),
-            _ => drop(into.insert(key.clone(), value.clone())),
         }
     }
 }

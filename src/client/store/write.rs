@@ -26,6 +26,10 @@ pub(super) async fn replica(
     place(db, space, &replica.place).await?;
     records(db, space, replica, &touched, vault).await?;
     entries(db, space, replica, &touched, vault).await?;
+    if touched.conflicts {
+        let sql = "DELETE FROM conflicts WHERE space = ?1";
+        sqlx::query(sql).bind(space).execute(&mut *db).await?;
+    }
     for (collection, tally) in &touched.tallies {
         move_tally(db, space, collection, *tally).await?;
     }
@@ -38,7 +42,7 @@ async fn place(db: &mut SqliteConnection, space: i64, place: &Place) -> Result<(
         "UPDATE spaces SET loaded = ?2, epoch = ?3, cursor = ?4, complete = ?5, \
          last_sequence = ?6, last_entry = ?7, loading = ?8, generation = ?9, \
          conflict_cursor = ?10, newest = ?11, front = ?12, moved = ?13, pending = ?14, \
-         syncing = ?15, failed = ?16, answered = ?17 WHERE no = ?1",
+         syncing = ?15, failed = ?16, answered = ?17, replaced = ?18 WHERE no = ?1",
     )
     .bind(space)
     .bind(row::stored_loaded(place.loaded.as_ref()))
@@ -57,6 +61,7 @@ async fn place(db: &mut SqliteConnection, space: i64, place: &Place) -> Result<(
     .bind(counts.syncing)
     .bind(counts.failed)
     .bind(counts.answered)
+    .bind(i64::from(place.replaced))
     .execute(db)
     .await?;
     Ok(())
@@ -132,17 +137,21 @@ async fn entries(
         let so = touched.entries.iter().filter(|(_, it)| **it == touch);
         so.filter_map(|(number, _)| replica.entry(*number)).collect()
     };
-    for chunk in touched_so(Touch::Whole).chunks(CHUNK) {
-        whole(db, space, chunk, vault).await?;
+    for chunk in touched_so(Touch::New).chunks(CHUNK) {
+        insert(db, space, chunk, vault).await?;
     }
-    for chunk in touched_so(Touch::Moved).chunks(CHUNK) {
-        let query = sqlx::query(AssertSqlSafe(update(MOVED, chunk.len()))).bind(space);
-        let query = chunk.iter().fold(query, |query, entry| {
-            let place = query.bind(entry.number).bind(entry.base.get());
-            let place = place.bind(row::stored_kept(space, entry, vault));
-            bind_progress(place, entry)
-        });
-        query.execute(&mut *db).await?;
+    for (touch, columns) in [(Touch::Moved, MOVED), (Touch::Edited, EDITED)] {
+        for chunk in touched_so(touch).chunks(CHUNK) {
+            let query = sqlx::query(AssertSqlSafe(update(columns, chunk.len()))).bind(space);
+            let query = chunk.iter().fold(query, |query, entry| {
+                let query = bind_progress(query.bind(entry.number), space, entry, vault);
+                match touch {
+                    Touch::Edited => bind_edit(query, space, entry, vault),
+                    _ => query,
+                }
+            });
+            query.execute(&mut *db).await?;
+        }
     }
     for chunk in touched_so(Touch::Finished).chunks(CHUNK) {
         let query = sqlx::query(AssertSqlSafe(update(FINISHED, chunk.len()))).bind(space);
@@ -159,6 +168,21 @@ async fn entries(
 /// What is set of entries that have moved, beside their number.
 pub(super) const MOVED: &[&str] =
     &["base", "kept", "sequence", "sent_sequence", "sent_base", "state", "revision", "trouble"];
+/// Of those with another edit.
+pub(super) const EDITED: &[&str] = &[
+    "base",
+    "kept",
+    "sequence",
+    "sent_sequence",
+    "sent_base",
+    "state",
+    "revision",
+    "trouble",
+    "edit",
+    "sensitive",
+    "client_micros",
+    "schema_version",
+];
 /// And of those that are finished; what else goes with that is always the same.
 pub(super) const FINISHED: &[&str] = &["state", "revision"];
 
@@ -178,59 +202,58 @@ pub(super) fn update(columns: &[&str], rows: usize) -> String {
     )
 }
 
-/// Writes entries down, all of each.
-async fn whole(
+/// Writes new entries down.
+async fn insert(
     db: &mut SqliteConnection,
     space: i64,
     entries: &[&Entry],
     vault: &Vault,
 ) -> Result<(), Error> {
     let values = load::marks(entries.len(), "(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)");
+    let columns = EDITED.join(", ");
     let sql = format!(
-        "INSERT INTO entries (space, number, id, collection, record, edit, client_micros, \
-         schema_version, done, sensitive, base, kept, sequence, sent_sequence, sent_base, state, \
-         revision, trouble) VALUES {values} ON CONFLICT (space, number) DO UPDATE SET \
-         edit = excluded.edit, client_micros = excluded.client_micros, \
-         schema_version = excluded.schema_version, done = excluded.done, \
-         sensitive = excluded.sensitive, base = excluded.base, kept = excluded.kept, \
-         sequence = excluded.sequence, sent_sequence = excluded.sent_sequence, \
-         sent_base = excluded.sent_base, state = excluded.state, revision = excluded.revision, \
-         trouble = excluded.trouble"
+        "INSERT INTO entries (space, number, id, collection, record, done, {columns}) \
+         VALUES {values}"
     );
     let mut query = sqlx::query(AssertSqlSafe(sql));
     for entry in entries {
-        let (edit, sensitive) = row::stored_edit(space, entry, vault);
         query = query
             .bind(space)
             .bind(entry.number)
             .bind(entry.id.as_str())
             .bind(entry.key.collection.as_str())
             .bind(entry.key.id.as_str())
-            .bind(edit)
-            .bind(entry.client_micros)
-            .bind(entry.schema_version)
-            .bind(i64::from(entry.done))
-            .bind(i64::from(sensitive))
-            .bind(entry.base.get())
-            .bind(row::stored_kept(space, entry, vault));
-        query = bind_progress(query, entry);
+            .bind(i64::from(entry.done));
+        query = bind_edit(bind_progress(query, space, entry, vault), space, entry, vault);
     }
     query.execute(db).await?;
     Ok(())
 }
 
-/// How far an entry is, as the last of its columns.
+type Binding<'q> = Query<'q, Sqlite, SqliteArguments>;
+
+/// How far an entry is, in the order of [`MOVED`].
 fn bind_progress<'q>(
-    query: Query<'q, Sqlite, SqliteArguments>,
+    query: Binding<'q>,
+    space: i64,
     entry: &'q Entry,
-) -> Query<'q, Sqlite, SqliteArguments> {
+    vault: &Vault,
+) -> Binding<'q> {
     query
+        .bind(entry.base.get())
+        .bind(row::stored_kept(space, entry, vault))
         .bind(entry.sequence.map(Sequence::get))
         .bind(entry.sent.map(|(sequence, _)| sequence.get()))
         .bind(entry.sent.map(|(_, base)| base.get()))
         .bind(entry.state.as_str())
         .bind(entry.revision.get())
         .bind(entry.trouble.as_ref().map(row::to_json))
+}
+
+/// What it does, in the order of the rest of [`EDITED`].
+fn bind_edit<'q>(query: Binding<'q>, space: i64, entry: &Entry, vault: &Vault) -> Binding<'q> {
+    let (edit, sensitive) = row::stored_edit(space, entry, vault);
+    query.bind(edit).bind(i64::from(sensitive)).bind(entry.client_micros).bind(entry.schema_version)
 }
 
 async fn move_tally(

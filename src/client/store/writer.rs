@@ -21,8 +21,8 @@ const GROUP_MAX: usize = 256;
 
 /// Tells whoever asked, once it is written or was not.
 pub(super) type Done = Box<dyn FnOnce(Result<(), Error>) + Send>;
-/// Happens to a part of a space.
-pub(super) type Step = Box<dyn FnOnce(&mut Replica) -> Done + Send>;
+/// Happens to a part of a space, if there is one.
+pub(super) type Step = Box<dyn FnOnce(Result<&mut Replica, Error>) -> Done + Send>;
 
 /// Something to write.
 pub(super) enum Command {
@@ -41,7 +41,7 @@ pub(super) enum Command {
 /// See the head of this file.
 pub(super) struct Writer {
     pub(super) db: SqliteConnection,
-    pub(super) vault: Arc<Vault>,
+    pub(super) vault: Vault,
     pub(super) identity: Arc<Mutex<Arc<Identity>>>,
     pub(super) written: watch::Sender<u64>,
 }
@@ -94,6 +94,7 @@ impl Writer {
         failpoint::reach("client.before_begin");
         let mut dones: Vec<Done> = Vec::with_capacity(group.len());
         let written = self.transaction(group, &mut dones).await;
+        self.vault.settle(written.is_ok());
         if written.is_ok() {
             failpoint::reach("client.after_commit");
             self.written.send_modify(|count| *count = count.wrapping_add(1));
@@ -167,10 +168,15 @@ impl Transaction<'_> {
         steps: Vec<Step>,
         dones: &mut Vec<Done>,
     ) -> Result<(), Error> {
-        let mut replica = self.replica(space, &need).await?;
-        for step in steps {
-            dones.push(step(&mut replica));
-        }
+        let mut replica = match self.replica(space, &need).await {
+            // Of whoever asked for that, and of nobody else.
+            Err(Error::NoSpace) => {
+                dones.extend(steps.into_iter().map(|step| step(Err(Error::NoSpace))));
+                return Ok(());
+            }
+            replica => replica?,
+        };
+        dones.extend(steps.into_iter().map(|step| step(Ok(&mut replica))));
         self.write(space, &mut replica).await
     }
 

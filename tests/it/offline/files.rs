@@ -44,14 +44,17 @@ async fn a_file_that_is_not_ours_is_refused() {
     let foreign = file.with_file_name("foreign.db");
     fs::write(&foreign, "").unwrap();
     run(&foreign, "CREATE TABLE things (a)").await;
-    let foreign = refused(Client::open(Options::new(&foreign, "alice")).await);
-    assert!(matches!(foreign, StoreError::NotOurs { .. }), "{foreign}");
+    let before = fs::read(&foreign).unwrap();
+    let not_ours = refused(Client::open(Options::new(&foreign, "alice")).await);
+    assert!(matches!(not_ours, StoreError::NotOurs { .. }), "{not_ours}");
+    // Nothing of it was changed, be it only how it is written.
+    assert_eq!(fs::read(&foreign).unwrap(), before);
 
     let text = file.with_file_name("text.db");
     fs::write(&text, "this is no database, and long enough not to be taken for an empty one")
         .unwrap();
     let text = refused(Client::open(Options::new(&text, "alice")).await);
-    assert!(matches!(text, StoreError::Failed(_)), "{text}");
+    assert!(matches!(text, StoreError::NotOurs { .. }), "{text}");
 }
 
 #[tokio::test]

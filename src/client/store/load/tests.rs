@@ -4,7 +4,7 @@ use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, Connection, Row};
 
 use super::{OPEN, records_with_keys, select, with_ids, with_keys};
-use crate::client::store::write::{FINISHED, MOVED, update};
+use crate::client::store::write::{EDITED, FINISHED, MOVED, update};
 
 #[tokio::test]
 async fn nothing_reads_a_whole_space() {
@@ -16,6 +16,7 @@ async fn nothing_reads_a_whole_space() {
         (records_with_keys(64), "sqlite_autoindex_records_1 (space=? AND collection=? AND id=?)"),
         (select(OPEN), "PRIMARY KEY (space=? AND number>?)"),
         (update(MOVED, 64), "PRIMARY KEY (space=? AND number=?)"),
+        (update(EDITED, 64), "PRIMARY KEY (space=? AND number=?)"),
         (update(FINISHED, 64), "PRIMARY KEY (space=? AND number=?)"),
     ] {
         let sql = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
