@@ -2,6 +2,7 @@
 //! rules are the tables at the top; an offence is mended, not listed. Knows nothing of what the
 //! code does.
 
+mod features;
 mod migrations;
 mod source;
 
