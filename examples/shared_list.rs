@@ -89,7 +89,7 @@ async fn main() -> anyhow::Result<()> {
     if let Some(fields) = milk.as_object_mut() {
         fields.insert("title".into(), json!("Oat or soy milk"));
     }
-    bob.list.resolve(&conflict.id, Resolution::Document(milk)).await?;
+    bob.list.resolve(conflict, Resolution::Document(milk)).await?;
 
     let decided = json!({"title": "Oat or soy milk", "count": 4});
     alice.sees(&decided).await?;

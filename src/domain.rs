@@ -51,7 +51,7 @@ pub use delta::Delta;
 pub use digest::{CollectionTally, Digest, Tally};
 pub use document::{Document, DocumentFault, DocumentForm, JsonObject, canonical};
 pub use event::Event;
-pub use fields::{merge_fields, put_at, remove_at};
+pub use fields::{merge_fields, put_at, remove_at, value_at};
 pub use filter::{Echo, Filter, Scope, Sight};
 pub use fingerprint::Fingerprint;
 pub use history::{History, HistoryEntry, Seen};

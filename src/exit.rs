@@ -61,6 +61,11 @@ impl Failure {
         Self { hint: Some(hint.into()), ..self }
     }
 
+    /// What went wrong, with its causes, on one line.
+    pub fn told(&self) -> String {
+        told(&self.error)
+    }
+
     /// Prints it and gives the code to end with.
     pub fn report(&self) -> Exit {
         report(&self.error, self.hint.as_deref());
@@ -81,20 +86,32 @@ pub fn report(error: &anyhow::Error, hint: Option<&str>) {
 }
 
 fn render(error: &anyhow::Error, hint: Option<&str>) -> String {
-    let mut text = "error".to_owned();
+    let mut text = format!("error: {}\n", told(error));
+    if let Some(hint) = hint {
+        let _ = writeln!(text, "hint: {}", line(hint));
+    }
+    text
+}
+
+fn told(error: &anyhow::Error) -> String {
+    let mut text = String::new();
     for cause in error.chain() {
-        // Some libraries break lines; ours stays one line, which logs and greps keep together.
-        let cause = cause.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        let cause = line(&cause.to_string());
         // Others repeat their cause in their own text.
-        if !text.ends_with(&cause) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.ends_with(&cause) {
             let _ = write!(text, ": {cause}");
         }
     }
-    text.push('\n');
-    if let Some(hint) = hint {
-        let _ = writeln!(text, "hint: {hint}");
-    }
     text
+}
+
+/// Some libraries break lines; ours stays one line, which logs and greps keep together. Servers and
+/// files may have sent control characters, which would move a terminal's cursor.
+fn line(text: &str) -> String {
+    let plain = text.replace(char::is_control, " ");
+    plain.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -120,6 +137,12 @@ mod tests {
     fn a_cause_that_its_error_has_told_is_not_repeated() {
         let error = anyhow!("refused").context("cannot listen: refused");
         assert_eq!(render(&error, None), "error: cannot listen: refused\n");
+    }
+
+    #[test]
+    fn what_others_have_written_does_not_move_the_cursor() {
+        let error = anyhow!("a\u{9b}2Jb\x7f\x1b[31mc");
+        assert_eq!(render(&error, Some("d\u{9b}e")), "error: a 2Jb [31mc\nhint: d e\n");
     }
 
     #[test]

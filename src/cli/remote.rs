@@ -4,6 +4,7 @@
 mod changes;
 mod conflicts;
 mod doctor;
+mod ends;
 mod export;
 mod import;
 mod local;
@@ -18,16 +19,17 @@ mod status;
 mod token;
 mod watch;
 
-use std::fmt::Display;
 use std::io::Read;
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use serde_json::Value;
 
+use self::ends::{failed, incomplete, no_token, unusable, usage};
 use self::output::{Output, ReaderGone};
-use crate::client::remote::{Code, Fault, Identity, Remote, Target};
+use crate::client::remote::{Identity, Remote, Target};
 use crate::config::{Call, ConnectionConfig, RemoteConfig};
 use crate::exit::{Exit, Failure};
+use crate::rpc::proto::{GetStatusRequest, GetStatusResponse};
 
 /// The largest page that a server gives.
 const PAGE_SIZE_MAX: usize = 1_000;
@@ -39,24 +41,41 @@ struct Session {
     out: Output,
 }
 
-/// Runs one of these commands. A reader that has gone, as with `| head`, is no failure.
+/// Runs one of these commands. To one that reads, a reader that has gone, as with `| head`, is no
+/// failure.
 pub(super) async fn run(config: RemoteConfig) -> Result<Exit, Failure> {
+    let json = config.connection.json;
+    let out = match only_reads(&config.call) {
+        true => Output::of_reading(),
+        false => Output::of_writing(),
+    };
     let ran = match (config.call, config.local) {
-        (Call::Doctor(database_url), _) => doctor::run(config.connection, database_url).await,
-        (call, Some(local)) => local::run(config.connection, local, call).await,
-        (call, None) => match Session::open(config.connection) {
+        (Call::Doctor(database_url), _) => doctor::run(config.connection, database_url, out).await,
+        (call, Some(local)) => local::run(config.connection, local, call, out).await,
+        (call, None) => match Session::open(config.connection, out) {
             Ok(session) => session.run(call).await,
             Err(failure) => Err(failure),
         },
     };
     match ran {
         Err(failure) if failure.error.is::<ReaderGone>() => Ok(Exit::Success),
+        Err(failure) if json => Ok(ends::tell(&failure, json)),
         other => other,
     }
 }
 
+/// Whether there is nothing to do for a command that nobody listens to.
+fn only_reads(call: &Call) -> bool {
+    match call {
+        Call::Get(_) | Call::Ls(_) | Call::Watch(_) | Call::Changes(_) | Call::Status => true,
+        Call::Conflicts(_) | Call::Parked | Call::Export(_) => true,
+        Call::Put(_) | Call::Rm(_) | Call::Resolve(_) | Call::Sync | Call::Retry(_) => false,
+        Call::Discard(_) | Call::Import(_) | Call::Doctor(_) => false,
+    }
+}
+
 impl Session {
-    fn open(connection: ConnectionConfig) -> Result<Self, Failure> {
+    fn open(connection: ConnectionConfig, out: Output) -> Result<Self, Failure> {
         let target = target(&connection);
         let remote = Remote::new(&target)
             .map_err(|fault| failed(format!("cannot use {}", target.url), fault))?;
@@ -65,7 +84,6 @@ impl Session {
         };
         let used = remote.set_token(Some(token.expose().trim()));
         used.map_err(|fault| failed("cannot use the token", fault))?;
-        let out = Output::new();
         Ok(Self { remote, connection, out })
     }
 
@@ -80,14 +98,25 @@ impl Session {
             Call::Status => status::run(self).await,
             Call::Conflicts(config) => conflicts::run(self, config).await,
             Call::Resolve(config) => return resolve::run(self, config).await,
-
             Call::Import(config) => return import::run(self, config).await,
             Call::Export(config) => export::run(self, config).await,
-            Call::Doctor(_) | Call::Sync | Call::Parked | Call::Retry(_) | Call::Discard(_) => {
-                Ok(())
+            Call::Sync | Call::Parked | Call::Retry(_) | Call::Discard(_) => {
+                Err(usage("this command works on a local file only"))
             }
+            Call::Doctor(_) => Err(usage("the doctor needs no session")),
         };
         done.map(|()| Exit::Success)
+    }
+
+    /// What the server says of the space.
+    async fn status(
+        &self,
+        what: &str,
+        request: GetStatusRequest,
+    ) -> Result<GetStatusResponse, Failure> {
+        let request = GetStatusRequest { space: self.space(), ..request };
+        let answer = self.remote.sync().get_status(request).await;
+        Ok(answer.map_err(|status| failed(what, status))?.into_inner())
     }
 
     fn json(&self) -> bool {
@@ -111,57 +140,14 @@ fn target(connection: &ConnectionConfig) -> Target {
     Target { url: connection.server.clone(), ca_pem: connection.ca_pem.clone(), identity }
 }
 
-/// How the program ends because of a failed call.
-fn failed(what: impl Display, fault: impl Into<Fault>) -> Failure {
-    let fault = fault.into();
-    let exit = match fault.code {
-        Code::Unavailable | Code::DeadlineExceeded => Exit::Unreachable,
-        Code::Unauthenticated => Exit::Token,
-        Code::NotFound => Exit::NotFound,
-        Code::InvalidArgument
-        | Code::AlreadyExists
-        | Code::PermissionDenied
-        | Code::ResourceExhausted
-        | Code::FailedPrecondition
-        | Code::Aborted
-        | Code::OutOfRange => Exit::Refused,
-        _ => Exit::Failure,
-    };
-    let mut hint = fault.hint().map(str::to_owned);
-    if let (Code::Unavailable, "", Some(hint)) = (fault.code, fault.reason.as_str(), &mut hint) {
-        hint.push_str("; `syncline doctor` looks closer");
-    }
-    let failure = Failure::new(exit, anyhow::Error::new(fault).context(what.to_string()));
-    match hint {
-        Some(hint) => failure.hint(hint),
-        None => failure,
-    }
-}
-
-fn no_token() -> Failure {
-    let hint = "give --token-file, or SYNCLINE_TOKEN in the environment; beside `syncline dev`, its \
-                own token is found where it runs";
-    Failure::new(Exit::Token, anyhow!("there is no token")).hint(hint)
-}
-
-/// A command that makes no sense as it was given.
-fn usage(reason: impl Display) -> Failure {
-    Failure::new(Exit::Usage, anyhow!("{reason}"))
-}
-
-/// An answer without what it always has.
-fn incomplete() -> Failure {
-    Failure::from(anyhow!("the server's answer is not complete"))
-        .hint("the server may be newer than this program")
-}
-
 /// The text of an argument, or of stdin where it is `-`.
 fn argument_or_stdin(given: &str) -> Result<String, Failure> {
     if given != "-" {
         return Ok(given.to_owned());
     }
     let mut text = String::new();
-    std::io::stdin().read_to_string(&mut text).context("cannot read stdin")?;
+    let read = std::io::stdin().read_to_string(&mut text);
+    read.map_err(|error| unusable("cannot read stdin", error))?;
     Ok(text)
 }
 

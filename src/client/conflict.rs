@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::domain::{Pointer, remove_at};
+use super::{Error, space};
+use crate::domain::{Pointer, RecordKey, remove_at};
 
 /// Two writes of one record, neither of which knew the other, that wait for a decision.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -21,12 +22,18 @@ pub struct Conflict {
     pub server: Side,
     /// The side that came.
     pub client: Side,
+    /// The record's revision when this was read, which is what [`Space::resolve`] decides about:
+    /// later than `server` has it if the record was written since. 0 if the record is not here.
+    ///
+    /// [`Space::resolve`]: super::Space::resolve
+    #[serde(skip)]
+    pub revision: i64,
 }
 
 /// One side of a conflict.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Side {
-    /// None = a deletion, or too large to have been told: see [`Conflict`] on the server.
+    /// None = a deletion, or not here: see [`Conflict::has_documents`].
     pub document: Option<Value>,
     pub deleted: bool,
     pub author: String,
@@ -47,6 +54,12 @@ pub enum Resolution {
 }
 
 impl Conflict {
+    /// Whether both sides are here. Documents that are too large to be sent along are on the server
+    /// only (`GetConflict`): what is None then is no deletion, and the sides are not the same.
+    pub fn has_documents(&self) -> bool {
+        [&self.server, &self.client].iter().all(|side| side.deleted || side.document.is_some())
+    }
+
     /// The same without what must not be written down.
     pub(super) fn without(mut self, sensitive: &[Pointer]) -> Self {
         let documents = [&mut self.base, &mut self.server.document, &mut self.client.document];
@@ -57,9 +70,38 @@ impl Conflict {
         self
     }
 
+    pub(super) fn key(&self) -> Result<RecordKey, Error> {
+        space::key(&self.collection, &self.record)
+    }
+
     /// As it is kept.
     pub(super) fn stored(&self) -> String {
         // Plain values with text for keys.
         serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deletion_is_told_from_a_document_that_is_elsewhere() {
+        let has = |server: &str, client: &str| {
+            let side =
+                |told: &str| format!(r#"{{{told}, "author": "a", "device": "", "revision": 1}}"#);
+            let text = format!(
+                r#"{{"id": "c", "collection": "n", "record": "1", "paths": [], "base": null,
+                    "server": {}, "client": {}}}"#,
+                side(server),
+                side(client),
+            );
+            serde_json::from_str::<Conflict>(&text).unwrap().has_documents()
+        };
+        let (here, gone) =
+            (r#""document": {}, "deleted": false"#, r#""document": null, "deleted": true"#);
+        let elsewhere = r#""document": null, "deleted": false"#;
+        assert!(has(here, here) && has(here, gone));
+        assert!(!has(here, elsewhere) && !has(elsewhere, gone));
     }
 }

@@ -141,12 +141,23 @@ impl Remote {
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }
 
-    /// Whether the server says that it serves; it asks for no token.
-    pub async fn is_serving(&self) -> Result<bool, Fault> {
+    /// How the server says that it is; it asks for no token.
+    pub async fn health(&self) -> Result<Health, Fault> {
         let mut health = HealthClient::new(self.channel.clone());
-        let answer = health.check(HealthCheckRequest::default()).await?.into_inner();
-        Ok(answer.status() == ServingStatus::Serving)
+        let answer = health.check(HealthCheckRequest::default()).await?;
+        let date = answer.metadata().get("date").and_then(|date| date.to_str().ok());
+        let date = date.map(str::to_owned);
+        Ok(Health { is_serving: answer.into_inner().status() == ServingStatus::Serving, date })
     }
+}
+
+/// How a server is.
+#[derive(Clone, Debug)]
+pub struct Health {
+    /// It answers calls.
+    pub is_serving: bool,
+    /// Its clock, to the second, as headers have times; None if something on the way leaves it out.
+    pub date: Option<String>,
 }
 
 /// Adds the token to each call.

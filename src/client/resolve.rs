@@ -7,29 +7,35 @@ use uuid::Uuid;
 
 use super::engine::{Code, Fault};
 use super::remote::{self, Remote};
-use super::store::{NewConflict, StoreError};
-use super::{Conflict, Error, Resolution, Space, document, space};
+use super::store::{Need, NewConflict, StoreError};
+use super::{Conflict, Error, Resolution, Space, document};
+use crate::domain::Document;
 use crate::rpc::proto::{self, resolve_conflict_request::Resolution as Wire};
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(15);
 
-pub(super) async fn resolve(space: &Space, id: &str, resolution: Resolution) -> Result<(), Error> {
+pub(super) async fn resolve(
+    space: &Space,
+    conflict: &Conflict,
+    resolution: Resolution,
+) -> Result<(), Error> {
     let inner = &space.client.inner;
     let target = inner.options.target()?.ok_or(Error::NoServer)?;
     let token = inner.options.token.as_ref().ok_or(Error::NoServer)?;
     let open = space.conflicts().await?;
-    let conflict = open.iter().find(|it| it.id == id).ok_or(Error::NoConflict)?;
-    let key = space::key(&conflict.collection, &conflict.record)?;
+    if !open.iter().any(|it| it.id == conflict.id) {
+        return Err(Error::NoConflict);
+    }
     let refused = |message: String| Error::Server(Fault::new(Code::Unauthenticated, "", message));
     let token = token.fetch(false).await.map_err(refused)?;
-    let seen_revision = inner.store.revision(space.no, &key).await?;
     let request = proto::ResolveConflictRequest {
         space: space.name().to_owned(),
         device: space.client.device(),
         mutation_id: Uuid::new_v4().to_string(),
-        conflict_id: id.to_owned(),
-        seen_revision,
-        resolution: Some(choice(resolution)?),
+        conflict_id: conflict.id.clone(),
+        // Not what is here by now: nobody may have looked at that.
+        seen_revision: conflict.revision,
+        resolution: Some(choice(space, conflict, resolution).await?),
         document_form: super::wire::FORM,
     };
     let remote = Remote::new(&target).map_err(Error::Server)?;
@@ -39,18 +45,56 @@ pub(super) async fn resolve(space: &Space, id: &str, resolution: Resolution) -> 
     };
     let mut conflicts = remote.conflicts();
     let answer = timeout(ANSWER_WITHIN, conflicts.resolve_conflict(request)).await;
-    let answer = answer.map_err(late)?.map_err(|status| Error::Server(status.into()))?;
-    taken_in(space, conflict, answer.into_inner()).await
+    match answer.map_err(late)?.map_err(Fault::from) {
+        Ok(answer) => taken_in(space, conflict, answer.into_inner()).await,
+        Err(refused) => {
+            if refused.reason == "CONFLICT_NOT_FOUND" {
+                forget(space, conflict).await?;
+            }
+            Err(Error::Server(refused))
+        }
+    }
 }
 
-fn choice(resolution: Resolution) -> Result<Wire, Error> {
+async fn choice(space: &Space, conflict: &Conflict, resolution: Resolution) -> Result<Wire, Error> {
     Ok(match resolution {
         Resolution::KeepClient => Wire::KeepClient(proto::KeepClient {}),
         Resolution::KeepServer => Wire::KeepServer(proto::KeepServer {}),
         Resolution::Document(fields) => {
-            Wire::Document(remote::document(document(fields)?.as_str()))
+            let whole = with_hidden(space, conflict, document(fields)?).await?;
+            Wire::Document(remote::document(whole.as_str()))
         }
     })
+}
+
+/// A document with the values that no side of a conflict has here: it would take them away.
+async fn with_hidden(
+    space: &Space,
+    conflict: &Conflict,
+    document: Document,
+) -> Result<Document, Error> {
+    let (key, store) = (conflict.key()?, &space.client.inner.store);
+    let hidden = store.vault().fields(&key.collection).to_vec();
+    if hidden.is_empty() {
+        return Ok(document);
+    }
+    let need = Need::records(vec![key.clone()]);
+    let whole = store
+        .step(space.no, need, move |replica| replica.with_hidden(&key, &document, &hidden))
+        .await?;
+    whole.ok_or_else(|| {
+        Error::invalid(
+            "the record has sensitive values that this program does not know; keep one of the \
+             sides, or decide once it was sent again",
+        )
+    })
+}
+
+/// It does not wait any more.
+async fn forget(space: &Space, conflict: &Conflict) -> Result<(), Error> {
+    let (id, key) = (conflict.id.clone(), conflict.key()?);
+    let news = vec![NewConflict { id, key, body: None }];
+    Ok(space.client.inner.store.keep_conflicts(space.no, news, None).await?)
 }
 
 async fn taken_in(
@@ -69,9 +113,7 @@ async fn taken_in(
         }
         _ => {}
     }
-    let key = space::key(&conflict.collection, &conflict.record)?;
-    let news = vec![NewConflict { id: conflict.id.clone(), key, body: None }];
-    space.client.inner.store.keep_conflicts(space.no, news, None).await?;
+    forget(space, conflict).await?;
     match result.rejection {
         None => Ok(()),
         Some(rejection) => {

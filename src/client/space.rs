@@ -307,7 +307,8 @@ impl Space {
         Ok(self.client.inner.store.step(found.space, need, step).await??)
     }
 
-    /// Conflicts that wait for a decision, as far as they are known here.
+    /// Conflicts that wait for a decision, as far as they are known here. Who shows one shows the
+    /// record as well ([`Space::get`], after this): it may have been written since.
     ///
     /// ```no_run
     /// use syncline::client::{Error, Resolution, Space};
@@ -315,20 +316,25 @@ impl Space {
     /// async fn decide(space: &Space) -> Result<(), Error> {
     ///     for conflict in space.conflicts().await? {
     ///         eprintln!("both changed {:?} of {}", conflict.paths, conflict.record);
-    ///         space.resolve(&conflict.id, Resolution::KeepClient).await?;
+    ///         space.resolve(&conflict, Resolution::KeepClient).await?;
     ///     }
     ///     Ok(())
     /// }
     /// ```
     pub async fn conflicts(&self) -> Result<Vec<Conflict>, Error> {
         let found = self.client.inner.store.conflicts(self.no).await?;
-        let parsed: Result<Vec<_>, _> = found.iter().map(|it| serde_json::from_str(it)).collect();
-        parsed.map_err(|error| super::StoreError::Damaged(error.to_string()).into())
+        let parsed = found.iter().map(|(body, revision)| {
+            let conflict: Conflict = serde_json::from_str(body)?;
+            Ok(Conflict { revision: *revision, ..conflict })
+        });
+        let parsed: Result<Vec<_>, serde_json::Error> = parsed.collect();
+        Ok(parsed.map_err(|error| StoreError::Damaged(error.to_string()))?)
     }
 
-    /// Decides a conflict, for everybody. Asks the server, which must be reachable; if the
-    /// record has changed meanwhile, it says so (`RECORD_CHANGED`).
-    pub async fn resolve(&self, conflict: &str, resolution: Resolution) -> Result<(), Error> {
+    /// Decides a conflict, for everybody, as [`Space::conflicts`] has told it. Asks the server,
+    /// which must be reachable; if the record has been written since that was read, nothing is
+    /// decided (`RECORD_CHANGED`): look at it again.
+    pub async fn resolve(&self, conflict: &Conflict, resolution: Resolution) -> Result<(), Error> {
         resolve::resolve(self, conflict, resolution).await
     }
 }

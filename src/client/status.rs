@@ -11,6 +11,9 @@ use super::engine::{self, EngineState, Fault, LinkState, Phase, SpaceStanding, T
 use super::store::{Facts, StoreError, Written};
 use super::{Client, Error, session};
 
+/// There is no token that the server takes.
+const UNAUTHENTICATED: &str = "UNAUTHENTICATED";
+
 /// The client at one moment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Status {
@@ -73,18 +76,20 @@ impl SpaceStatus {
 /// What is wrong, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
+    /// For programs, such as `UNAUTHENTICATED`; empty if there is none.
+    pub reason: String,
     pub what: String,
     pub advice: String,
 }
 
 impl Problem {
-    fn new(what: impl Into<String>, advice: &str) -> Self {
-        Self { what: what.into(), advice: advice.into() }
+    fn new(reason: &str, what: impl Into<String>, advice: &str) -> Self {
+        Self { reason: reason.into(), what: what.into(), advice: advice.into() }
     }
 
     fn of(fault: &Fault) -> Self {
         let advice = match fault.reason.as_str() {
-            "UNAUTHENTICATED" => "give a token that this server accepts",
+            UNAUTHENTICATED => "give a token that this server accepts",
             "PERMISSION_DENIED" | "SPACE_NOT_FOUND" => {
                 "ask an admin of the space to let you in; what was queued is set aside"
             }
@@ -98,7 +103,11 @@ impl Problem {
                 _ => "see the log; it is tried again by itself",
             },
         };
-        Self::new(fault.to_string(), advice)
+        let reason = match (fault.reason.as_str(), fault.code) {
+            ("", engine::Code::Unauthenticated) => UNAUTHENTICATED,
+            (reason, _) => reason,
+        };
+        Self::new(reason, fault.to_string(), advice)
     }
 }
 
@@ -221,11 +230,13 @@ fn status(state: Option<&EngineState>, facts: &[Facts], synced: bool) -> Status 
 fn problem(state: &EngineState) -> Option<Problem> {
     match (&state.token, &state.link) {
         (Some(TokenTrouble::Failed { message }), _) => {
-            Some(Problem::new(format!("the app gives no token: {message}"), "sign in again"))
+            let what = format!("the app gives no token: {message}");
+            Some(Problem::new(UNAUTHENTICATED, what, "sign in again"))
         }
         (Some(TokenTrouble::Refused { fault }), _) => Some(Problem::of(fault)),
         (None, LinkState::Waiting { why: Some(fault), .. }) => Some(Problem::of(fault)),
         (None, _) if !state.store_ok => Some(Problem::new(
+            "",
             "the server's database does not answer",
             "nothing: what is shown may be old until it does",
         )),
@@ -262,6 +273,7 @@ fn progress(standing: &SpaceStanding) -> Option<f64> {
 fn space_problem(standing: &SpaceStanding) -> Option<Problem> {
     if let Phase::Halted(engine::HaltReason::FileIsBehind { .. }) = standing.phase {
         return Some(Problem::new(
+            "FILE_IS_BEHIND",
             "the server has edits of this device that are not in this file: it is an older copy, \
              or another installation uses the same device name",
             "open a new file, with a device name of its own",
@@ -269,7 +281,7 @@ fn space_problem(standing: &SpaceStanding) -> Option<Problem> {
     }
     let disk = |error: &String| {
         let advice = "see that the disk has room, and that the file may be written";
-        Problem::new(error.clone(), advice)
+        Problem::new("", error.clone(), advice)
     };
     standing.store_error.as_ref().map(disk).or_else(|| standing.fault.as_ref().map(Problem::of))
 }

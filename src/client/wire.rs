@@ -301,6 +301,7 @@ pub(super) fn conflict(wire: &proto::Conflict) -> Result<Option<Conflict>, Fault
         base: json(wire.base.as_ref())?,
         server: side(wire.server.as_ref())?,
         client: side(wire.client.as_ref())?,
+        revision: 0,
     }))
 }
 

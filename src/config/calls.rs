@@ -158,7 +158,7 @@ pub struct ResolveConfig {
     /// Write this document, a JSON object; - = from stdin.
     #[arg(long, value_name = "JSON", conflicts_with_all = ["edit", "strategy"])]
     pub document: Option<String>,
-    /// Write what you make of a draft in $VISUAL or $EDITOR.
+    /// Write what you make of a draft in $VISUAL or $EDITOR; an empty file decides nothing.
     #[arg(long, conflicts_with = "strategy")]
     pub edit: bool,
     /// Write what this strategy makes of the sides.
@@ -201,7 +201,7 @@ pub struct ImportConfig {
 /// `syncline export`.
 #[derive(Debug, Args)]
 pub struct ExportConfig {
-    /// File to write, one record on each line; - = stdout.
+    /// File to write, one record on each line; it is replaced once all is there. - = stdout.
     pub file: PathBuf,
     /// Go on with an export to this file that was broken off.
     #[arg(long)]

@@ -1,5 +1,6 @@
-//! The commands that talk to a server, or work on a local file: their flags, and what these come to. Must not know how a
-//! command does what it does, nor connect; files with tokens and certificates are read here.
+//! The commands that talk to a server, or work on a local file: their flags, and what these come
+//! to. Must not know how a command does what it does, nor connect; files with tokens and
+//! certificates are read here.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -97,7 +98,7 @@ pub(super) struct ConnectionArgs {
     /// The device that asks.
     #[arg(long, value_name = "NAME")]
     device: Option<String>,
-    /// Print JSON: one value, or one on each line of a list.
+    /// Print JSON: one value, or one on each line of a list; failures as well, on stderr.
     #[arg(long)]
     json: bool,
 }

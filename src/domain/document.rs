@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::map::Entry;
 use serde_json::{Map, Number, Value};
 use sha2::{Digest, Sha256};
 
@@ -363,10 +364,11 @@ impl<'de> Visitor<'de> for Strict<'_> {
                 let max = limits::DOCUMENT_DEPTH_MAX;
                 return Err(de::Error::custom(format_args!("deeper than {max} levels")));
             }
-            let value = entries.next_value_seed(Strict { path: self.path })?;
-            if fields.insert(key, value).is_some() {
+            // Before its value is read: the error tells the place of the key.
+            let Entry::Vacant(place) = fields.entry(key) else {
                 return Err(de::Error::custom("this key occurs twice"));
-            }
+            };
+            place.insert(entries.next_value_seed(Strict { path: self.path })?);
             self.path.pop();
         }
         Ok(Value::Object(fields))

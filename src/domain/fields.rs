@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use super::document::JsonObject;
 
 /// The value at a path; the top has none.
-pub(super) fn value_at<'f>(fields: &'f JsonObject, path: &[String]) -> Option<&'f Value> {
+pub fn value_at<'f>(fields: &'f JsonObject, path: &[String]) -> Option<&'f Value> {
     let (last, way) = path.split_last()?;
     let mut object = fields;
     for key in way {

@@ -8,15 +8,16 @@ mod files;
 mod follow;
 mod records;
 mod store;
+mod sync;
+mod terminal;
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::private::blocking;
+use crate::support::program::{Running, syncline};
 use crate::support::{House, mint};
 
 /// What a command has said, and its exit code.
@@ -55,6 +56,16 @@ impl Said {
         let mut values = self.values();
         assert_eq!(values.len(), 1, "{values:?}");
         values.remove(0)
+    }
+
+    /// The failure that it has told as JSON, if it has ended in this way.
+    #[track_caller]
+    fn failure(&self, code: i32) -> Value {
+        assert_eq!(self.code, Some(code), "{self:?}");
+        let last = self.stderr.lines().last().unwrap_or_default();
+        let value: Value = serde_json::from_str(last).unwrap();
+        assert_eq!(value["exit"], code, "{self:?}");
+        value
     }
 
     /// What it has said on stderr, if it has ended in this way.
@@ -101,23 +112,14 @@ impl Desk {
         std::fs::write(self.path(name), text).unwrap();
     }
 
-    /// The program with alice's token, and nothing of the developer's own settings.
+    /// The program with alice's token.
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_syncline"));
-        for (name, _) in std::env::vars_os() {
-            let name = name.to_string_lossy().into_owned();
-            if name.starts_with("SYNCLINE_") || name == "DATABASE_URL" {
-                command.env_remove(name);
-            }
-        }
+        let mut command = syncline();
         command
             .args(arguments)
             .current_dir(self.folder.path())
             .env("SYNCLINE_SERVER", self.url())
-            .env("SYNCLINE_TOKEN", mint("alice"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+            .env("SYNCLINE_TOKEN", mint("alice"));
         command
     }
 
@@ -128,7 +130,7 @@ impl Desk {
     }
 
     /// With something on stdin.
-    async fn pipe(&self, line: &str, stdin: &str) -> Said {
+    async fn pipe(&self, line: &str, stdin: impl AsRef<[u8]>) -> Said {
         let words: Vec<_> = line.split_whitespace().collect();
         piped(self.command(&words), stdin).await
     }
@@ -136,20 +138,11 @@ impl Desk {
 
 /// Runs it to its end.
 async fn end(mut command: Command) -> Said {
-    blocking(move || Said::new(command.output().unwrap())).await
+    Said::new(Running::start(&mut command).end().await)
 }
 
-async fn piped(mut command: Command, stdin: &str) -> Said {
-    let stdin = stdin.to_owned();
-    command.stdin(Stdio::piped());
-    blocking(move || {
-        let mut child = command.spawn().unwrap();
-        let mut input = child.stdin.take().unwrap();
-        std::thread::scope(|scope| {
-            // It may end without reading all.
-            scope.spawn(move || input.write_all(stdin.as_bytes()).ok());
-            Said::new(child.wait_with_output().unwrap())
-        })
-    })
-    .await
+async fn piped(mut command: Command, stdin: impl AsRef<[u8]>) -> Said {
+    let mut running = Running::start(command.stdin(Stdio::piped()));
+    running.type_in(stdin);
+    Said::new(running.end().await)
 }

@@ -11,6 +11,7 @@ pub mod http1;
 pub mod load;
 pub mod private;
 mod process;
+pub mod program;
 pub mod proxy;
 pub mod raw;
 pub mod reader;

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::output::{safe, say};
+use super::output::safe;
 use super::{PAGE_SIZE_MAX, Session, failed, incomplete, shown};
 use crate::config::ChangesConfig;
 use crate::exit::Failure;
@@ -28,22 +28,19 @@ pub(super) async fn run(session: &Session, config: ChangesConfig) -> Result<(), 
         let page = answer.into_inner();
         let reached = page.cursor.ok_or_else(incomplete)?;
         for change in &page.changes {
-            let line = match session.json() {
-                true => shown::change(change, &reached.epoch).to_string(),
-                false => shown::change_line(session.out, change),
-            };
-            say(&line)?;
+            match session.json() {
+                true => session.out.say_json(&shown::change(change, &reached.epoch))?,
+                false => session.out.say(&shown::change_line(session.out, change))?,
+            }
         }
         left = left.saturating_sub(page.changes.len());
         if !page.has_more || left == 0 {
             let at = format!("{}:{}", reached.epoch, reached.revision);
-            let line = match session.json() {
-                true => {
-                    json!({"type": "cursor", "cursor": at, "has_more": page.has_more}).to_string()
-                }
-                false => format!("cursor  {}", safe(&at)),
+            let end = json!({"type": "cursor", "cursor": at, "has_more": page.has_more});
+            return match session.json() {
+                true => session.out.say_json(&end),
+                false => session.out.say(&format!("cursor  {}", safe(&at))),
             };
-            return say(&line);
         }
         cursor = Some(reached);
     }

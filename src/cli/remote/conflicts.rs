@@ -1,6 +1,6 @@
 //! `syncline conflicts`: the conflict log, page by page, the latest first.
 
-use super::output::{Columns, safe, say};
+use super::output::{Columns, safe};
 use super::records::table;
 use super::{Session, failed, shown};
 use crate::client::remote::time;
@@ -32,8 +32,8 @@ pub(super) async fn run(session: &Session, config: ConflictsConfig) -> Result<()
         let answer = answer.map_err(|status| failed("cannot list the conflicts", status))?;
         let page = answer.into_inner();
         if session.json() {
-            let mut lines = page.conflicts.iter().map(|it| shown::conflict(it).to_string());
-            lines.try_for_each(|line| say(&line))?;
+            let mut values = page.conflicts.iter().map(shown::conflict);
+            values.try_for_each(|value| session.out.say_json(&value))?;
         } else {
             let rows: Vec<_> = page.conflicts.iter().map(row).collect();
             let head = ["CONFLICT", "RECORD", "STATE", "RELATION", "FOUND", "PATHS"];

@@ -3,6 +3,7 @@
 //! shows no token.
 
 mod database;
+mod finding;
 mod tls;
 
 use std::net::SocketAddr;
@@ -14,8 +15,10 @@ use time::format_description::well_known::Rfc2822;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, timeout};
 
-use super::output::{Output, Style, safe, say};
-use super::{shown, status, target, token};
+use self::finding::Finding;
+use super::ends::exit_of;
+use super::output::{Output, Style, safe};
+use super::{status, target, token};
 use crate::client::remote::{Code, Fault, Remote};
 use crate::clock::Clock;
 use crate::config::{ConnectionConfig, Secret, is_loopback};
@@ -26,12 +29,6 @@ use crate::rpc::proto::{GetStatusRequest, GetStatusResponse};
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 /// For an answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
-/// Somebody should see to a certificate that ends by then.
-const CERTIFICATE_NEAR: time::Duration = time::Duration::days(14);
-/// Many issuers give tokens for an hour, which is no reason to warn of each.
-const TOKEN_NEAR_SECONDS: i64 = 300;
-/// Clocks that differ by more confuse the times of tokens. The server tells whole seconds.
-const SKEW_MAX: time::Duration = time::Duration::seconds(5);
 const ROUND_TRIPS: usize = 5;
 
 /// What was found out.
@@ -47,9 +44,10 @@ struct Report {
 pub(super) async fn run(
     connection: ConnectionConfig,
     database_url: Option<Secret>,
+    out: Output,
 ) -> Result<Exit, Failure> {
     let json = connection.json;
-    let mut report = Report { out: Output::new(), json, exit: Exit::Success, broken: None };
+    let mut report = Report { out, json, exit: Exit::Success, broken: None };
     if let Some(address) = reach(&mut report, &connection).await {
         if connection.server.scheme_str() == Some("https") {
             certificate(&mut report, &connection, address).await;
@@ -60,10 +58,17 @@ pub(super) async fn run(
             report.warn("TLS", "none", hint);
         }
     }
-    let claims = examine_token(&mut report, &connection);
-    match Remote::new(&target(&connection)) {
-        Ok(remote) => server(&mut report, &connection, &remote, claims).await,
-        Err(fault) => report.fault("server", &fault),
+    let server = match Remote::new(&target(&connection)) {
+        Ok(remote) => health(&mut report, remote).await,
+        Err(fault) => {
+            report.fault("server", &fault);
+            None
+        }
+    };
+    let ahead = server.as_ref().and_then(|server| server.ahead);
+    examine_token(&mut report, &connection, ahead);
+    if let Some(server) = server {
+        access(&mut report, &connection, &server.remote).await;
     }
     if let Some(url) = database_url {
         database::examine(&mut report, url.expose()).await;
@@ -117,95 +122,81 @@ async fn certificate(report: &mut Report, connection: &ConnectionConfig, address
             return report.fail("TLS", Exit::Unreachable, format!("{error:#}"), hint);
         }
     };
-    let now = Clock::system().now();
-    let until = shown::when(Some(found.good_until));
-    let names = safe(&found.names.join(", "));
-    let said = format!("a certificate for {names}, good until {until}");
-    if now < found.good_from || found.good_until < now {
-        let hint = "give the server a new certificate, or check this machine's clock";
-        report.fail("TLS", Exit::Unreachable, format!("{said}, which is not now"), hint);
-    } else if found.good_until - now < CERTIFICATE_NEAR {
-        report.warn("TLS", said, "renew it; the server takes a new one without a restart");
-    } else {
-        report.ok("TLS", said);
+    report.add("TLS", &finding::certificate(&found, Clock::system().now()));
+}
+
+/// What the token says of itself, by the server's clock if that is known.
+fn examine_token(
+    report: &mut Report,
+    connection: &ConnectionConfig,
+    ahead: Option<time::Duration>,
+) {
+    let Some(token) = &connection.token else {
+        let hint = "give --token-file, or SYNCLINE_TOKEN in the environment";
+        return report.fail("token", Exit::Token, "there is none", hint);
+    };
+    match token::claims(token.expose()) {
+        Ok(claims) => {
+            let now = Clock::system().now() + ahead.unwrap_or_default();
+            report.add("token", &finding::token(&claims, now));
+        }
+        Err(wrong) => report.fail("token", Exit::Token, wrong, "copy the whole token anew"),
     }
 }
 
-fn examine_token(report: &mut Report, connection: &ConnectionConfig) -> Option<token::Claims> {
-    let Some(token) = &connection.token else {
-        let hint = "give --token-file, or SYNCLINE_TOKEN in the environment";
-        report.fail("token", Exit::Token, "there is none", hint);
-        return None;
-    };
-    let claims = match token::claims(token.expose()) {
-        Ok(claims) => claims,
-        Err(wrong) => {
-            report.fail("token", Exit::Token, wrong, "copy the whole token anew");
+/// A server that answers.
+struct Server {
+    remote: Remote,
+    /// How far its clock is ahead of ours, if it tells.
+    ahead: Option<time::Duration>,
+}
+
+/// What a server says to anybody.
+async fn health(report: &mut Report, remote: Remote) -> Option<Server> {
+    let began = (Clock::system().now(), Instant::now());
+    let health = match within(remote.health()).await {
+        Ok(health) => health,
+        Err(fault) => {
+            report.fault("health", &fault);
             return None;
         }
     };
-    let until = claims.expires_at.and_then(|at| OffsetDateTime::from_unix_timestamp(at).ok());
-    let said = format!(
-        "of {}, from {}, good until {}",
-        safe(&claims.subject),
-        safe(&claims.issuer),
-        until.map_or_else(|| "nobody knows".to_owned(), |at| shown::when(Some(at)))
-    );
-    let left = claims.expires_at.map(|at| at - Clock::system().unix_seconds());
-    match left {
-        Some(left) if left <= 0 => {
-            report.fail("token", Exit::Token, format!("{said}, which is over"), "get a new token");
-        }
-        Some(left) if left < TOKEN_NEAR_SECONDS => {
-            report.warn("token", said, "it ends within minutes: get a new one in time");
-        }
-        _ => report.ok("token", said),
+    let took = began.1.elapsed();
+    if health.is_serving {
+        report.ok("health", "serving");
+    } else {
+        let hint = "it starts, stops, or has lost its database: look at its log";
+        report.fail("health", Exit::Unreachable, "not serving", hint);
     }
-    Some(claims)
+    round_trip(report, &remote).await;
+    let date = health.date.and_then(|date| OffsetDateTime::parse(&date, &Rfc2822).ok());
+    // In the middle of the call. It tells whole seconds, cut off.
+    let ahead = date.map(|date| date + time::Duration::milliseconds(500) - began.0 - took / 2);
+    report.add("clock", &finding::skew(ahead));
+    Some(Server { remote, ahead })
 }
 
-/// What the server itself says.
-async fn server(
-    report: &mut Report,
-    connection: &ConnectionConfig,
-    remote: &Remote,
-    claims: Option<token::Claims>,
-) {
-    match within(remote.is_serving()).await {
-        Ok(true) => report.ok("health", "serving"),
-        Ok(false) => {
-            let hint = "it starts, stops, or has lost its database: look at its log";
-            report.fail("health", Exit::Unreachable, "not serving", hint);
-        }
-        Err(fault) => return report.fault("health", &fault),
-    }
-    round_trip(report, remote).await;
+/// What it says to who has this token.
+async fn access(report: &mut Report, connection: &ConnectionConfig, remote: &Remote) {
     let token = connection.token.as_ref().map(|token| token.expose().trim());
     if let Err(fault) = remote.set_token(token) {
         return report.fault("access", &fault);
     }
     let request = GetStatusRequest { space: connection.space.clone(), ..Default::default() };
-    let began = (Clock::system().now(), Instant::now());
-    let called = async {
-        let answer = remote.sync().get_status(request).await?;
-        let date = answer.metadata().get("date").and_then(|date| date.to_str().ok());
-        let date = date.and_then(|date| OffsetDateTime::parse(date, &Rfc2822).ok());
-        Ok((answer.into_inner(), date))
-    };
+    let called = async { Ok(remote.sync().get_status(request).await?.into_inner()) };
     match within(called).await {
-        Ok((status, date)) => {
+        Ok(status) => {
             let space = safe(&status.space);
             report.ok("access", format!("the token is accepted; the space is {space}"));
-            skew(report, began.0, began.1.elapsed(), date);
             tell_limits(report, &status);
+            let limits = status.limits.unwrap_or_default();
+            let room = [
+                ("records", status.records, limits.space_records),
+                ("bytes", status.bytes, limits.space_bytes),
+            ];
+            report.add("room", &finding::room(room));
         }
-        Err(fault) => {
-            report.fault("access", &fault);
-            if claims.is_some() && fault.code == Code::Unauthenticated {
-                let hint = "compare the token's issuer and time with what the server is told";
-                report.warn("clock", "not compared, because the token is refused", hint);
-            }
-        }
+        Err(fault) => report.fault("access", &fault),
     }
 }
 
@@ -218,7 +209,7 @@ async fn round_trip(report: &mut Report, remote: &Remote) {
     let mut spans = Vec::new();
     for _ in 0..ROUND_TRIPS {
         let began = Instant::now();
-        if within(remote.is_serving()).await.is_ok() {
+        if within(remote.health()).await.is_ok() {
             spans.push(began.elapsed());
         }
     }
@@ -228,21 +219,6 @@ async fn round_trip(report: &mut Report, remote: &Remote) {
             report.ok("round trip", format!("{:.1} ms", median.as_secs_f64() * 1_000.0));
         }
         None => report.warn("round trip", "not measured", "the server answers now and then"),
-    }
-}
-
-/// The server's clock beside ours, in the middle of the call. It tells whole seconds, cut off.
-fn skew(report: &mut Report, sent: OffsetDateTime, took: Duration, date: Option<OffsetDateTime>) {
-    let Some(date) = date else {
-        let hint = "something between us and the server leaves out the time";
-        return report.warn("clock", "the server does not tell its time", hint);
-    };
-    let ours = sent + took / 2;
-    let ahead = date + time::Duration::milliseconds(500) - ours;
-    let said = format!("the server's is {:+.1} s from ours", ahead.as_seconds_f64());
-    match ahead.abs() > SKEW_MAX {
-        true => report.warn("clock", said, "let both machines follow a time server (NTP)"),
-        false => report.ok("clock", said),
     }
 }
 
@@ -263,27 +239,27 @@ fn tell_limits(report: &mut Report, status: &GetStatusResponse) {
 }
 
 impl Report {
-    fn ok(&mut self, name: &str, said: impl AsRef<str>) {
-        self.add(name, ("ok", Style::Good), said.as_ref(), None);
+    fn ok(&mut self, name: &str, said: impl Into<String>) {
+        self.add(name, &Finding::Ok(said.into()));
     }
 
-    fn warn(&mut self, name: &str, said: impl AsRef<str>, hint: &str) {
-        self.add(name, ("warn", Style::Careful), said.as_ref(), Some(hint));
+    fn warn(&mut self, name: &str, said: impl Into<String>, hint: &str) {
+        self.add(name, &Finding::Warn(said.into(), hint.into()));
     }
 
-    fn fail(&mut self, name: &str, exit: Exit, said: impl AsRef<str>, hint: impl Into<String>) {
-        self.add(name, ("fail", Style::Bad), said.as_ref(), Some(&hint.into()));
-        if self.exit == Exit::Success {
-            self.exit = exit;
-        }
+    fn fail(&mut self, name: &str, exit: Exit, said: impl Into<String>, hint: impl Into<String>) {
+        self.add(name, &Finding::Fail(exit, said.into(), hint.into()));
     }
 
     /// A call that has failed.
     fn fault(&mut self, name: &str, fault: &Fault) {
-        let exit = super::failed("", fault.clone()).exit;
+        let exit = exit_of(fault.code);
         let hint = match (name, fault.code) {
             ("health", Code::Unavailable) if fault.message.contains("certificate") => {
                 "give --ca the authority that vouches for the server, and the name it is for"
+            }
+            ("access", Code::Unauthenticated) => {
+                "compare the token's issuer and times with what the server is told"
             }
             // What is known already need not be advised.
             (_, Code::Unavailable) => "see above, and the server's log",
@@ -292,16 +268,23 @@ impl Report {
         self.fail(name, exit, safe(&fault.to_string()), hint);
     }
 
-    fn add(&mut self, name: &str, verdict: (&str, Style), said: &str, hint: Option<&str>) {
-        let (word, style) = verdict;
+    fn add(&mut self, name: &str, finding: &Finding) {
+        let (word, style, said, hint) = match finding {
+            Finding::Ok(said) => ("ok", Style::Good, said, None),
+            Finding::Warn(said, hint) => ("warn", Style::Careful, said, Some(hint)),
+            Finding::Fail(_, said, hint) => ("fail", Style::Bad, said, Some(hint)),
+        };
+        if let (Finding::Fail(exit, ..), Exit::Success) = (finding, self.exit) {
+            self.exit = *exit;
+        }
+        let out = self.out;
         let printed = if self.json {
             let value = json!({"check": name, "verdict": word, "detail": said, "hint": hint});
-            say(&value.to_string())
+            out.say_json(&value)
         } else {
-            let word = self.out.paint(style, &format!("{word:<4}"));
-            let line = format!("{word}  {name:<11}  {said}");
-            say(&line).and_then(|()| match hint {
-                Some(hint) => say(&format!("{:19}{hint}", "")),
+            let word = out.paint(style, &format!("{word:<4}"));
+            out.say(&format!("{word}  {name:<11}  {said}")).and_then(|()| match hint {
+                Some(hint) => out.say(&format!("{:19}{hint}", "")),
                 None => Ok(()),
             })
         };

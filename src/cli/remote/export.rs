@@ -1,8 +1,8 @@
 //! `syncline export`: the living records as JSON Lines, as of one revision. Goes on where it was
-//! broken off, because the server's snapshot can be taken up again: whatever is in the file up to
-//! the length that is noted beside it is good.
+//! broken off, because the server's snapshot can be taken up again: whatever is in FILE.part up to
+//! the length that is noted beside it is good. FILE itself is replaced at the end, by what is whole.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -11,9 +11,9 @@ use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::output::{note, say, written};
+use super::output::{note, written};
 use super::place::{self, Attempts, beside};
-use super::{Session, failed, progress, usage};
+use super::{Session, failed, progress, unusable, usage};
 use crate::client::remote::{Fault, json_text};
 use crate::config::ExportConfig;
 use crate::exit::{Exit, Failure};
@@ -24,7 +24,9 @@ use crate::rpc::proto::{
 /// How far it is.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Place {
+    /// As the server names it, which is not the same for another user.
     space: String,
+    epoch: String,
     collections: Vec<String>,
     /// Where the snapshot goes on; empty = at its beginning.
     token: String,
@@ -38,8 +40,8 @@ struct Place {
 struct Export<'s> {
     session: &'s Session,
     place: Place,
-    /// Where the place is kept; stdout cannot be taken up again.
-    beside: Option<PathBuf>,
+    /// None = stdout, which cannot be taken up again.
+    target: Option<Target>,
     sink: Box<dyn Write + Send>,
     bar: ProgressBar,
 }
@@ -61,78 +63,136 @@ pub(super) async fn run(session: &Session, config: ExportConfig) -> Result<(), F
     if is_stdout && config.resume {
         return Err(usage("--resume needs a file"));
     }
-    let asked =
-        Place { space: session.space(), collections: config.collections, ..Place::default() };
-    let (place, sink, beside) = if is_stdout {
-        let sink: Box<dyn Write + Send> = Box::new(BufWriter::new(io::stdout()));
-        (asked, sink, None)
-    } else {
-        let (place, file) = open(&config.file, config.resume, asked)?;
-        let sink: Box<dyn Write + Send> = Box::new(BufWriter::new(file));
-        (place, sink, Some(beside(&config.file, ".resume")))
+    let target = (!is_stdout).then(|| Target::of(&config.file));
+    // What is wrong here is told before the server is asked, and what is there stays until it is.
+    let begun = target.as_ref().map(|it| it.begun(config.resume)).transpose()?.flatten();
+    let (asked, total) = asked(session, config.collections).await?;
+    let (place, sink): (Place, Box<dyn Write + Send>) = match &target {
+        None => (asked, Box::new(BufWriter::new(io::stdout()))),
+        Some(target) => {
+            let (place, file) = target.open(begun, asked)?;
+            (place, Box::new(BufWriter::new(file)))
+        }
     };
-    let bar = progress::bar(total(session, &place).await?, "exporting");
+    let bar = progress::bar(total, "exporting");
     bar.set_position(place.records);
-    let mut export = Export { session, place, beside, sink, bar };
+    let mut export = Export { session, place, target, sink, bar };
     export.all().await?;
     export.bar.finish_and_clear();
-    if let Some(path) = &export.beside {
-        place::remove(path)?;
+    if let Some(target) = &export.target {
+        target.finish()?;
     }
     let Place { records, cursor, .. } = export.place;
-    if session.json() && !is_stdout {
-        return say(&json!({"records": records, "cursor": cursor}).to_string());
+    let value = json!({"records": records, "cursor": cursor});
+    match (session.json(), is_stdout) {
+        (true, false) => return session.out.say_json(&value),
+        // The records are on stdout.
+        (true, true) => note(&value.to_string()),
+        (false, _) => note(&format!("exported {records} records; changes follow from {cursor}")),
     }
-    note(&format!("exported {records} records; changes follow from {cursor}"));
     Ok(())
 }
 
-/// The file, cut to what is good in it, and how far it is.
-fn open(path: &Path, is_resumed: bool, asked: Place) -> Result<(Place, File), Failure> {
-    let beside = beside(path, ".resume");
-    let shown = path.display();
-    let place = match (place::load::<Place>(&beside)?, is_resumed) {
-        (Some(found), true)
-            if found.space == asked.space && found.collections == asked.collections =>
-        {
-            found
-        }
-        (Some(_), true) => {
-            return Err(usage(format!("{shown} was begun with another space or collections")));
-        }
-        (Some(_), false) => {
-            let error = anyhow!("an export to {shown} was broken off");
-            let hint =
-                format!("--resume goes on with it; remove {} to begin anew", beside.display());
-            return Err(Failure::new(Exit::Usage, error).hint(hint));
-        }
-        (None, true) => return Err(usage(format!("there is no export to {shown} to go on with"))),
-        (None, false) => asked,
-    };
-    let opened = OpenOptions::new().write(true).create(true).truncate(false).open(path);
-    let mut file = opened.with_context(|| format!("cannot write {shown}"))?;
-    if file.metadata()?.len() < place.bytes {
-        return Err(usage(format!("{shown} has lost what was written to it; begin anew")));
-    }
-    // Noted before the first record: what a killed export leaves never looks whole.
-    place::save(&beside, &place)?;
-    file.set_len(place.bytes)?;
-    file.seek(SeekFrom::End(0))?;
-    Ok((place, file))
-}
-
-/// For the bar: how many records there are.
-async fn total(session: &Session, place: &Place) -> Result<u64, Failure> {
+/// What is to be exported, as the server names it, and how many records that are, for the bar.
+async fn asked(session: &Session, collections: Vec<String>) -> Result<(Place, u64), Failure> {
     let request = GetStatusRequest {
-        space: session.space(),
-        digest: !place.collections.is_empty(),
-        digest_collections: place.collections.clone(),
+        digest: !collections.is_empty(),
+        digest_collections: collections.clone(),
         ..Default::default()
     };
-    let answer = session.remote.sync().get_status(request).await;
-    let status = answer.map_err(|status| failed("cannot export", status))?.into_inner();
+    let status = session.status("cannot export", request).await?;
     let records = status.digest.map_or(status.records, |digest| digest.records);
-    Ok(u64::try_from(records).unwrap_or_default())
+    let (space, epoch) = (status.space, status.epoch);
+    let place = Place { space, epoch, collections, ..Place::default() };
+    Ok((place, u64::try_from(records).unwrap_or_default()))
+}
+
+/// The files of an export: what is written goes to FILE.part, with the place beside it, and takes
+/// the place of FILE once it is whole.
+struct Target {
+    file: PathBuf,
+    part: PathBuf,
+    resume: PathBuf,
+    /// Something like a terminal or a pipe has no parts.
+    is_plain: bool,
+}
+
+impl Target {
+    fn of(file: &Path) -> Self {
+        let is_plain = fs::metadata(file).map_or(true, |it| it.is_file());
+        // The file is replaced, and not the link to it.
+        let place = match fs::read_link(file).and_then(|_| fs::canonicalize(file)) {
+            Ok(place) => place,
+            Err(_) => file.to_owned(),
+        };
+        let part = if is_plain { beside(&place, ".part") } else { place.clone() };
+        Self { part, resume: beside(&place, ".resume"), file: place, is_plain }
+    }
+
+    /// How far one that was broken off is; None if it is to begin anew.
+    fn begun(&self, is_resumed: bool) -> Result<Option<Place>, Failure> {
+        let shown = self.file.display();
+        match (place::load::<Place>(&self.resume)?, is_resumed) {
+            (Some(_), false) => {
+                let error = anyhow!("an export to {shown} was broken off");
+                let resume = self.resume.display();
+                let hint = format!("--resume goes on with it; remove {resume} to begin anew");
+                Err(Failure::new(Exit::Usage, error).hint(hint))
+            }
+            (None, true) => Err(usage(format!("there is no export to {shown} to go on with"))),
+            (found, _) => Ok(found),
+        }
+    }
+
+    /// The file to write to, cut to what is good in it, and how far it is.
+    fn open(&self, begun: Option<Place>, asked: Place) -> Result<(Place, File), Failure> {
+        let shown = self.file.display();
+        let place = match begun {
+            Some(found) if found.is_of(&asked) => found,
+            Some(_) => {
+                let error = anyhow!("{shown} was begun with another space or collections");
+                let hint = format!("remove {} to begin anew", self.resume.display());
+                return Err(Failure::new(Exit::Usage, error).hint(hint));
+            }
+            None => asked,
+        };
+        let mut options = OpenOptions::new();
+        let opened = options.write(true).create(self.is_plain).truncate(false).open(&self.part);
+        let unusable = |error| unusable(format!("cannot write {shown}"), error);
+        let mut file = opened.map_err(unusable)?;
+        if self.is_plain {
+            if file.metadata()?.len() < place.bytes {
+                let part = self.part.display();
+                return Err(usage(format!("{part} has lost what was written to it"))
+                    .hint(format!("remove {} to begin anew", self.resume.display())));
+            }
+            // Noted before the first record: one that was broken off is known as such.
+            place::save(&self.resume, &place)?;
+            file.set_len(place.bytes)?;
+            file.seek(SeekFrom::End(0))?;
+        }
+        Ok((place, file))
+    }
+
+    /// Only what is whole, and on disk, takes the place of what was there.
+    fn finish(&self) -> Result<(), Failure> {
+        if !self.is_plain {
+            return Ok(());
+        }
+        let renamed = File::open(&self.part)
+            .and_then(|file| file.sync_all())
+            .and_then(|()| fs::rename(&self.part, &self.file));
+        renamed.with_context(|| format!("cannot write {}", self.file.display()))?;
+        place::remove(&self.resume)
+    }
+}
+
+impl Place {
+    /// Whether it is what is asked for: the same records of the same history.
+    fn is_of(&self, asked: &Self) -> bool {
+        (&self.space, &self.epoch, &self.collections)
+            == (&asked.space, &asked.epoch, &asked.collections)
+    }
 }
 
 impl Export<'_> {
@@ -155,7 +215,7 @@ impl Export<'_> {
     }
 
     fn broken_off(&self, fault: Fault) -> Failure {
-        let is_kept = self.beside.is_some() && fault.is_transient();
+        let is_kept = self.target.as_ref().is_some_and(|it| it.is_plain) && fault.is_transient();
         let failure = failed("the export was broken off", fault);
         match is_kept {
             true => failure.hint("the same command with --resume goes on"),
@@ -197,8 +257,8 @@ impl Export<'_> {
         if let Some(cursor) = &page.cursor {
             self.place.cursor = format!("{}:{}", cursor.epoch, cursor.revision);
         }
-        if let Some(path) = self.beside.as_ref().filter(|_| !page.last) {
-            place::save(path, &self.place)?;
+        if let Some(target) = self.target.as_ref().filter(|it| it.is_plain && !page.last) {
+            place::save(&target.resume, &self.place)?;
         }
         self.bar.set_position(self.place.records);
         Ok(())

@@ -5,7 +5,7 @@
 mod lines;
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Seek, SeekFrom, Write, stdin};
+use std::io::{BufRead, BufReader, Write, stdin};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
@@ -15,15 +15,16 @@ use serde_json::json;
 use uuid::Uuid;
 
 use self::lines::{Line, Lines, Wanted};
-use super::output::{note, safe, say};
+use super::output::{note, safe};
 use super::place::{self, Attempts, beside};
-use super::{Session, failed, incomplete, progress, shown};
+use super::{Session, failed, incomplete, progress, shown, unusable};
 use crate::client::remote::{Code, Fault, document};
 use crate::config::ImportConfig;
 use crate::exit::{Exit, Failure};
 use crate::rpc::proto::mutation::Operation;
 use crate::rpc::proto::{
-    BatchMutateRequest, Mutation, MutationOutcome, MutationResult, PutOperation, RecordKey,
+    BatchMutateRequest, GetStatusRequest, Mutation, MutationOutcome, MutationResult, PutOperation,
+    RecordKey,
 };
 
 /// Small enough that a server that is asked by others as well answers soon.
@@ -35,9 +36,14 @@ const BATCH_BYTES_MAX: usize = 1 << 20;
 struct Place {
     /// What ids of mutations begin with.
     id: String,
+    /// As the server names it, which is not the same for another user.
     space: String,
+    /// The space's history: another server has another one.
+    epoch: String,
     /// Of the file, which must not change meanwhile.
     size: u64,
+    /// SHA-256 of what was done of it, in hexadecimal.
+    hash: String,
     lines: u64,
     bytes: u64,
     written: u64,
@@ -55,47 +61,56 @@ struct Import<'s> {
     bar: ProgressBar,
 }
 
+type Input = Lines<Box<dyn BufRead + Send>>;
+
 pub(super) async fn run(session: &Session, config: ImportConfig) -> Result<Exit, Failure> {
     let is_stdin = config.file == Path::new("-");
     let id = config.id.clone().unwrap_or_else(|| Uuid::new_v4().simple().to_string());
-    let asked = Place { id, space: session.space(), ..Place::default() };
-    let (place, input, beside): (_, Box<dyn BufRead + Send>, _) = if is_stdin {
-        (asked, Box::new(BufReader::new(stdin())), None)
+    let asked = Place { id, ..Place::default() };
+    let (place, mut lines, beside): (_, Input, _) = if is_stdin {
+        (asked, Lines::new(Box::new(BufReader::new(stdin()))), None)
     } else {
-        let (place, file, beside) = open(&config.file, asked, config.id.is_some())?;
-        (place, Box::new(BufReader::new(file)), Some(beside))
+        let shown = config.file.display();
+        let opened = File::open(&config.file);
+        let file = opened.map_err(|error| unusable(format!("cannot read {shown}"), error))?;
+        let status = session.status("cannot import", GetStatusRequest::default()).await?;
+        let (space, epoch, size) = (status.space, status.epoch, file.metadata()?.len());
+        let asked = Place { space, epoch, size, ..asked };
+        let (place, lines, beside) = open(&config.file, file, asked, config.id.is_some())?;
+        (place, lines, Some(beside))
     };
     let bar = progress::bar(place.size, "importing");
-    let mut lines = Lines::new(input, place.lines, place.bytes);
     let attempts = Attempts::default();
     let mut import = Import { session, place, beside, attempts, bar };
     while import.batch(&mut lines).await? {}
     import.end()
 }
 
-/// The file, behind what is done already, and how far that is.
+/// The lines behind what is done already, and how far that is.
 fn open(
     path: &Path,
+    file: File,
     asked: Place,
     is_named: bool,
-) -> Result<(Place, File, (PathBuf, PathBuf)), Failure> {
-    let shown = path.display();
-    let opened = File::open(path).with_context(|| format!("cannot read {shown}"));
-    let mut file = opened.map_err(|error| Failure::new(Exit::Usage, error))?;
-    let size = file.metadata()?.len();
+) -> Result<(Place, Input, (PathBuf, PathBuf)), Failure> {
     let (resume, rejected) = (beside(path, ".resume"), beside(path, ".rejected"));
-    let place = match place::load::<Place>(&resume)? {
-        Some(found)
-            if found.size == size
-                && found.space == asked.space
-                && (!is_named || found.id == asked.id) =>
-        {
-            note(&format!("going on behind line {}", found.lines));
-            file.seek(SeekFrom::Start(found.bytes))?;
+    let found = place::load::<Place>(&resume)?;
+    let mut lines: Input = Lines::new(Box::new(BufReader::new(file)));
+    let is_same = |found: &Place| {
+        (&found.space, &found.epoch, found.size) == (&asked.space, &asked.epoch, asked.size)
+            && (!is_named || found.id == asked.id)
+    };
+    let place = match found {
+        Some(found) if is_same(&found) && lines.skip(found.lines)? == found.hash => {
+            if found.lines > 0 {
+                note(&format!("going on behind line {}", found.lines));
+            }
             cut(&rejected, found.rejected_bytes)?;
             found
         }
-        Some(_) => {
+        // Nobody knows of any line that was written.
+        Some(found) if found.lines > 0 => {
+            let shown = path.display();
             let error = anyhow!(
                 "an import of {shown} was broken off, but of other content, into \
                                  another space or under another name"
@@ -103,15 +118,15 @@ fn open(
             let hint = format!("remove {} to begin anew", resume.display());
             return Err(Failure::new(Exit::Usage, error).hint(hint));
         }
-        None => {
-            let place = Place { size, ..asked };
+        _ => {
+            let place = Place { hash: lines.hash(), ..asked };
             // Before the first write: what is sent has a name that is known afterwards.
             place::save(&resume, &place)?;
             cut(&rejected, 0)?;
             place
         }
     };
-    Ok((place, file, (resume, rejected)))
+    Ok((place, lines, (resume, rejected)))
 }
 
 /// Takes away what was added after the place was noted.
@@ -127,7 +142,7 @@ fn cut(path: &Path, length: u64) -> Result<(), Failure> {
 
 impl Import<'_> {
     /// Writes the next lines; whether there were any.
-    async fn batch(&mut self, lines: &mut Lines<Box<dyn BufRead + Send>>) -> Result<bool, Failure> {
+    async fn batch(&mut self, lines: &mut Input) -> Result<bool, Failure> {
         let mut batch: Vec<(Line, Wanted)> = Vec::new();
         let mut bytes = 0;
         let mut bad = Vec::new();
@@ -144,6 +159,7 @@ impl Import<'_> {
         bad.sort_by_key(|(line, _)| line.number);
         self.reject(&bad)?;
         (self.place.lines, self.place.bytes) = (lines.number, lines.bytes);
+        self.place.hash = lines.hash();
         if let Some((resume, _)) = &self.beside {
             place::save(resume, &self.place)?;
         }
@@ -258,7 +274,10 @@ impl Import<'_> {
     fn reject(&mut self, bad: &[(Line, String)]) -> Result<(), Failure> {
         let mut kept = Vec::new();
         for (line, why) in bad {
-            self.bar.suspend(|| note(&format!("line {}: {}", line.number, safe(why))));
+            match self.session.json() {
+                true => self.session.out.say_json(&json!({"line": line.number, "error": why}))?,
+                false => self.bar.suspend(|| note(&format!("line {}: {}", line.number, safe(why)))),
+            }
             kept.extend_from_slice(line.text.trim_ascii_end());
             kept.push(b'\n');
         }
@@ -280,7 +299,7 @@ impl Import<'_> {
         }
         if self.session.json() {
             let value = json!({"written": written, "rejected": rejected, "id": id});
-            say(&value.to_string())?;
+            self.session.out.say_json(&value)?;
         } else {
             note(&format!("imported {written} records"));
         }

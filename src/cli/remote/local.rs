@@ -13,14 +13,17 @@ mod sync;
 mod watch;
 
 use std::fmt::Display;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::anyhow;
 
-use super::output::{Output, safe};
+use super::ends;
+use super::output::Output;
 use super::{no_token, target, token, usage};
-use crate::client::{Client, Code, Error, Options, Space, StoreError};
+use crate::client::remote::{Code, Fault};
+use crate::client::{Client, Error, Options, Space, StoreError};
 use crate::config::{Call, ConnectionConfig, LocalConfig, read_token};
 use crate::domain::UserId;
 use crate::exit::{Exit, Failure};
@@ -45,9 +48,13 @@ pub(super) async fn run(
     connection: ConnectionConfig,
     config: LocalConfig,
     call: Call,
+    out: Output,
 ) -> Result<Exit, Failure> {
-    let local = Local::open(connection, config, &call).await?;
-    let ran = local.run(call).await;
+    let local = Local::open(&connection, config, &call, out).await?;
+    let ran = match call {
+        Call::Resolve(config) => resolve::run(&local, connection, config).await,
+        call => local.run(call).await,
+    };
     // What was acknowledged is on disk already.
     local.client.close().await;
     ran
@@ -55,11 +62,12 @@ pub(super) async fn run(
 
 impl Local {
     async fn open(
-        connection: ConnectionConfig,
+        connection: &ConnectionConfig,
         config: LocalConfig,
         call: &Call,
+        out: Output,
     ) -> Result<Self, Failure> {
-        let user = user(&connection, &config)?;
+        let user = user(connection, &config)?;
         if matches!(call, Call::Sync) && connection.token.is_none() && !config.offline {
             return Err(no_token());
         }
@@ -74,9 +82,10 @@ impl Local {
             options = options.device(&connection.device);
         }
         if syncs {
-            options = with_server(options, &connection);
+            options = with_server(options, connection);
         }
         let what = format!("cannot use {}", config.path.display());
+        check_place(&config.path).map_err(|error| ends::unusable(&what, error))?;
         let client = Client::open(options).await.map_err(|error| failed(&what, error))?;
         let space = match connection.space.as_str() {
             "" => client.own().await,
@@ -89,7 +98,7 @@ impl Local {
                 return Err(failed(what, error));
             }
         };
-        let (out, json, wait) = (Output::new(), connection.json, config.wait);
+        let (json, wait) = (connection.json, config.wait);
         Ok(Self { client, space, out, json, wait, syncs })
     }
 
@@ -102,16 +111,25 @@ impl Local {
             Call::Watch(config) => watch::run(self, config).await,
             Call::Status => status::run(self).await,
             Call::Conflicts(config) => resolve::list(self, config).await,
-            Call::Resolve(config) => return resolve::run(self, config).await,
             Call::Sync => return sync::run(self).await,
             Call::Parked => parked::list(self).await,
             Call::Retry(config) => return parked::retry(self, config).await,
-            Call::Discard(config) => parked::discard(self, config).await,
-            Call::Changes(_) | Call::Import(_) | Call::Export(_) | Call::Doctor(_) => {
-                return Err(usage("this command works on a server only"));
-            }
+            Call::Discard(config) => return parked::discard(self, config).await,
+            Call::Changes(_)
+            | Call::Import(_)
+            | Call::Export(_)
+            | Call::Doctor(_)
+            | Call::Resolve(_) => Err(usage("this command works on a server only")),
         };
         done.map(|()| Exit::Success)
+    }
+}
+
+/// Whether there can be a file in that place; what is in it is looked at later.
+fn check_place(path: &Path) -> io::Result<()> {
+    match path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        Some(folder) => std::fs::metadata(folder).map(|_| ()),
+        None => Ok(()),
     }
 }
 
@@ -157,14 +175,22 @@ fn with_server(options: Options, connection: &ConnectionConfig) -> Options {
 
 /// How the program ends because of what failed on the file.
 fn failed(what: impl Display, error: Error) -> Failure {
-    let (exit, hint) = match &error {
+    let (exit, hint) = match error {
+        Error::Hopeless(trouble) => {
+            let what = format!("{what}: the edit can never take effect");
+            let violations = outcome::violations(&trouble);
+            return ends::rejected(what, &trouble.reason, &trouble.message, violations);
+        }
+        Error::Server(fault) => {
+            let code = Code::from(fault.code as i32);
+            let fault = Fault { reason: fault.reason, ..Fault::of(code, fault.message) };
+            return ends::failed(what, fault);
+        }
         Error::Invalid(_) => (Exit::Usage, None),
-        Error::Hopeless(trouble) if trouble.reason == "NOT_FOUND" => (Exit::NotFound, None),
-        Error::Hopeless(_) | Error::BeingSent | Error::Decided => (Exit::Refused, None),
+        Error::BeingSent | Error::Decided => (Exit::Refused, None),
         Error::NotParked => (Exit::NotFound, Some("`syncline parked` lists what was refused")),
         Error::NoConflict => (Exit::NotFound, Some("`syncline conflicts` lists what is open")),
         Error::NoServer => (Exit::Unreachable, Some("a conflict is decided on the server")),
-        Error::Server(fault) => (exit_of(fault.code), None),
         Error::Store(StoreError::OtherUser { .. }) => (Exit::Usage, Some("look at --user")),
         Error::Store(StoreError::OtherDevice { .. }) => (Exit::Usage, Some("leave out --device")),
         Error::Store(StoreError::NotOurs { .. } | StoreError::NewerFormat { .. }) => {
@@ -172,23 +198,9 @@ fn failed(what: impl Display, error: Error) -> Failure {
         }
         Error::NotLeading | Error::Store(_) => (Exit::Failure, None),
     };
-    let error = match &error {
-        Error::Hopeless(trouble) => anyhow!("{error} ({})", safe(&trouble.reason)),
-        _ => anyhow!(error),
-    };
-    let failure = Failure::new(exit, error.context(what.to_string()));
+    let failure = Failure::new(exit, anyhow!(error).context(what.to_string()));
     match hint {
         Some(hint) => failure.hint(hint),
         None => failure,
-    }
-}
-
-fn exit_of(code: Code) -> Exit {
-    match code {
-        Code::Unavailable | Code::DeadlineExceeded => Exit::Unreachable,
-        Code::Unauthenticated => Exit::Token,
-        Code::NotFound => Exit::NotFound,
-        Code::Internal | Code::Unknown | Code::DataLoss => Exit::Failure,
-        _ => Exit::Refused,
     }
 }

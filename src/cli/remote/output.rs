@@ -3,6 +3,8 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use serde_json::Value;
+
 use crate::exit::Failure;
 
 /// Nobody reads what is printed any longer: the end, but no failure.
@@ -26,10 +28,19 @@ pub(super) struct Output {
     /// A person looks at it.
     pub(super) is_terminal: bool,
     has_colours: bool,
+    /// Without a reader there is nothing left to do.
+    ends_with_reader: bool,
 }
 
 impl Output {
-    pub(super) fn new() -> Self {
+    /// Of a command that only reads: it ends with its reader.
+    pub(super) fn of_reading() -> Self {
+        Self { ends_with_reader: true, ..Self::of_writing() }
+    }
+
+    /// Of a command that writes: whether somebody reads what it says or not, it does its work, and
+    /// its exit code tells how that went.
+    pub(super) fn of_writing() -> Self {
         Self::on(io::stdout().is_terminal())
     }
 
@@ -40,12 +51,38 @@ impl Output {
 
     #[cfg(test)]
     pub(super) fn plain() -> Self {
-        Self { is_terminal: false, has_colours: false }
+        Self { is_terminal: false, has_colours: false, ends_with_reader: true }
     }
 
     fn on(is_terminal: bool) -> Self {
         let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Self { is_terminal, has_colours: is_terminal && !refused }
+        let has_colours = is_terminal && !refused;
+        Self { is_terminal, has_colours, ends_with_reader: false }
+    }
+
+    /// Prints one line of data.
+    pub(super) fn say(self, line: &str) -> Result<(), Failure> {
+        match written(writeln!(io::stdout(), "{line}")) {
+            Err(failure) if !self.ends_with_reader && failure.error.is::<ReaderGone>() => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Prints a value on one line.
+    pub(super) fn say_json(self, value: &Value) -> Result<(), Failure> {
+        self.say(&escaped(&value.to_string()))
+    }
+
+    /// Prints what is known of one thing: names, and what they have.
+    pub(super) fn say_facts(self, facts: Vec<(&str, String)>) -> Result<(), Failure> {
+        let rows: Vec<_> = facts.into_iter().map(|(name, it)| vec![name.to_owned(), it]).collect();
+        let mut columns = Columns::default();
+        columns.fit(&rows);
+        rows.iter().try_for_each(|row| {
+            let line = columns.line(row);
+            let (name, rest) = line.split_once("  ").unwrap_or((&line, ""));
+            self.say(&format!("{}  {rest}", self.paint(Style::Faint, name)))
+        })
     }
 
     pub(super) fn paint(self, style: Style, text: &str) -> String {
@@ -61,11 +98,6 @@ impl Output {
         };
         format!("\x1b[{code}m{text}\x1b[0m")
     }
-}
-
-/// Prints one line of data.
-pub(super) fn say(line: &str) -> Result<(), Failure> {
-    written(writeln!(io::stdout(), "{line}"))
 }
 
 /// Whether it could be printed.
@@ -121,6 +153,20 @@ pub(super) fn safe(text: &str) -> String {
     text.replace(char::is_control, " ")
 }
 
+/// JSON text that is safe on a terminal as well, and the same value: JSON itself lets DEL and the
+/// control characters beyond it stand as they are.
+pub(super) fn escaped(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for character in json.chars() {
+        match character {
+            '\n' => text.push(character),
+            it if it.is_control() => text.push_str(&format!("\\u{:04x}", u32::from(it))),
+            it => text.push(it),
+        }
+    }
+    text
+}
+
 /// The beginning of a text, if it is longer than that.
 pub(super) fn shortened(text: &str, chars_max: usize) -> String {
     match text.char_indices().nth(chars_max) {
@@ -150,10 +196,17 @@ mod tests {
 
     #[test]
     fn without_a_terminal_there_are_no_colours() {
-        let out = Output { is_terminal: false, has_colours: false };
-        assert_eq!(out.paint(Style::Bad, "x"), "x");
-        let out = Output { is_terminal: true, has_colours: true };
+        assert_eq!(Output::plain().paint(Style::Bad, "x"), "x");
+        let out = Output { has_colours: true, ..Output::plain() };
         assert_eq!(out.paint(Style::Bad, "x"), "\x1b[31mx\x1b[0m");
         assert_eq!(safe("a\x1b[31mb\n"), "a [31mb ");
+    }
+
+    #[test]
+    fn json_moves_no_cursor_and_stays_the_same_value() {
+        let value = Value::from("a\u{9b}31m\u{7f}ü\n");
+        let text = escaped(&value.to_string());
+        assert_eq!(text, r#""a\u009b31m\u007fü\n""#);
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), value);
     }
 }

@@ -12,10 +12,11 @@ pub(super) fn bar(total: u64, what: &'static str) -> ProgressBar {
         return ProgressBar::hidden();
     }
     let template = "{msg} {wide_bar} {human_pos}/{human_len} {eta}";
-    let bar = ProgressBar::new(total).with_message(what);
-    bar.enable_steady_tick(Duration::from_millis(200));
-    match ProgressStyle::with_template(template) {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
+    let mut bar = ProgressBar::new(total).with_message(what);
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar = bar.with_style(style);
     }
+    // Draws it for the first time.
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
 }

@@ -5,8 +5,8 @@ use std::io::{self, IsTerminal};
 use anyhow::anyhow;
 use uuid::Uuid;
 
-use super::output::{Output, Style, note, safe, say};
-use super::{Session, argument_or_stdin, failed, incomplete, shown, typed_document, usage};
+use super::output::{Output, Style, safe};
+use super::{Session, argument_or_stdin, ends, failed, incomplete, shown, typed_document, usage};
 use crate::client::remote::document;
 use crate::config::{Number, PutConfig};
 use crate::exit::{Exit, Failure};
@@ -98,9 +98,9 @@ pub(super) fn print_result(
     key: &RecordKey,
 ) -> Result<(), Failure> {
     if session.json() {
-        return say(&shown::result(result, key).to_string());
+        return session.out.say_json(&shown::result(result, key));
     }
-    say(&line(session.out, result, key))
+    session.out.say(&line(session.out, result, key))
 }
 
 fn line(out: Output, result: &MutationResult, key: &RecordKey) -> String {
@@ -110,11 +110,9 @@ fn line(out: Output, result: &MutationResult, key: &RecordKey) -> String {
         MutationOutcome::Merged | MutationOutcome::Superseded => Style::Careful,
         _ => Style::Bad,
     };
-    let mut line = format!("{}  {}", out.paint(style, &outcome), shown::key(Some(key)));
-    match &result.rejection {
-        Some(it) => line.push_str(&format!("  {}", shown::rejection_reason(it.reason()))),
-        None => line.push_str(&format!("  revision {}", result.revision)),
-    }
+    let reason = result.rejection.as_ref().map(|it| shown::rejection_reason(it.reason()));
+    let key = shown::key(Some(key));
+    let mut line = shown::outcome_line(out, (&outcome, style), &key, reason, result.revision);
     if let (MutationOutcome::Conflict, Some(conflict)) = (result.outcome(), &result.conflict) {
         line.push_str(&format!("  conflict {}", safe(&conflict.id)));
     }
@@ -130,11 +128,11 @@ pub(super) fn end(result: &MutationResult, what: &str) -> Result<Exit, Failure> 
     match result.outcome() {
         MutationOutcome::Applied => Ok(Exit::Success),
         MutationOutcome::Merged => {
-            note("another device had written meanwhile; the record is now something of both");
+            ends::note_merged();
             Ok(Exit::Success)
         }
         MutationOutcome::Superseded => {
-            note("another device had written meanwhile, and its policy kept that; yours is logged");
+            ends::note_superseded();
             Ok(Exit::Success)
         }
         MutationOutcome::Conflict => {
@@ -151,12 +149,9 @@ fn rejected(result: &MutationResult, what: &str) -> Failure {
     let Some(rejection) = &result.rejection else { return incomplete() };
     let reason = rejection.reason();
     let name = shown::rejection_reason(reason);
-    let error = anyhow!("{} ({name})", rejection.message).context(format!("{what} was rejected"));
-    let exit = match reason {
-        RejectionReason::NotFound => Exit::NotFound,
-        _ => Exit::Refused,
-    };
-    let failure = Failure::new(exit, error);
+    let violations = shown::violations(&rejection.violations);
+    let what = format!("{what} was rejected");
+    let failure = ends::rejected(what, name, &rejection.message, violations);
     match reason {
         RejectionReason::AlreadyExists => failure.hint("leave out --if-new to replace it"),
         RejectionReason::NotFound => failure.hint("`syncline ls COLLECTION` lists what is there"),

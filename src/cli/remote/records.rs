@@ -3,7 +3,8 @@
 use serde_json::json;
 use uuid::Uuid;
 
-use super::output::{Columns, Output, Style, note, safe, say, shortened};
+use super::ends::{First, is_hopeless};
+use super::output::{Columns, Output, Style, escaped, note, safe, shortened};
 use super::{PAGE_SIZE_MAX, Session, failed, incomplete, put, shown};
 use crate::client::remote::time;
 use crate::config::{GetConfig, LsConfig, RmConfig};
@@ -30,7 +31,7 @@ pub(super) async fn get(session: &Session, config: GetConfig) -> Result<(), Fail
     let answer = answer.map_err(|status| failed(format!("cannot read {name}"), status))?;
     let record = answer.into_inner().record.ok_or_else(incomplete)?;
     if session.json() {
-        return say(&shown::record(&record).to_string());
+        return session.out.say_json(&shown::record(&record));
     }
     let written = shown::when(time(record.update_time.as_ref()));
     let who = shown::who(&record.author, &record.device);
@@ -41,7 +42,7 @@ pub(super) async fn get(session: &Session, config: GetConfig) -> Result<(), Fail
             record.open_conflicts
         ));
     }
-    say(&format!("{:#}", shown::value(record.document.as_ref())))
+    session.out.say(&escaped(&format!("{:#}", shown::value(record.document.as_ref()))))
 }
 
 pub(super) async fn ls(session: &Session, config: LsConfig) -> Result<(), Failure> {
@@ -52,16 +53,15 @@ pub(super) async fn ls(session: &Session, config: LsConfig) -> Result<(), Failur
 }
 
 async fn collections(session: &Session, limit: usize) -> Result<(), Failure> {
-    let request = GetStatusRequest { space: session.space(), digest: true, ..Default::default() };
-    let answer = session.remote.sync().get_status(request).await;
-    let answer = answer.map_err(|status| failed("cannot list the collections", status))?;
-    let digest = answer.into_inner().digest.ok_or_else(incomplete)?;
+    let request = GetStatusRequest { digest: true, ..Default::default() };
+    let status = session.status("cannot list the collections", request).await?;
+    let digest = status.digest.ok_or_else(incomplete)?;
     let living: Vec<CollectionDigest> =
         digest.collections.into_iter().filter(|it| it.records > 0).take(limit).collect();
     if session.json() {
         return living.iter().try_for_each(|it| {
             let value = json!({"collection": it.collection, "records": it.records});
-            say(&value.to_string())
+            session.out.say_json(&value)
         });
     }
     let row = |it: &CollectionDigest| vec![safe(&it.collection), it.records.to_string()];
@@ -81,10 +81,10 @@ pub(super) fn table(
     if is_first && out.is_terminal && !rows.is_empty() {
         columns.fit(std::slice::from_ref(&head));
         columns.fit(rows);
-        say(&out.paint(Style::Faint, &columns.line(&head)))?;
+        out.say(&out.paint(Style::Faint, &columns.line(&head)))?;
     }
     columns.fit(rows);
-    rows.iter().try_for_each(|row| say(&columns.line(row)))
+    rows.iter().try_for_each(|row| out.say(&columns.line(row)))
 }
 
 async fn records(
@@ -110,8 +110,8 @@ async fn records(
         let page = answer.map_err(|status| failed(what(), status))?.into_inner();
         left = left.saturating_sub(page.records.len());
         if session.json() {
-            let mut lines = page.records.iter().map(|it| shown::record(it).to_string());
-            lines.try_for_each(|line| say(&line))?;
+            let mut values = page.records.iter().map(shown::record);
+            values.try_for_each(|value| session.out.say_json(&value))?;
         } else {
             let rows: Vec<_> = page.records.iter().map(|it| row(session, it)).collect();
             let head = ["ID", "REVISION", "WRITTEN", "BY", "DOCUMENT"];
@@ -140,10 +140,10 @@ fn row(session: &Session, record: &Record) -> Vec<String> {
     ]
 }
 
-/// One after the other, so that what was said of each is true. The first that fails decides how the
-/// program ends; the others are tried nevertheless.
+/// One after the other, so that what was said of each is true; the others are tried as well, unless
+/// nobody would answer them either.
 pub(super) async fn rm(session: &Session, config: RmConfig) -> Result<Exit, Failure> {
-    let mut first = Ok(Exit::Success);
+    let mut first = First::new(session.json());
     for id in config.ids {
         let key = RecordKey { collection: config.collection.clone(), id };
         let name = shown::key(Some(&key));
@@ -153,14 +153,18 @@ pub(super) async fn rm(session: &Session, config: RmConfig) -> Result<Exit, Fail
             operation: Some(Operation::Delete(DeleteOperation {})),
             ..Default::default()
         };
-        let result = put::mutate(session, mutation).await?;
-        put::print_result(session, &result, &key)?;
-        let ended = put::end(&result, &format!("the deletion of {name}"));
-        match (&first, ended) {
-            (Ok(_), ended) => first = ended,
-            (Err(_), Err(failure)) => _ = failure.report(),
-            (Err(_), Ok(_)) => {}
+        let ended = match put::mutate(session, mutation).await {
+            Ok(result) => {
+                put::print_result(session, &result, &key)?;
+                put::end(&result, &format!("the deletion of {name}"))
+            }
+            Err(failure) => Err(failure),
+        };
+        let is_hopeless = ended.as_ref().is_err_and(is_hopeless);
+        first.add(ended);
+        if is_hopeless {
+            break;
         }
     }
-    first
+    first.end()
 }

@@ -10,9 +10,9 @@ use std::io::{self, IsTerminal, stderr};
 use serde_json::json;
 use uuid::Uuid;
 
-use self::ask::Choice;
-pub(super) use self::sides::Sides;
-use super::output::{Output, Style, note, safe, say};
+use self::ask::{Choice, Draft};
+use self::sides::Sides;
+use super::output::{Output, Style, note, safe};
 use super::{Session, argument_or_stdin, failed, incomplete, put, shown, typed_document, usage};
 use crate::client::remote::document;
 use crate::config::{ResolveConfig, Side};
@@ -40,20 +40,41 @@ pub(super) async fn run(session: &Session, config: ResolveConfig) -> Result<Exit
         return Err(Failure::new(Exit::Refused, error).hint(hint));
     }
     let (sides, about) = (sides(&conflict, &record), about(&conflict, &record));
-    let Some(resolution) = chosen(&config, sides, about).await? else {
+    let Some(decided) = chosen(&config, sides, about).await? else {
         return Ok(Exit::Failure);
     };
-    resolve(session, &conflict, record.revision, resolution).await
+    let ended = resolve(session, &conflict, record.revision, decided.resolution).await;
+    match (ended, decided.draft) {
+        // What somebody has worked on is not lost with a call.
+        (Err(failure), Some(draft)) => {
+            note(&format!("what you have made of it is in {}", draft.keep().display()));
+            Err(failure)
+        }
+        (ended, _) => ended,
+    }
+}
+
+/// What is to become of a conflict.
+struct Decided {
+    resolution: Resolution,
+    /// The file that was edited, if one was.
+    draft: Option<Draft>,
+}
+
+impl From<Resolution> for Decided {
+    fn from(resolution: Resolution) -> Self {
+        Self { resolution, draft: None }
+    }
 }
 
 /// What the flags say, or a person; None if nothing was decided.
-pub(super) async fn chosen(
+async fn chosen(
     config: &ResolveConfig,
     sides: Sides,
     about: Vec<String>,
-) -> Result<Option<Resolution>, Failure> {
+) -> Result<Option<Decided>, Failure> {
     if let Some(resolution) = given(config)? {
-        return Ok(Some(resolution));
+        return Ok(Some(resolution.into()));
     }
     let is_asked = !config.edit;
     if is_asked && !(io::stdin().is_terminal() && stderr().is_terminal()) {
@@ -128,11 +149,7 @@ fn about(conflict: &Conflict, record: &Record) -> Vec<String> {
     lines
 }
 
-fn by_person(
-    sides: &Sides,
-    about: &[String],
-    is_asked: bool,
-) -> Result<Option<Resolution>, Failure> {
+fn by_person(sides: &Sides, about: &[String], is_asked: bool) -> Result<Option<Decided>, Failure> {
     let (mut input, mut said) = (io::stdin().lock(), stderr());
     if is_asked {
         let out = Output::on_stderr();
@@ -141,7 +158,7 @@ fn by_person(
         }
         note(&ask::shown(out, sides));
         match ask::choose(&mut input, &mut said)? {
-            Choice::Keep(side) => return Ok(Some(keep(side))),
+            Choice::Keep(side) => return Ok(Some(keep(side).into())),
             Choice::Leave => return Ok(None),
             Choice::Edit => {}
         }
@@ -149,8 +166,12 @@ fn by_person(
     let mut remarks = about.to_vec();
     remarks.push("Where both changed the same, keep one of the marked parts.".to_owned());
     remarks.push("Lines that begin with // are left out.".to_owned());
+    remarks.push("Empty the file to leave the conflict open.".to_owned());
     let edited = ask::edit(&draft::write(sides, &remarks), &mut input, &mut said)?;
-    Ok(edited.map(|text| Resolution::Document(document(text))))
+    Ok(edited.map(|it| Decided {
+        resolution: Resolution::Document(document(it.document)),
+        draft: Some(it.file),
+    }))
 }
 
 async fn resolve(
@@ -177,11 +198,11 @@ async fn resolve(
         if let Some(object) = value.as_object_mut() {
             object.insert("conflict_id".into(), json!(conflict.id));
         }
-        say(&value.to_string())?;
+        session.out.say_json(&value)?;
     } else if result.outcome() == MutationOutcome::Applied {
         let resolved = session.out.paint(Style::Good, "resolved");
         let key = shown::key(Some(&key));
-        say(&format!("{resolved}  {key}  revision {}", result.revision))?;
+        session.out.say(&format!("{resolved}  {key}  revision {}", result.revision))?;
     } else {
         put::print_result(session, &result, &key)?;
     }

@@ -1,14 +1,15 @@
 //! How records, changes, results and conflicts look: as JSON for programs, as words for people.
 //! Must not know why they are shown.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::ends;
 use super::output::{Output, Style, safe};
-use crate::client::remote::{json_text, time};
+use crate::client::remote::{Violation, json_text, time};
 use crate::rpc::proto::{
-    Change, ChangeAction, Conflict, ConflictSide, Document, MutationOutcome, MutationResult,
+    self, Change, ChangeAction, Conflict, ConflictSide, Document, MutationOutcome, MutationResult,
     Record, RecordKey, RejectionReason,
 };
 
@@ -136,6 +137,32 @@ pub(super) fn rejection_reason(reason: RejectionReason) -> &'static str {
     name.strip_prefix("REJECTION_REASON_").unwrap_or(name)
 }
 
+/// Fields that break a rule.
+pub(super) fn violations(wire: &[proto::FieldViolation]) -> Vec<Violation> {
+    let violation = |it: &proto::FieldViolation| Violation {
+        field: it.field.clone(),
+        description: it.description.clone(),
+    };
+    wire.iter().map(violation).collect()
+}
+
+/// What became of a write, on one line: the outcome, the record, and its revision or why not.
+pub(super) fn outcome_line(
+    out: Output,
+    (outcome, style): (&str, Style),
+    key: &str,
+    reason: Option<&str>,
+    revision: i64,
+) -> String {
+    let mut line = format!("{}  {key}", out.paint(style, outcome));
+    match reason {
+        Some(reason) => line.push_str(&format!("  {}", safe(reason))),
+        None if revision > 0 => line.push_str(&format!("  revision {revision}")),
+        None => {}
+    }
+    line
+}
+
 pub(super) fn result(result: &MutationResult, key: &RecordKey) -> Value {
     let mut object = Map::new();
     put_key(&mut object, Some(key));
@@ -151,18 +178,9 @@ pub(super) fn result(result: &MutationResult, key: &RecordKey) -> Value {
         object.insert("record".into(), record(it));
     }
     if let Some(it) = &result.rejection {
-        let violations: Vec<Value> = it
-            .violations
-            .iter()
-            .map(|it| json!({"field": it.field, "description": it.description}))
-            .collect();
-        let mut rejection = Map::new();
-        rejection.insert("reason".into(), rejection_reason(it.reason()).into());
-        rejection.insert("message".into(), it.message.as_str().into());
-        if !violations.is_empty() {
-            rejection.insert("violations".into(), violations.into());
-        }
-        object.insert("rejection".into(), rejection.into());
+        let (reason, violations) = (rejection_reason(it.reason()), violations(&it.violations));
+        let rejection = ends::rejection_json(reason, &it.message, &violations);
+        object.insert("rejection".into(), rejection);
     }
     if let Some(it) = &result.conflict {
         object.insert("conflict".into(), conflict(it));
@@ -172,15 +190,26 @@ pub(super) fn result(result: &MutationResult, key: &RecordKey) -> Value {
 
 fn side(side: Option<&ConflictSide>) -> Value {
     let Some(side) = side else { return Value::Null };
+    let document = value(side.document.as_ref());
+    side_of(side.deleted, document, (&side.author, &side.device), side.revision)
+}
+
+/// One side of a conflict.
+pub(super) fn side_of(
+    is_deleted: bool,
+    document: Value,
+    (author, device): (&str, &str),
+    revision: i64,
+) -> Value {
     let mut object = Map::new();
-    match side.deleted {
+    match is_deleted {
         true => object.insert("deleted".into(), true.into()),
-        false => object.insert("document".into(), value(side.document.as_ref())),
+        false => object.insert("document".into(), document),
     };
-    put_some(&mut object, "author", &side.author);
-    put_some(&mut object, "device", &side.device);
-    if side.revision > 0 {
-        object.insert("revision".into(), side.revision.into());
+    put_some(&mut object, "author", author);
+    put_some(&mut object, "device", device);
+    if revision > 0 {
+        object.insert("revision".into(), revision.into());
     }
     Value::Object(object)
 }

@@ -2,20 +2,18 @@
 
 use serde_json::{Value, json};
 
-use super::output::{Columns, Style, safe, say};
-use super::{Session, failed};
+use super::Session;
+use super::output::safe;
 use crate::client::remote::duration;
 use crate::exit::Failure;
 use crate::rpc::proto::{GetStatusRequest, GetStatusResponse, Limits};
 
 pub(super) async fn run(session: &Session) -> Result<(), Failure> {
     let device = session.device();
-    let request =
-        GetStatusRequest { space: session.space(), device: device.clone(), ..Default::default() };
-    let answer = session.remote.sync().get_status(request).await;
-    let status = answer.map_err(|status| failed("cannot read the status", status))?.into_inner();
+    let request = GetStatusRequest { device: device.clone(), ..Default::default() };
+    let status = session.status("cannot read the status", request).await?;
     if session.json() {
-        return say(&as_json(&status, &device).to_string());
+        return session.out.say_json(&as_json(&status, &device));
     }
     let mut rows = vec![
         ("space", safe(&status.space)),
@@ -35,14 +33,7 @@ pub(super) async fn run(session: &Session) -> Result<(), Failure> {
     }
     let limits = status.limits.iter().flat_map(limits);
     rows.extend(limits.map(|(name, number)| (name, number.to_string())));
-    let rows: Vec<_> = rows.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect();
-    let mut columns = Columns::default();
-    columns.fit(&rows);
-    rows.iter().try_for_each(|row| {
-        let line = columns.line(row);
-        let (name, rest) = line.split_once("  ").unwrap_or((&line, ""));
-        say(&format!("{}  {rest}", session.out.paint(Style::Faint, name)))
-    })
+    session.out.say_facts(rows)
 }
 
 fn as_json(status: &GetStatusResponse, device: &str) -> Value {

@@ -3,11 +3,10 @@
 
 use std::time::Duration;
 
-use anyhow::anyhow;
 use serde_json::{Value, json};
 use tracing::debug;
 
-use super::output::{note, safe, say};
+use super::output::{note, safe};
 use super::{Session, failed, shown};
 use crate::cli::asked_to_stop;
 use crate::client::remote::{Code, Fault, duration};
@@ -111,7 +110,7 @@ impl Watcher<'_> {
     async fn stream(&mut self) -> Result<Ended, Failure> {
         let mut frames = match self.session.remote.sync().watch(self.request()).await {
             Ok(answer) => answer.into_inner(),
-            Err(status) => return Ok(self.broken(status.into())),
+            Err(status) => return self.broken(status.into()),
         };
         loop {
             match frames.message().await {
@@ -123,24 +122,28 @@ impl Watcher<'_> {
                     }
                 }
                 Ok(None) => return Ok(Ended::Again(None)),
-                Err(status) => return Ok(self.broken(status.into())),
+                Err(status) => return self.broken(status.into()),
             }
         }
     }
 
     /// Whether another stream may do better.
-    fn broken(&mut self, fault: Fault) -> Ended {
+    fn broken(&mut self, fault: Fault) -> Result<Ended, Failure> {
+        if fault.reason == "ACCESS_CHANGED" && self.is_open {
+            let why = "what you may see here is something else now";
+            return self.begin_again("access_changed", why);
+        }
         if fault.code == Code::Unauthenticated && self.takes_new_token() {
-            return Ended::Again(Some(Duration::ZERO));
+            return Ok(Ended::Again(Some(Duration::ZERO)));
         }
         if self.has_begun && fault.is_transient() {
             debug!(%fault, "the stream broke");
             if self.is_open {
                 note(&format!("the connection broke, opening another: {}", safe(&fault.message)));
             }
-            return Ended::Again(fault.retry_after);
+            return Ok(Ended::Again(fault.retry_after));
         }
-        Ended::Failed(failed("cannot watch", fault))
+        Ok(Ended::Failed(failed("cannot watch", fault)))
     }
 
     /// Whether the file of the token has another one by now, which is then used.
@@ -190,10 +193,7 @@ impl Watcher<'_> {
                     ResyncReason::CursorAhead => "the cursor is ahead of the space",
                     _ => "changes after the cursor are no longer kept",
                 };
-                let told = format!("{why}: beginning again, forget what was shown before");
-                self.tell(&json!({"type": "resync_required", "reason": reason}), &told)?;
-                self.place = Place::Start;
-                return Ok(Some(Ended::Again(Some(Duration::ZERO))));
+                return self.begin_again(&reason, why).map(Some);
             }
             Frame::RemovedFromView(_) => {
                 self.tell(
@@ -202,9 +202,10 @@ impl Watcher<'_> {
                 )?;
             }
             Frame::Closed(it) => {
-                let fault = anyhow!("{} ({})", it.message, it.reason);
-                let failure = failed_as(it.code, fault.context("cannot watch"));
-                return Ok(Some(Ended::Failed(failure)));
+                let fault = Fault::of(Code::from(it.code), it.message);
+                let violations = shown::violations(&it.violations);
+                let fault = Fault { reason: it.reason, violations, ..fault };
+                return self.broken(fault).map(Some);
             }
             Frame::GoingAway(it) => {
                 let retry_after = duration(it.retry_after.as_ref());
@@ -219,13 +220,21 @@ impl Watcher<'_> {
         Ok(None)
     }
 
+    /// What was shown is no beginning of what comes.
+    fn begin_again(&mut self, reason: &str, why: &str) -> Result<Ended, Failure> {
+        let told = format!("{why}: beginning again, forget what was shown before");
+        self.tell(&json!({"type": "resync_required", "reason": reason}), &told)?;
+        self.place = Place::Start;
+        Ok(Ended::Again(Some(Duration::ZERO)))
+    }
+
     fn changes(&mut self, frame: &ChangesFrame) -> Result<(), Failure> {
         for change in &frame.changes {
-            let line = match self.session.json() {
-                true => shown::change(change, &self.epoch).to_string(),
-                false => shown::change_line(self.session.out, change),
-            };
-            say(&line)?;
+            let out = self.session.out;
+            match self.session.json() {
+                true => out.say_json(&shown::change(change, &self.epoch))?,
+                false => out.say(&shown::change_line(out, change))?,
+            }
         }
         self.move_to(frame.up_to);
         Ok(())
@@ -245,17 +254,11 @@ impl Watcher<'_> {
     /// To programs as data, to people beside the data.
     fn tell(&self, value: &Value, text: &str) -> Result<(), Failure> {
         match self.session.json() {
-            true => say(&value.to_string()),
+            true => self.session.out.say_json(value),
             false => {
                 note(text);
                 Ok(())
             }
         }
     }
-}
-
-/// As if the call had failed with this code.
-fn failed_as(code: i32, error: anyhow::Error) -> Failure {
-    let fault: Fault = Fault::of(Code::from(code), error.to_string());
-    Failure::new(failed("", fault).exit, error)
 }

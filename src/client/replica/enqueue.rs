@@ -6,7 +6,8 @@ use super::{Replica, Touch};
 use crate::client::edit::{Edit, Patch};
 use crate::client::entry::{Entry, EntryState, Trouble};
 use crate::domain::{
-    Delta, MutationId, Pointer, RecordKey, Rejection, RejectionReason, Revision, Strategy,
+    Delta, Document, MutationId, Pointer, RecordKey, Rejection, RejectionReason, Revision,
+    Strategy, put_at, value_at,
 };
 
 /// Why an edit does not enter the queue, or is not changed there.
@@ -152,6 +153,32 @@ impl Replica {
                 Edit::Patch(Patch { set, unset, transforms: Vec::new() })
             }
         }
+    }
+
+    /// A whole document with those hidden values of the record that it does not name; None if
+    /// they are not known here.
+    pub(in crate::client) fn with_hidden(
+        &self,
+        key: &RecordKey,
+        document: &Document,
+        hidden: &[Pointer],
+    ) -> Option<Document> {
+        let server = self.records.get(key).and_then(|local| local.server.as_ref());
+        let Some(before) = server.and_then(|it| it.record.document.as_ref()) else {
+            return Some(document.clone());
+        };
+        // The checksum is of all of it.
+        if server.and_then(|it| it.checksum) != Some(before.checksum()) {
+            return None;
+        }
+        let (before, mut fields) = (before.fields(), document.fields());
+        for path in hidden.iter().map(Pointer::keys) {
+            let value = value_at(&before, path).filter(|_| value_at(&fields, path).is_none());
+            if let Some(value) = value {
+                put_at(&mut fields, path, value.clone());
+            }
+        }
+        Document::from_fields(fields).ok()
     }
 
     /// Queues an edit anew that was put aside, perhaps another one in its place, behind all

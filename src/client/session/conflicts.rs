@@ -129,7 +129,8 @@ impl Session {
             .collect();
         let open: Vec<_> = all.into_values().filter(|it| it.body.is_some()).collect();
         let kept = self.store.conflicts(local(space)).await?;
-        if !open.iter().filter_map(|it| it.body.as_ref()).eq(&kept) {
+        let kept = kept.iter().map(|(body, _)| body);
+        if !open.iter().filter_map(|it| it.body.as_ref()).eq(kept) {
             self.store.replace_conflicts(local(space), open).await?;
         }
         if again {

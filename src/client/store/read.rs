@@ -194,19 +194,6 @@ impl Store {
         Ok(query.fetch_optional(&self.readers).await?)
     }
 
-    /// The revision that the server's state of a record has here; 0 if there is none.
-    pub(in crate::client) async fn revision(
-        &self,
-        space: i64,
-        key: &RecordKey,
-    ) -> Result<i64, Error> {
-        let sql = "SELECT revision FROM records WHERE space = ?1 AND collection = ?2 AND id = ?3";
-        let query =
-            sqlx::query(sql).bind(space).bind(key.collection.as_str()).bind(key.id.as_str());
-        let Some(found) = self.first(query).await? else { return Ok(0) };
-        Ok(found.try_get::<Option<i64>, _>(0)?.unwrap_or(0))
-    }
-
     /// Entries of a space that wait for the server, from the front.
     pub(in crate::client) async fn open_entries(
         &self,
@@ -274,11 +261,17 @@ impl Store {
         Ok(self.first(sqlx::query("SELECT 1 FROM wishes LIMIT 1")).await?.is_some())
     }
 
-    /// Conflicts of a space that wait, as they are kept.
-    pub(in crate::client) async fn conflicts(&self, space: i64) -> Result<Vec<String>, Error> {
-        let sql = "SELECT body FROM conflicts WHERE space = ?1 ORDER BY id";
+    /// Conflicts of a space that wait, as they are kept, and the revision that the server's state
+    /// of their records has here; 0 if there is none.
+    pub(in crate::client) async fn conflicts(
+        &self,
+        space: i64,
+    ) -> Result<Vec<(String, i64)>, Error> {
+        let sql = "SELECT c.body, coalesce(r.revision, 0) FROM conflicts c LEFT JOIN records r \
+                   ON r.space = c.space AND r.collection = c.collection AND r.id = c.record \
+                   WHERE c.space = ?1 ORDER BY c.id";
         let rows = self.all(sqlx::query(sql).bind(space)).await?;
-        rows.iter().map(|found| Ok(found.try_get(0)?)).collect()
+        rows.iter().map(|found| Ok((found.try_get(0)?, found.try_get(1)?))).collect()
     }
 
     /// The digests of the server's state as it is here, by collection.

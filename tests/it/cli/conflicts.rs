@@ -8,26 +8,22 @@ use serde_json::{Value, json};
 use super::{Desk, Said, piped, values};
 
 /// Two writes of a record that do not know each other; the conflict's id.
-async fn meet(desk: &Desk, id: &str) -> String {
+pub(super) async fn meet(desk: &Desk, id: &str) -> String {
     let base = desk.run(&format!(r#"put task {id} {{"a":1,"b":1}} --json"#)).await.value();
     let base = base["revision"].as_i64().unwrap();
     let theirs = format!(r#"put task {id} {{"a":2,"b":1,"t":1}} --base {base} --device laptop"#);
     desk.run(&theirs).await.good();
     let mine = format!(r#"put task {id} {{"a":3,"b":2}} --base {base} --device phone --json"#);
     let said = desk.run(&mine).await;
-    let text = said.ended(9);
-    assert!(
-        text.starts_with(
-            "error: the write met a conflict, and changed nothing\nhint: syncline resolve "
-        ),
-        "{said:?}"
-    );
+    let failure = said.failure(9);
+    assert_eq!(failure["error"], "the write met a conflict, and changed nothing");
+    assert!(failure["hint"].as_str().unwrap().starts_with("syncline resolve "), "{said:?}");
     let value = values(&said.stdout).remove(0);
     assert_eq!(value["outcome"], "conflict");
     value["conflict"]["conflict_id"].as_str().unwrap().to_owned()
 }
 
-async fn document(desk: &Desk, id: &str) -> Value {
+pub(super) async fn document(desk: &Desk, id: &str) -> Value {
     desk.run(&format!("get task {id} --json")).await.value()["document"].take()
 }
 
@@ -41,6 +37,8 @@ fn editor(desk: &Desk, script: &str) -> String {
 
 async fn edit(desk: &Desk, conflict: &str, script: &str, typed: &str) -> Said {
     let mut command = desk.command(&["resolve", conflict, "--edit"]);
+    // Drafts that are kept go with the desk.
+    command.env("TMPDIR", desk.folder.path());
     command.env_remove("VISUAL").env("EDITOR", editor(desk, script));
     piped(command, typed).await
 }
@@ -93,19 +91,32 @@ async fn a_document_or_a_strategy_decides() {
 async fn a_draft_is_edited_until_it_is_a_document() {
     let desk = Desk::new().await;
     let conflict = meet(&desk, "1").await;
-    // Left as it is there are marks in it, and nobody wants to edit again.
-    let said = edit(&desk, &conflict, "cp \"$1\" draft", "").await;
+    // Left as it is, or emptied, it decides nothing.
+    for script in ["cp \"$1\" draft; echo of the editor", "sed -i -e '/^[^\\/]/d' \"$1\""] {
+        let said = edit(&desk, &conflict, script, "").await;
+        assert_eq!((said.code, said.stdout.as_str()), (Some(1), ""), "{said:?}");
+        assert!(said.stderr.contains("nothing was decided"), "{said:?}");
+        assert!(!said.stderr.contains("edit again"), "{said:?}");
+    }
+    // There are marks in it, and nobody wants to edit again.
+    let said = edit(&desk, &conflict, "echo >> \"$1\"", "").await;
     assert_eq!(said.code, Some(1), "{said:?}");
     assert!(said.stderr.contains("a mark is left"), "{said:?}");
     assert!(said.stderr.contains("the conflict stays open"), "{said:?}");
+    assert!(said.stderr.contains("what you have made of it is in "), "{said:?}");
+    // Without the marks a value is there several times: which one is meant?
+    let script = "sed -i -e '/^[<|=>]\\{7\\}/d' \"$1\"";
+    let said = edit(&desk, &conflict, script, "n\n").await;
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.stderr.contains("at /a: ") && said.stderr.contains("twice at line "), "{said:?}");
     let draft = desk.read("draft");
     let marked = "<<<<<<< theirs\n  \"a\": 2,\n||||||| base\n  \"a\": 1,\n=======\n  \"a\": 3,\n\
                   >>>>>>> mine\n  \"b\": 2,\n  \"t\": 1,\n}\n";
     assert!(draft.ends_with(marked), "{draft}");
     assert!(draft.starts_with(&format!("// Conflict {conflict} of task/1\n")), "{draft}");
     // First wrong, then mended.
-    let script = "if [ -e twice ]; then sed -i -e '/^<<<<<<</,/^=======/d' -e '/^>>>>>>>/d' \"$1\"\n\
-                  else touch twice; fi";
+    let script = "if [ -e twice ]; then sed -i -e '/^<<<<<<</,/^=======/d' -e '/^>>>>>>>/d' \
+                  -e '/^oops/d' \"$1\"\nelse touch twice; echo oops >> \"$1\"; fi";
     let said = edit(&desk, &conflict, script, "y\n").await;
     assert!(said.stderr.contains("edit again? [Y/n]"), "{said:?}");
     assert!(said.good().starts_with("resolved  task/1"));
@@ -120,14 +131,24 @@ async fn a_record_that_changes_meanwhile_is_told() {
     // Somebody else writes while the editor is open.
     let script = format!("{program} put task 1 '{{\"late\":true}}' >&2; echo '{{}}' > \"$1\"");
     let said = edit(&desk, &conflict, &script, "").await;
-    assert!(
-        said.ended(9).contains("RECORD_CHANGED") || said.stderr.contains("CONFLICT_CLOSED"),
-        "{said:?}"
-    );
+    assert!(said.ended(9).contains("RECORD_CHANGED"), "{said:?}");
     assert!(said.stderr.contains("hint: "), "{said:?}");
     assert_eq!(document(&desk, "1").await, json!({"late": true}));
-    let said = edit(&desk, &conflict, "exit 3", "").await;
-    assert_ne!(said.code, Some(0), "{said:?}");
+    // What was made of it is not lost.
+    let kept =
+        said.stderr.lines().find_map(|it| it.strip_prefix("what you have made of it is in "));
+    let kept = kept.unwrap();
+    assert_eq!(std::fs::read_to_string(kept).unwrap(), "{}\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_editor_that_fails_decides_nothing() {
+    let desk = Desk::new().await;
+    let conflict = meet(&desk, "1").await;
+    let said = edit(&desk, &conflict, "echo '{}' > \"$1\"; exit 3", "").await;
+    assert!(said.ended(1).contains("exit status: 3"), "{said:?}");
+    assert_eq!(desk.run("conflicts").await.good().lines().count(), 1);
+    assert_eq!(document(&desk, "1").await, json!({"a": 2, "b": 1, "t": 1}));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -31,6 +31,7 @@ async fn all_is_well_with_a_good_server_token_and_database() {
         "access",
         "clock",
         "limits",
+        "room",
         "database",
         "migrations",
     ];
@@ -59,6 +60,10 @@ async fn what_is_wrong_is_named_with_what_to_do() {
     assert_eq!(said.code, Some(7), "{said:?}");
     let found = values(&said.stdout);
     assert_eq!((verdict(&found, "token"), verdict(&found, "access")), ("fail", "fail"));
+    assert_eq!(verdict(&found, "clock"), "ok", "it needs no token");
+    let over = mint_for("alice", Duration::ZERO);
+    let said = desk.run(&format!("doctor --json --token {over}")).await;
+    assert_eq!((said.code, verdict(&values(&said.stdout), "token")), (Some(7), "fail"));
     let soon = mint_for("alice", Duration::from_secs(60));
     let found = desk.run(&format!("doctor --json --token {soon}")).await.values();
     assert_eq!((verdict(&found, "token"), verdict(&found, "access")), ("warn", "ok"));

@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
+use nix::sys::signal::Signal;
 use pretty_assertions::assert_eq;
 use serde_json::{Value, json};
 
-use super::{Desk, Said};
-use crate::support::private::blocking;
+use super::{Desk, Said, values};
+use crate::support::program::Running;
 use crate::support::proxy::{Fault, Proxy, Target};
-use crate::support::wait_for;
+use crate::support::{mint, wait_for};
 
 /// More than a double can hold, for all digits to be seen.
 const FIRST_NUMBER: u64 = 9_007_199_254_740_993;
@@ -86,14 +87,10 @@ async fn killed(
     url: &str,
     until: impl AsyncFnMut() -> Option<()>,
 ) {
-    let mut child = desk.command(arguments).env("SYNCLINE_SERVER", url).spawn().unwrap();
+    let running = Running::start(desk.command(arguments).env("SYNCLINE_SERVER", url));
     wait_for("it is in the middle", until).await;
-    let ended = blocking(move || {
-        child.kill().unwrap();
-        child.wait().unwrap()
-    })
-    .await;
-    assert_eq!(ended.code(), None, "it was in the middle");
+    running.signal(Signal::SIGKILL);
+    assert_eq!(running.end().await.status.code(), None, "it was in the middle");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -120,7 +117,8 @@ async fn a_killed_import_goes_on_and_writes_nothing_twice() {
     .await;
 
     let said = desk.run("import in.jsonl --json").await;
-    assert!(said.ended(9).contains("going on behind line "), "{said:?}");
+    said.failure(9);
+    assert!(said.stderr.starts_with("going on behind line "), "{said:?}");
     let value: Value = serde_json::from_str(&said.stdout).unwrap();
     assert_eq!((&value["written"], &value["rejected"]), (&json!(count), &json!(1)));
     assert_eq!(desk.read("in.jsonl.rejected"), "oops\n");
@@ -141,18 +139,103 @@ async fn an_import_from_stdin_is_known_by_its_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_import_does_not_go_on_with_another_file() {
+async fn an_import_that_has_not_begun_leaves_nothing() {
     let desk = Desk::new().await;
     desk.write("in.jsonl", &lines(10, "x"));
     let said = desk.run("import in.jsonl --server http://127.0.0.1:1").await;
     said.ended(6);
-    assert!(desk.path("in.jsonl.resume").exists());
-    desk.write("in.jsonl", &lines(11, "x"));
-    let said = desk.run("import in.jsonl").await;
-    assert!(said.ended(2).contains("was broken off, but of other content"), "{said:?}");
-    assert!(said.stderr.contains("hint: remove "), "{said:?}");
+    assert!(!desk.path("in.jsonl.resume").exists(), "nothing has begun");
     let said: Said = desk.run("import missing.jsonl").await;
     assert!(said.ended(2).contains("cannot read missing.jsonl"), "{said:?}");
+}
+
+/// An import of this text that was broken off behind its first batch.
+async fn broken_off(desk: &Desk, text: &str) -> Proxy {
+    desk.write("in.jsonl", text);
+    let proxy = Proxy::start(Target::Tcp(desk.house.server.address())).await;
+    proxy.arm(Fault::SilenceAfter(format!("{},\"t\":\"x\"}}", FIRST_NUMBER + 399)));
+    let url = format!("http://{}", proxy.address());
+    let noted = || {
+        let text = std::fs::read(desk.path("in.jsonl.resume")).ok()?;
+        serde_json::from_slice::<Value>(&text).ok()?["lines"].as_i64()
+    };
+    killed(desk, &["import", "in.jsonl"], &url, async || {
+        (proxy.fired() > 0 && noted()? == 200).then_some(())
+    })
+    .await;
+    proxy
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_does_not_go_on_elsewhere_or_with_other_lines() {
+    let desk = Desk::new().await;
+    let text = lines(600, "x");
+    broken_off(&desk, &text).await;
+    let place = desk.read("in.jsonl.resume");
+    let refused = async |line: &str| {
+        let said = desk.run(line).await;
+        let why = "was broken off, but of other content, into another space";
+        assert!(said.ended(2).contains(why), "{line}: {said:?}");
+        assert!(said.stderr.contains("hint: remove "), "{said:?}");
+        assert_eq!(desk.read("in.jsonl.resume"), place);
+    };
+    // Another user's own space, and another server.
+    refused(&format!("import in.jsonl --token {}", mint("bob"))).await;
+    let other = Desk::new().await;
+    refused(&format!("import in.jsonl --server {}", other.url())).await;
+    // As long, and something else in what was done.
+    desk.write("in.jsonl", &text.replacen(":\"x\"", ":\"y\"", 1));
+    refused("import in.jsonl").await;
+    desk.write("in.jsonl", &text);
+    let value = desk.run("import in.jsonl --json").await.value();
+    assert_eq!(value["written"], 600);
+    assert_eq!(desk.house.alice.head().await, 600, "nothing was written twice");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_of_which_nothing_is_known_to_be_written_begins_anew() {
+    let desk = Desk::new().await;
+    desk.write("in.jsonl", &lines(10, "x"));
+    let place = json!({"id": "old", "space": "users/bob", "epoch": "e", "size": 1, "hash": "",
+        "lines": 0, "bytes": 0, "written": 0, "rejected": 0, "rejected_bytes": 0});
+    desk.write("in.jsonl.resume", &place.to_string());
+    let value = desk.run("import in.jsonl --json").await.value();
+    assert_eq!(value["written"], 10);
+    assert_ne!(value["id"], "old");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lines_that_are_not_imported_are_told_to_programs() {
+    let desk = Desk::new().await;
+    let said = desk.pipe("import - --json", &format!("oops\n{}", lines(1, "x"))).await;
+    assert!(said.failure(9)["error"].as_str().unwrap().contains("1 line was"), "{said:?}");
+    let told = values(&said.stdout);
+    assert_eq!((told.len(), &told[0]["line"], &told[1]["written"]), (2, &json!(1), &json!(1)));
+    assert!(told[0]["error"].as_str().unwrap().contains("expected"), "{told:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_that_fails_leaves_the_old_file() {
+    let desk = Desk::new().await;
+    desk.write("out.jsonl", "of yesterday\n");
+    for (more, code) in [("--server http://127.0.0.1:1", 6), ("--token nonsense", 7)] {
+        let said = desk.run(&format!("export out.jsonl {more}")).await;
+        said.ended(code);
+        assert_eq!(desk.read("out.jsonl"), "of yesterday\n");
+        assert!(!desk.path("out.jsonl.resume").exists());
+    }
+    desk.run("put a 1 {}").await.good();
+    desk.run("export out.jsonl").await.good();
+    assert_eq!(desk.read("out.jsonl").lines().count(), 1);
+    assert!(!desk.path("out.jsonl.part").exists() && !desk.path("out.jsonl.resume").exists());
+    let said = desk.run("export nowhere/out.jsonl").await;
+    assert!(said.ended(2).contains("cannot write nowhere/out.jsonl"), "{said:?}");
+    // What is no file is written to as it is.
+    desk.run("export /dev/null").await.good();
+    let said = desk.run("export - --json").await;
+    let value: Value = serde_json::from_str(said.stderr.trim_end()).unwrap();
+    assert_eq!(value["records"], 1);
+    assert_eq!(said.good().lines().count(), 1);
 }
 
 fn has_token(path: &Path) -> Option<()> {
@@ -171,13 +254,14 @@ async fn a_killed_export_goes_on_where_it_was() {
     proxy.delay(std::time::Duration::from_millis(4));
     let url = format!("http://{}", proxy.address());
     let resume = desk.path("out.jsonl.resume");
+    desk.write("out.jsonl", "of yesterday\n");
     killed(&desk, &["export", "out.jsonl"], &url, async || has_token(&resume)).await;
-    let part = desk.read("out.jsonl").len();
-    assert!(part < text.len());
+    assert!(desk.read("out.jsonl.part").len() < text.len());
+    assert_eq!(desk.read("out.jsonl"), "of yesterday\n");
     // What was written beyond what was noted is written again.
     std::fs::OpenOptions::new()
         .append(true)
-        .open(desk.path("out.jsonl"))
+        .open(desk.path("out.jsonl.part"))
         .and_then(|mut file| std::io::Write::write_all(&mut file, b"{\"half a li"))
         .unwrap();
     // Later writes are not in it: it is as of one revision.

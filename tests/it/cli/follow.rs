@@ -1,32 +1,34 @@
 //! `watch` and `changes`: what happens, without a gap, whatever the server does.
 
 use std::io::{BufRead, BufReader, Lines};
-use std::process::{Child, ChildStdout};
+use std::process::ChildStdout;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use pretty_assertions::assert_eq;
 use serde_json::{Value, json};
+use syncline::rpc::proto::Role;
 
 use super::Desk;
-use crate::support::TestServer;
+use crate::access::Team;
 use crate::support::private::blocking;
+use crate::support::program::Running;
 use crate::support::proxy::{Proxy, Target};
+use crate::support::{TestServer, mint};
 
 const OTHER_EPOCH: &str = "018f0000-0000-7000-8000-000000000001";
 
 /// `watch --json` that goes on.
 struct Watch {
-    child: Child,
+    running: Running,
     lines: Option<Lines<BufReader<ChildStdout>>>,
 }
 
 impl Watch {
     fn start(desk: &Desk, arguments: &[&str]) -> Self {
         let mut command = desk.command(&["watch", "--json"]);
-        let mut child = command.args(arguments).spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        Self { child, lines: Some(lines) }
+        let mut running = Running::start(command.args(arguments));
+        let lines = BufReader::new(running.stdout()).lines();
+        Self { running, lines: Some(lines) }
     }
 
     /// The next line of this kind; what comes before it is left out.
@@ -47,10 +49,9 @@ impl Watch {
     }
 
     /// Ctrl-C; its exit code.
-    async fn stop(mut self) -> Option<i32> {
-        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap());
-        kill(pid, Signal::SIGINT).unwrap();
-        blocking(move || self.child.wait().unwrap().code()).await
+    async fn stop(self) -> Option<i32> {
+        self.running.signal(Signal::SIGINT);
+        self.running.end().await.status.code()
     }
 }
 
@@ -126,6 +127,26 @@ async fn watch_goes_on_after_the_server_has_been_away() {
     desk.run("put task 3 {}").await.good();
     assert_eq!(watch.next("change").await["id"], "3");
     assert_eq!(watch.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_see_something_else_begins_again() {
+    let (desk, team) = (Desk::new().await, Team::new().await);
+    team.set("bob", Role::Reader, &[]).await;
+    let url = format!("http://{}", team.server.address());
+    let there = format!("--server {url} --space {}", team.space);
+    desk.run(&format!("put task 1 {{}} {there}")).await.good();
+    desk.run(&format!("put note 1 {{}} {there}")).await.good();
+    let bob = mint("bob");
+    let place = ["--server", &url, "--space", &team.space, "--token", &bob, "--from-start"];
+    let mut watch = Watch::start(&desk, &place);
+    watch.next("caught_up").await;
+    team.set("bob", Role::Reader, &["note"]).await;
+    assert_eq!(watch.next("resync_required").await["reason"], "access_changed");
+    assert_eq!(watch.next("change").await["collection"], "note");
+    watch.next("caught_up").await;
+    assert_eq!(watch.stop().await, Some(0));
+    team.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

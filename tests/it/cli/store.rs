@@ -2,13 +2,12 @@
 
 use std::io::{BufRead, BufReader};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use pretty_assertions::assert_eq;
 use serde_json::{Value, json};
 
 use super::{Desk, Said};
-use crate::support::private::blocking;
+use crate::support::program::Running;
 use crate::support::{put, wait_for};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -61,7 +60,8 @@ async fn without_a_server_a_write_waits_and_says_why() {
     assert_eq!(said.value()["outcome"], "queued");
     let said = desk.run(&format!("sync {away}")).await;
     assert!(said.ended(6).contains("2 edits wait"), "{said:?}");
-    let status = desk.run(&format!("status {away} --json")).await.value();
+    let patient = "--store a.db --server http://127.0.0.1:1 --wait 30s";
+    let status = desk.run(&format!("status {patient} --json")).await.value();
     assert_eq!(status["link"], "offline", "{status}");
     assert!(status["problem"]["advice"].as_str().unwrap().contains("network"), "{status}");
     // Nothing is lost: it is sent as soon as it can be.
@@ -82,7 +82,7 @@ async fn lines_are_told_as_soon_as_they_are_on_disk() {
         r#"{"op":"delete","collection":"task","id":"1"}"#,
     ];
     let said = desk.pipe("sync --store a.db --json", &lines.join("\n")).await;
-    assert!(said.ended(9).contains("1 lines were refused"), "{said:?}");
+    assert!(said.failure(9)["error"].as_str().unwrap().contains("1 lines were refused"));
     let told = super::values(&said.stdout);
     let numbers: Vec<_> = told.iter().filter_map(|it| it["line"].as_u64()).collect();
     assert_eq!(numbers, [1, 3, 4, 5, 6]);
@@ -134,14 +134,33 @@ async fn a_conflict_is_seen_and_decided_from_the_file() {
     let said = desk.run("put task 1 {\"n\":4} --store a.db").await;
     assert!(said.ended(9).contains("met a conflict"), "{said:?}");
     let open = desk.run("conflicts --store a.db --json").await.values();
-    assert_eq!((open.len(), &open[0]["client"]["document"]), (1, &json!({"n": 4})), "{open:?}");
+    assert_eq!((open.len(), &open[0]["mine"]["document"]), (1, &json!({"n": 4})), "{open:?}");
     let id = open[0]["conflict_id"].as_str().unwrap();
     assert!(desk.run("conflicts --store a.db").await.good().starts_with(id));
     let said = desk.run(&format!("resolve {id} --keep mine --store a.db")).await;
-    assert_eq!(said.good(), "resolved  task/1\n");
+    assert_eq!(said.good(), "resolved  task/1  revision 3\n");
     assert_eq!(desk.house.alice.document("task", "1").await, json!({"n": 4}));
-    desk.run("sync --store a.db").await.good();
+    // The file has heard of it already.
     assert_eq!(desk.run("conflicts --store a.db").await.good(), "");
+    let said = desk.run(&format!("resolve {id} --keep theirs --store a.db --json")).await;
+    assert!(said.failure(9)["error"].as_str().unwrap().contains("is resolved"), "{said:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_conflict_has_the_same_form_here_and_there() {
+    let desk = Desk::new().await;
+    let id = super::conflicts::meet(&desk, "1").await;
+    desk.run("sync --store a.db").await.good();
+    let here = desk.run("conflicts --store a.db --json").await.value();
+    let there = desk.run("conflicts --json").await.value();
+    let (here, there) = (here.as_object().unwrap(), there.as_object().unwrap());
+    assert!(here.len() >= 8, "{here:?}");
+    for (name, value) in here {
+        assert_eq!(Some(value), there.get(name), "{name}");
+    }
+    let line = format!("resolve {id} --strategy auto --store a.db --json");
+    let value = desk.run(&line).await.value();
+    assert_eq!((&value["outcome"], &value["conflict_id"]), (&json!("applied"), &json!(id)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -149,9 +168,9 @@ async fn watch_follows_the_file_and_syncs_it() {
     let desk = Desk::new().await;
     desk.run("put task old {} --store a.db").await.good();
     let mut command = desk.command(&["watch", "--store", "a.db", "--json"]);
-    let mut child = command.spawn().unwrap();
+    let mut running = Running::start(&mut command);
     let (lines, mut heard) = tokio::sync::mpsc::channel(1_000);
-    let out = BufReader::new(child.stdout.take().unwrap());
+    let out = BufReader::new(running.stdout());
     std::thread::spawn(move || {
         for line in out.lines().map_while(Result::ok) {
             lines.blocking_send(serde_json::from_str::<Value>(&line).unwrap()).ok();
@@ -171,9 +190,8 @@ async fn watch_follows_the_file_and_syncs_it() {
     assert_eq!(desk.house.alice.head().await, 3);
     let said = desk.run("put note 2 {} --store a.db").await;
     assert_eq!(said.good(), "applied  note/2  revision 4\n");
-    kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGINT).unwrap();
-    let code = blocking(move || child.wait().unwrap().code()).await;
-    assert_eq!(code, Some(0));
+    running.signal(Signal::SIGINT);
+    assert_eq!(running.end().await.status.code(), Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -189,13 +207,13 @@ async fn what_makes_no_sense_on_a_file_is_told() {
         ("get task 1 --revision 1 --store a.db", 2, "--revision"),
         ("watch --cursor 0 --store a.db", 2, "--cursor"),
         ("conflicts --state any --store a.db", 2, "--state"),
-        ("resolve x --strategy merge --store a.db", 2, "--strategy"),
-        ("resolve x --keep mine --store a.db", 8, "no such open conflict"),
+        ("resolve x --keep mine --store a.db", 8, "CONFLICT_NOT_FOUND"),
+        ("resolve x --keep mine --store a.db --offline", 6, "there is no server"),
         ("put task 1 {} --store a.db --user bob", 2, "alice's, not bob's"),
         ("put task 1 [] --store a.db", 2, "no JSON object"),
         ("put task 1 {} --if-new --store a.db", 9, "ALREADY_EXISTS"),
         ("discard x --store a.db", 8, "no such edit"),
-        ("get task 1 --store nowhere/a.db", 1, "cannot use nowhere/a.db"),
+        ("get task 1 --store nowhere/a.db", 2, "cannot use nowhere/a.db"),
     ] {
         let said = refused(line).await;
         assert!(said.ended(code).contains(why), "{line}: {said:?}");

@@ -234,7 +234,7 @@ async fn a_conflict_is_known_although_nobody_lived_to_keep_it() {
         let open = program.values(&["conflicts", "task"]).await;
         let of_it: Vec<_> = open.iter().filter(|it| it["id"] == id.as_str()).collect();
         assert_eq!(of_it.len(), 1, "{place}: {open:?}");
-        assert_eq!(of_it[0]["client"]["document"]["by"], "the file");
+        assert_eq!(of_it[0]["mine"]["document"]["by"], "the file");
     }
     script.others(&program, 1).await;
     script.check(&program).await;

@@ -54,7 +54,15 @@ async fn a_conflict_is_shown_rolled_back_and_decided() {
     assert_eq!(conflict.server.document.as_ref().unwrap()["text"], "three");
     assert_eq!(conflict.client.document.as_ref().unwrap()["text"], "two");
     assert_eq!(laptop.client.status().await.unwrap().spaces[0].conflicts, 1);
-    phone.own.resolve(&id, Resolution::Document(json!({"text": "both"}))).await.unwrap();
+    assert!(conflict.has_documents());
+    // Nobody has looked at what is written after that was read.
+    phone.own.patch("note", "1", json!({"by": "phone, later"})).await.unwrap();
+    phone.synced().await;
+    let refused = phone.own.resolve(conflict, Resolution::KeepClient).await.unwrap_err();
+    assert!(refused.to_string().contains("RECORD_CHANGED"), "{refused}");
+    let again = phone.own.conflicts().await.unwrap();
+    assert!(again[0].revision > conflict.revision && conflict.revision > 0, "{again:?}");
+    phone.own.resolve(&again[0], Resolution::Document(json!({"text": "both"}))).await.unwrap();
     for device in [&phone, &laptop] {
         wait_for("the decision", async || {
             let shown = device.see("note", "1").await == json!({"text": "both"});
@@ -63,7 +71,7 @@ async fn a_conflict_is_shown_rolled_back_and_decided() {
         })
         .await;
     }
-    assert!(phone.own.resolve(&id, Resolution::KeepServer).await.is_err());
+    assert!(phone.own.resolve(conflict, Resolution::KeepServer).await.is_err());
 }
 
 #[tokio::test]

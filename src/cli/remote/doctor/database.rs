@@ -1,10 +1,18 @@
 //! Whether a database is fit for a server: what its start would insist on, and how much room there
 //! is. Changes nothing.
 
+use std::cmp::Ordering;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
 use super::Report;
+use super::finding::Finding;
 use crate::exit::Exit;
 use crate::store::Fitness;
 
+/// For all that is asked; a person waits.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// Connections of a server beside those that write and read, see the README.
 const OTHER_CONNECTIONS: i64 = 4;
 /// Those that read, unless it is told otherwise.
@@ -13,9 +21,15 @@ const READ_CONNECTIONS: i64 = 8;
 const COMMITTERS_MIN: i64 = 2;
 
 pub(super) async fn examine(report: &mut Report, url: &str) {
-    let fitness = match Fitness::of(url).await {
-        Ok(fitness) => fitness,
-        Err(error) => {
+    let fitness = match timeout(ANSWER_WITHIN, Fitness::of(url)).await {
+        Ok(Ok(fitness)) => fitness,
+        Err(_elapsed) => {
+            let said = format!("it has not answered within {ANSWER_WITHIN:?}");
+            let hint = "check the host and the port, that no firewall is between, and that \
+                        PostgreSQL has connections left";
+            return report.fail("database", Exit::Database, said, hint);
+        }
+        Ok(Err(error)) => {
             let hint = error.hint().unwrap_or("see the log of PostgreSQL").to_owned();
             let said = format!("{:#}", anyhow::Error::new(error));
             report.fail("database", Exit::Database, said, hint);
@@ -34,42 +48,75 @@ pub(super) async fn examine(report: &mut Report, url: &str) {
         let (encoding, settings) = (&fitness.encoding, settings.join(", "));
         report.ok("database", format!("PostgreSQL {version}, {encoding}, {settings}"));
     }
-    let (known, applied) = (Fitness::MIGRATIONS, fitness.migrations);
-    match applied.cmp(&known) {
-        std::cmp::Ordering::Equal => report.ok("migrations", format!("all {known} are applied")),
-        std::cmp::Ordering::Less => report.warn(
-            "migrations",
-            format!("{applied} of {known} are applied"),
-            "the next start of a server applies them, and so does `syncline migrate`",
-        ),
-        std::cmp::Ordering::Greater => report.fail(
-            "migrations",
-            Exit::Database,
-            format!("{applied} are applied, and this program knows only {known}"),
-            "use a program that is as new as the one that has migrated the database",
-        ),
-    }
-    connections(report, &fitness);
+    report.add("migrations", &migrations(fitness.migrations));
+    let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    report.add("connections", &connections(&fitness, cores));
 }
 
-fn connections(report: &mut Report, fitness: &Fitness) {
-    let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+fn migrations(applied: usize) -> Finding {
+    let known = Fitness::MIGRATIONS;
+    match applied.cmp(&known) {
+        Ordering::Equal => Finding::Ok(format!("all {known} are applied")),
+        Ordering::Less => Finding::Warn(
+            format!("{applied} of {known} are applied"),
+            "the next start of a server applies them, and so does `syncline migrate`".into(),
+        ),
+        Ordering::Greater => Finding::Fail(
+            Exit::Database,
+            format!("{applied} are applied, and this program knows only {known}"),
+            "use a program that is as new as the one that has migrated the database".into(),
+        ),
+    }
+}
+
+fn connections(fitness: &Fitness, cores: usize) -> Finding {
     let committers = i64::try_from(cores / 2).unwrap_or_default().max(COMMITTERS_MIN);
     let need = committers + READ_CONNECTIONS + OTHER_CONNECTIONS;
     let (open, max) = (fitness.connections, fitness.connections_max);
     let said = format!("{open} of {max} are open; a server takes up to {need}");
     match max {
-        max if max < need => report.fail(
-            "connections",
+        max if max < need => Finding::Fail(
             Exit::Database,
             said,
-            "raise max_connections, or lower --committers and --database-connections",
+            "raise max_connections, or lower --committers and --database-connections".into(),
         ),
-        max if max - open < need => report.warn(
-            "connections",
+        max if max - open < need => Finding::Warn(
             said,
-            "there is no room for one more server: raise max_connections",
+            "there is no room for one more server: raise max_connections".into(),
         ),
-        _ => report.ok("connections", said),
+        _ => Finding::Ok(said),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn migrations_that_lack_are_applied_and_those_of_others_are_too_many() {
+        let known = Fitness::MIGRATIONS;
+        assert!(matches!(migrations(known), Finding::Ok(_)));
+        assert!(matches!(migrations(known - 1), Finding::Warn(..)));
+        assert!(matches!(migrations(known + 1), Finding::Fail(Exit::Database, ..)));
+    }
+
+    #[test]
+    fn a_server_needs_room_for_its_connections() {
+        let of = |open, connections_max| {
+            let safety = ["fsync", "full_page_writes", "synchronous_commit"];
+            let fitness = Fitness {
+                version: 160_004,
+                encoding: "UTF8".into(),
+                safety: safety.map(|name| (name, "on".into())),
+                connections_max,
+                connections: open,
+                migrations: 0,
+            };
+            connections(&fitness, 8)
+        };
+        // Four committers, eight that read, four others.
+        assert!(matches!(of(84, 100), Finding::Ok(_)));
+        assert!(matches!(of(85, 100), Finding::Warn(..)));
+        assert!(matches!(of(0, 15), Finding::Fail(Exit::Database, ..)));
     }
 }

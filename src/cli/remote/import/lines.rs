@@ -4,6 +4,7 @@ use std::io::{self, BufRead};
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
 
 /// A record that is to be written.
 #[derive(Debug, PartialEq, Eq)]
@@ -37,6 +38,7 @@ struct Fields<'l> {
 #[derive(Debug)]
 pub(super) struct Lines<R> {
     input: R,
+    hasher: Sha256,
     /// Lines that were read.
     pub(super) number: u64,
     /// Bytes that were read.
@@ -44,26 +46,46 @@ pub(super) struct Lines<R> {
 }
 
 impl<R: BufRead> Lines<R> {
-    /// `input` stands behind that many lines and bytes.
-    pub(super) fn new(input: R, number: u64, bytes: u64) -> Self {
-        Self { input, number, bytes }
+    pub(super) fn new(input: R) -> Self {
+        Self { input, hasher: Sha256::new(), number: 0, bytes: 0 }
+    }
+
+    /// Of all that was read.
+    pub(super) fn hash(&self) -> String {
+        let hash = self.hasher.clone().finalize();
+        hash.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Goes behind that many lines; the hash of these.
+    pub(super) fn skip(&mut self, lines: u64) -> io::Result<String> {
+        let mut text = Vec::new();
+        while self.number < lines && self.read(&mut text)? {}
+        Ok(self.hash())
+    }
+
+    /// One line as it is; false at the end.
+    fn read(&mut self, text: &mut Vec<u8>) -> io::Result<bool> {
+        text.clear();
+        let length = self.input.read_until(b'\n', text)?;
+        if length == 0 {
+            return Ok(false);
+        }
+        self.hasher.update(&*text);
+        self.number += 1;
+        self.bytes += u64::try_from(length).unwrap_or_default();
+        Ok(true)
     }
 
     /// The next line that is not blank; None at the end.
     pub(super) fn next(&mut self) -> io::Result<Option<Line>> {
-        loop {
-            let mut text = Vec::new();
-            let length = self.input.read_until(b'\n', &mut text)?;
-            if length == 0 {
-                return Ok(None);
-            }
-            self.number += 1;
-            self.bytes += u64::try_from(length).unwrap_or_default();
+        let mut text = Vec::new();
+        while self.read(&mut text)? {
             if !text.trim_ascii().is_empty() {
                 let parsed = parse(&text);
                 return Ok(Some(Line { number: self.number, text, parsed }));
             }
         }
+        Ok(None)
     }
 }
 
@@ -87,7 +109,7 @@ mod tests {
     use super::*;
 
     fn all(text: &str) -> Vec<(u64, Result<Wanted, String>)> {
-        let mut lines = Lines::new(text.as_bytes(), 0, 0);
+        let mut lines = Lines::new(text.as_bytes());
         let mut found = Vec::new();
         while let Some(line) = lines.next().unwrap() {
             found.push((line.number, line.parsed));
@@ -115,8 +137,26 @@ mod tests {
 
     #[test]
     fn what_is_not_text_is_a_mistake() {
-        let mut lines = Lines::new(&b"\xff\n"[..], 4, 100);
+        let mut lines = Lines::new(&b"\xff\n"[..]);
         let line = lines.next().unwrap().unwrap();
-        assert_eq!((line.number, lines.bytes, line.parsed.is_err()), (5, 102, true));
+        assert_eq!((line.number, lines.bytes, line.parsed.is_err()), (1, 2, true));
+    }
+
+    #[test]
+    fn who_skips_lines_has_the_hash_of_who_read_them() {
+        let text = "{}\n\n[]\nlast";
+        let (mut reader, mut skipper) = (Lines::new(text.as_bytes()), Lines::new(text.as_bytes()));
+        reader.next().unwrap();
+        reader.next().unwrap();
+        assert_eq!(skipper.skip(3).unwrap(), reader.hash());
+        assert_eq!((skipper.number, skipper.bytes), (reader.number, reader.bytes));
+        let mut other = Lines::new("{}\n\n()\nlast".as_bytes());
+        assert_ne!(other.skip(3).unwrap(), reader.hash());
+    }
+
+    #[test]
+    fn the_end_of_the_text_is_no_line() {
+        let mut lines = Lines::new(&b"\n"[..]);
+        assert!(lines.next().unwrap().is_none() && lines.number == 1);
     }
 }

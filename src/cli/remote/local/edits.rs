@@ -4,6 +4,7 @@ use serde_json::{Number as JsonNumber, Value};
 
 use super::outcome::{self, Asked};
 use super::{Local, failed};
+use crate::cli::remote::ends::First;
 use crate::cli::remote::output::safe;
 use crate::cli::remote::{put, usage};
 use crate::client::{Error, Patch};
@@ -35,7 +36,7 @@ pub(super) async fn put(local: &Local, config: PutConfig) -> Result<Exit, Failur
     let what = format!("cannot write {}", safe(&format!("{collection}/{id}")));
     let edit = edit.map_err(|error| failed(what, error))?;
     let asked = Asked { edit, collection: collection.to_owned(), id: id.to_owned() };
-    outcome::tell(local, vec![asked]).await
+    outcome::tell(local, vec![asked], First::new(local.json)).await
 }
 
 /// A patch as flags or lines have it.
@@ -60,29 +61,14 @@ pub(super) fn patch(
 }
 
 pub(super) async fn rm(local: &Local, config: RmConfig) -> Result<Exit, Failure> {
-    let (mut asked, mut first) = (Vec::new(), None);
+    let (mut asked, mut first) = (Vec::new(), First::new(local.json));
     for id in config.ids {
         let collection = config.collection.clone();
         let what = format!("cannot delete {}", safe(&format!("{collection}/{id}")));
         match local.space.delete(&collection, &id).await {
             Ok(edit) => asked.push(Asked { edit, collection, id }),
-            Err(error) => {
-                let failure = failed(what, error);
-                match first {
-                    None => first = Some(failure),
-                    Some(_) => _ = failure.report(),
-                }
-            }
+            Err(error) => first.add(Err(failed(what, error))),
         }
     }
-    let told = outcome::tell(local, asked).await;
-    match first {
-        Some(failure) => {
-            if let Err(later) = told {
-                later.report();
-            }
-            Err(failure)
-        }
-        None => told,
-    }
+    outcome::tell(local, asked, first).await
 }

@@ -8,8 +8,11 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::{Local, WAIT, failed};
-use crate::cli::remote::output::{Style, note, safe, say};
-use crate::client::{EntryState, Link, Outcome, Problem};
+use crate::cli::remote::ends::{self, First};
+use crate::cli::remote::output::{Style, note, safe};
+use crate::cli::remote::shown;
+use crate::client::remote::Violation;
+use crate::client::{EntryState, Link, Outcome, Problem, Trouble};
 use crate::exit::{Exit, Failure};
 
 /// An edit that was made, and of what.
@@ -20,8 +23,13 @@ pub(super) struct Asked {
     pub(super) id: String,
 }
 
-/// Waits for what becomes of edits, prints it, and says how the program ends.
-pub(super) async fn tell(local: &Local, asked: Vec<Asked>) -> Result<Exit, Failure> {
+/// Waits for what becomes of edits, prints it, and says how the program ends; `first` knows what has
+/// failed before.
+pub(super) async fn tell(
+    local: &Local,
+    asked: Vec<Asked>,
+    mut first: First,
+) -> Result<Exit, Failure> {
     let mut problem = None;
     if local.syncs {
         let settled = async {
@@ -36,27 +44,21 @@ pub(super) async fn tell(local: &Local, asked: Vec<Asked>) -> Result<Exit, Failu
             why = trouble(local) => problem = why,
         }
     }
-    let mut first = Ok(Exit::Success);
     let mut waits = false;
     for it in &asked {
         let outcome = local.space.outcome(&it.edit).await;
         let outcome = outcome.map_err(|error| failed("cannot read the local file", error))?;
-        let line = match local.json {
-            true => json(it, outcome.as_ref()).to_string(),
-            false => line(local, it, outcome.as_ref()),
-        };
-        say(&line)?;
-        waits |= outcome.as_ref().is_some_and(|it| it.state.is_open());
-        match (&first, end(it, outcome.as_ref())) {
-            (Ok(_), ended) => first = ended,
-            (Err(_), Err(failure)) => _ = failure.report(),
-            (Err(_), Ok(_)) => {}
+        match local.json {
+            true => local.out.say_json(&json(it, outcome.as_ref()))?,
+            false => local.out.say(&line(local, it, outcome.as_ref()))?,
         }
+        waits |= outcome.as_ref().is_some_and(|it| it.state.is_open());
+        first.add(end(it, outcome.as_ref()));
     }
     if let Some(problem) = problem.or(problem_now(local).await).filter(|_| waits) {
         note(&format!("it is sent later: {}; {}", safe(&problem.what), safe(&problem.advice)));
     }
-    first
+    first.end()
 }
 
 async fn problem_now(local: &Local) -> Option<Problem> {
@@ -105,14 +107,17 @@ fn json(it: &Asked, outcome: Option<&Outcome>) -> Value {
 }
 
 /// Why an edit was refused, for programs.
-pub(super) fn rejection(trouble: &crate::client::Trouble) -> Value {
-    let violation = |(field, rule): &(String, String)| json!({"field": field, "description": rule});
-    let violations: Vec<Value> = trouble.violations.iter().map(violation).collect();
-    let mut value = json!({"reason": trouble.reason, "message": trouble.message});
-    if let (false, Some(object)) = (violations.is_empty(), value.as_object_mut()) {
-        object.insert("violations".into(), violations.into());
-    }
-    value
+pub(super) fn rejection(trouble: &Trouble) -> Value {
+    ends::rejection_json(&trouble.reason, &trouble.message, &violations(trouble))
+}
+
+/// Fields that break a rule.
+pub(super) fn violations(trouble: &Trouble) -> Vec<Violation> {
+    let violation = |(field, rule): &(String, String)| Violation {
+        field: field.clone(),
+        description: rule.clone(),
+    };
+    trouble.violations.iter().map(violation).collect()
 }
 
 fn line(local: &Local, it: &Asked, outcome: Option<&Outcome>) -> String {
@@ -123,17 +128,9 @@ fn line(local: &Local, it: &Asked, outcome: Option<&Outcome>) -> String {
         _ => Style::Careful,
     };
     let key = safe(&format!("{}/{}", it.collection, it.id));
-    let mut line = format!("{}  {key}", local.out.paint(style, word(state)));
-    match outcome {
-        Some(Outcome { trouble: Some(trouble), .. }) => {
-            line.push_str(&format!("  {}", safe(&trouble.reason)));
-        }
-        Some(outcome) if outcome.revision > 0 => {
-            line.push_str(&format!("  revision {}", outcome.revision));
-        }
-        _ => {}
-    }
-    line
+    let reason = outcome.and_then(|it| it.trouble.as_ref()).map(|it| it.reason.as_str());
+    let revision = outcome.map_or(0, |it| it.revision);
+    shown::outcome_line(local.out, (word(state), style), &key, reason, revision)
 }
 
 fn end(it: &Asked, outcome: Option<&Outcome>) -> Result<Exit, Failure> {
@@ -142,10 +139,10 @@ fn end(it: &Asked, outcome: Option<&Outcome>) -> Result<Exit, Failure> {
     match outcome.state {
         EntryState::Failed => {
             let trouble = outcome.trouble.clone().unwrap_or_default();
-            let why = anyhow!("{} ({})", safe(&trouble.message), safe(&trouble.reason));
-            let error = why.context(format!("the edit of {key} was rejected, and set aside"));
-            let hint = format!("syncline retry {0}, or syncline discard {0}", outcome.id);
-            Err(Failure::new(Exit::Refused, error).hint(hint))
+            let what = format!("the edit of {key} was rejected, and set aside");
+            let violations = violations(&trouble);
+            let failure = ends::rejected(what, &trouble.reason, &trouble.message, violations);
+            Err(failure.hint(format!("syncline retry {0}, or syncline discard {0}", outcome.id)))
         }
         EntryState::Conflict => {
             let error = anyhow!("the edit of {key} met a conflict, and changed nothing");
@@ -153,11 +150,11 @@ fn end(it: &Asked, outcome: Option<&Outcome>) -> Result<Exit, Failure> {
             Err(Failure::new(Exit::Refused, error).hint(hint))
         }
         EntryState::Merged => {
-            note("another device had written meanwhile; the record is now something of both");
+            ends::note_merged();
             Ok(Exit::Success)
         }
         EntryState::Superseded => {
-            note("another device had written meanwhile, and its policy kept that; yours is logged");
+            ends::note_superseded();
             Ok(Exit::Success)
         }
         EntryState::Pending | EntryState::Syncing | EntryState::Applied => Ok(Exit::Success),

@@ -4,7 +4,8 @@ use serde_json::json;
 
 use super::outcome::{self, Asked, rejection};
 use super::{Local, failed};
-use crate::cli::remote::output::{Columns, safe, say};
+use crate::cli::remote::ends::First;
+use crate::cli::remote::output::{Columns, safe};
 use crate::cli::remote::records::table;
 use crate::client::{Error, Outcome};
 use crate::config::ParkedConfig;
@@ -22,7 +23,7 @@ pub(super) async fn list(local: &Local) -> Result<(), Failure> {
                 "op": operation(it),
                 "rejection": it.trouble.as_ref().map(rejection),
             });
-            say(&value.to_string())
+            local.out.say_json(&value)
         });
     }
     let row = |it: &Outcome| {
@@ -45,27 +46,35 @@ fn operation(it: &Outcome) -> &'static str {
 }
 
 pub(super) async fn retry(local: &Local, config: ParkedConfig) -> Result<Exit, Failure> {
-    let mut asked = Vec::new();
+    let (mut asked, mut first) = (Vec::new(), First::new(local.json));
     for edit in config.edits {
-        let what = format!("cannot queue {} again", safe(&edit));
-        let found = local.space.outcome(&edit).await;
-        let found = found.and_then(|found| found.ok_or(Error::NotParked));
-        let found = found.map_err(|error| failed(&what, error))?;
-        let again = local.space.retry(&edit, None).await;
-        let edit = again.map_err(|error| failed(what, error))?;
-        asked.push(Asked { edit, collection: found.collection, id: found.record });
-    }
-    outcome::tell(local, asked).await
-}
-
-pub(super) async fn discard(local: &Local, config: ParkedConfig) -> Result<(), Failure> {
-    for edit in config.edits {
-        let what = format!("cannot discard {}", safe(&edit));
-        local.space.discard(&edit).await.map_err(|error| failed(what, error))?;
-        match local.json {
-            true => say(&json!({"edit": edit, "outcome": "discarded"}).to_string())?,
-            false => say(&format!("discarded  {}", safe(&edit)))?,
+        match again(local, &edit).await {
+            Ok(it) => asked.push(it),
+            Err(error) => {
+                first.add(Err(failed(format!("cannot queue {} again", safe(&edit)), error)));
+            }
         }
     }
-    Ok(())
+    outcome::tell(local, asked, first).await
+}
+
+async fn again(local: &Local, edit: &str) -> Result<Asked, Error> {
+    let found = local.space.outcome(edit).await?.ok_or(Error::NotParked)?;
+    let edit = local.space.retry(edit, None).await?;
+    Ok(Asked { edit, collection: found.collection, id: found.record })
+}
+
+pub(super) async fn discard(local: &Local, config: ParkedConfig) -> Result<Exit, Failure> {
+    let mut first = First::new(local.json);
+    for edit in config.edits {
+        if let Err(error) = local.space.discard(&edit).await {
+            first.add(Err(failed(format!("cannot discard {}", safe(&edit)), error)));
+            continue;
+        }
+        match local.json {
+            true => local.out.say_json(&json!({"edit": edit, "outcome": "discarded"}))?,
+            false => local.out.say(&format!("discarded  {}", safe(&edit)))?,
+        }
+    }
+    first.end()
 }

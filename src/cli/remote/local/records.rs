@@ -4,7 +4,7 @@ use anyhow::anyhow;
 use serde_json::{Value, json};
 
 use super::{Local, failed};
-use crate::cli::remote::output::{Columns, note, safe, say, shortened};
+use crate::cli::remote::output::{Columns, escaped, note, safe, shortened};
 use crate::cli::remote::records::{DOCUMENT_CHARS_MAX, table};
 use crate::cli::remote::usage;
 use crate::client::{Query, Record};
@@ -26,11 +26,11 @@ pub(super) async fn get(local: &Local, config: GetConfig) -> Result<(), Failure>
         return Err(Failure::new(Exit::NotFound, error));
     };
     if local.json {
-        return say(&json(&record).to_string());
+        return local.out.say_json(&json(&record));
     }
     let pending = if record.pending { "  pending" } else { "" };
     note(&format!("{name}  revision {}{pending}", record.revision));
-    say(&format!("{:#}", record.value()))
+    local.out.say(&escaped(&format!("{:#}", record.value())))
 }
 
 /// A record for programs.
@@ -60,7 +60,7 @@ async fn collections(local: &Local, limit: usize) -> Result<(), Failure> {
     let found: Vec<_> = found.into_iter().take(limit).collect();
     if local.json {
         return found.iter().try_for_each(|(name, records)| {
-            say(&json!({"collection": name, "records": records}).to_string())
+            local.out.say_json(&json!({"collection": name, "records": records}))
         });
     }
     let rows: Vec<_> = found.iter().map(|(name, it)| vec![safe(name), it.to_string()]).collect();
@@ -76,7 +76,7 @@ async fn records(local: &Local, collection: &str, limit: Option<usize>) -> Resul
         let what = || format!("cannot list {}", safe(collection));
         let page = local.space.query(&query).await.map_err(|error| failed(what(), error))?;
         if local.json {
-            page.iter().try_for_each(|it| say(&json(it).to_string()))?;
+            page.iter().try_for_each(|it| local.out.say_json(&json(it)))?;
         } else {
             let rows: Vec<_> = page.iter().map(|it| row(local, it)).collect();
             let head = ["ID", "REVISION", "PENDING", "DOCUMENT"];

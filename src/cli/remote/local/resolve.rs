@@ -1,19 +1,17 @@
 //! `conflicts` and `resolve` on a local file: what is open is known here; it is decided on the
-//! server, for everybody.
+//! server, for everybody, by who has seen what the server has.
 
-use anyhow::anyhow;
+use futures_util::StreamExt;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
-use super::{Local, failed};
-use crate::cli::remote::output::{Columns, Style, safe, say};
+use super::{Local, WAIT, failed};
+use crate::cli::remote::output::{Columns, note, safe};
 use crate::cli::remote::records::table;
-use crate::cli::remote::resolve::{Sides, chosen};
-use crate::cli::remote::{incomplete, shown, usage};
-use crate::client::remote::json_text;
-use crate::client::{Conflict, Error, Resolution, Side};
-use crate::config::{ConflictsConfig, ResolveConfig, State};
+use crate::cli::remote::{Session, resolve, shown, usage};
+use crate::client::{Conflict, Error, Side};
+use crate::config::{ConflictsConfig, ConnectionConfig, ResolveConfig, State};
 use crate::exit::{Exit, Failure};
-use crate::rpc::proto::resolve_conflict_request::Resolution as Wire;
 
 pub(super) async fn list(local: &Local, config: ConflictsConfig) -> Result<(), Failure> {
     if config.state != State::Open {
@@ -25,7 +23,7 @@ pub(super) async fn list(local: &Local, config: ConflictsConfig) -> Result<(), F
         found.retain(|it| it.collection == *collection);
     }
     if local.json {
-        return found.iter().try_for_each(|it| say(&as_json(it).to_string()));
+        return found.iter().try_for_each(|it| local.out.say_json(&as_json(it)));
     }
     let row = |it: &Conflict| {
         vec![
@@ -40,69 +38,58 @@ pub(super) async fn list(local: &Local, config: ConflictsConfig) -> Result<(), F
     table(local.out, &head, &rows, &mut Columns::default(), true)
 }
 
+/// As a server's conflicts are told, with what a file knows of them.
 fn as_json(it: &Conflict) -> Value {
-    let side = |side: &Side| {
-        json!({
-            "document": side.document,
-            "deleted": side.deleted,
-            "author": side.author,
-            "device": side.device,
-            "revision": side.revision,
-        })
-    };
-    json!({
+    let mut value = json!({
         "conflict_id": it.id,
         "collection": it.collection,
         "id": it.record,
+        "state": "open",
         "paths": it.paths,
-        "base": it.base,
-        "server": side(&it.server),
-        "client": side(&it.client),
-    })
+        "theirs": side(&it.server),
+        "mine": side(&it.client),
+    });
+    if let (Some(base), Some(object)) = (&it.base, value.as_object_mut()) {
+        object.insert("base".into(), base.clone());
+    }
+    value
 }
 
-pub(super) async fn run(local: &Local, config: ResolveConfig) -> Result<Exit, Failure> {
-    if config.strategy.is_some() {
-        return Err(usage("--strategy is for a server: leave out --store"));
+fn side(side: &Side) -> Value {
+    let document = side.document.clone().unwrap_or_default();
+    shown::side_of(side.deleted, document, (&side.author, &side.device), side.revision)
+}
+
+pub(super) async fn run(
+    local: &Local,
+    mut connection: ConnectionConfig,
+    config: ResolveConfig,
+) -> Result<Exit, Failure> {
+    if !local.syncs {
+        let what = format!("cannot resolve the conflict {}", safe(&config.conflict_id));
+        return Err(failed(what, Error::NoServer));
     }
-    let what = format!("cannot resolve the conflict {}", safe(&config.conflict_id));
-    let found = local.space.conflicts().await.map_err(|error| failed(&what, error))?;
-    let conflict = found.into_iter().find(|it| it.id == config.conflict_id);
-    let conflict = conflict.ok_or_else(|| failed(&what, Error::NoConflict))?;
-    let sides = Sides {
-        base: conflict.base.clone(),
-        theirs: conflict.server.document.clone(),
-        mine: conflict.client.document.clone(),
-    };
-    let key = safe(&format!("{}/{}", conflict.collection, conflict.record));
-    let by = |side: &Side| shown::who(&side.author, &side.device);
-    let about = vec![
-        format!("Conflict {} of {key}", safe(&conflict.id)),
-        format!("theirs: the record, by {}", by(&conflict.server)),
-        format!("mine: what came, by {}", by(&conflict.client)),
-    ];
-    let resolution = match chosen(&config, sides, about).await? {
-        None => return Ok(Exit::Failure),
-        Some(Wire::KeepClient(_)) => Resolution::KeepClient,
-        Some(Wire::KeepServer(_)) => Resolution::KeepServer,
-        Some(Wire::Document(document)) => {
-            let text = json_text(&document).ok_or_else(incomplete)?;
-            Resolution::Document(serde_json::from_str(text).map_err(|error| anyhow!(error))?)
+    local.space.name().clone_into(&mut connection.space);
+    connection.device = local.client.device();
+    let session = Session::open(connection, local.out)?;
+    let conflict = config.conflict_id.clone();
+    let ended = resolve::run(&session, config).await?;
+    if ended == Exit::Success {
+        let heard = timeout(local.wait.unwrap_or(WAIT), closed(local, &conflict)).await;
+        if heard.is_err() {
+            note("the local file hears of it later");
         }
-        Some(Wire::Strategy(_)) => return Err(incomplete()),
-    };
-    let resolved = local.space.resolve(&conflict.id, resolution).await;
-    resolved.map_err(|error| failed(&what, error))?;
-    if local.json {
-        let value = json!({
-            "outcome": "applied",
-            "collection": conflict.collection,
-            "id": conflict.record,
-            "conflict_id": conflict.id,
-        });
-        say(&value.to_string())?;
-    } else {
-        say(&format!("{}  {key}", local.out.paint(Style::Good, "resolved")))?;
     }
-    Ok(Exit::Success)
+    Ok(ended)
+}
+
+/// Waits until the file does not have it open any more.
+async fn closed(local: &Local, conflict: &str) {
+    let mut statuses = Box::pin(local.client.watch_status());
+    while let Some(Ok(_)) = statuses.next().await {
+        let open = local.space.conflicts().await.unwrap_or_default();
+        if !open.iter().any(|it| it.id == conflict) {
+            break;
+        }
+    }
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::{Local, failed};
-use crate::cli::remote::output::{Columns, Style, safe, say};
+use crate::cli::remote::output::safe;
 use crate::client::{Link, Phase, Problem, SpaceStatus, Status};
 use crate::exit::Failure;
 
@@ -35,7 +35,7 @@ pub(super) async fn run(local: &Local) -> Result<(), Failure> {
         if let Some(object) = value.as_object_mut() {
             object.insert("device".into(), device.into());
         }
-        return say(&value.to_string());
+        return local.out.say_json(&value);
     }
     let mut rows = vec![("link", link(status.link).to_owned()), ("device", safe(&device))];
     rows.extend(problem_rows(status.problem.as_ref()));
@@ -48,14 +48,7 @@ pub(super) async fn run(local: &Local) -> Result<(), Failure> {
         rows.push(("conflicts", space.conflicts.to_string()));
         rows.extend(problem_rows(space.problem.as_ref()));
     }
-    let rows: Vec<_> = rows.into_iter().map(|(name, it)| vec![name.to_owned(), it]).collect();
-    let mut columns = Columns::default();
-    columns.fit(&rows);
-    rows.iter().try_for_each(|row| {
-        let line = columns.line(row);
-        let (name, rest) = line.split_once("  ").unwrap_or((&line, ""));
-        say(&format!("{}  {rest}", local.out.paint(Style::Faint, name)))
-    })
+    local.out.say_facts(rows)
 }
 
 fn problem_rows(problem: Option<&Problem>) -> Vec<(&'static str, String)> {
@@ -91,8 +84,9 @@ fn phase(space: &SpaceStatus) -> &'static str {
 
 /// The status for programs.
 pub(super) fn as_json(status: &Status) -> Value {
-    let problem =
-        |it: &Option<Problem>| it.as_ref().map(|it| json!({"what": it.what, "advice": it.advice}));
+    let problem = |it: &Option<Problem>| {
+        it.as_ref().map(|it| json!({"reason": it.reason, "what": it.what, "advice": it.advice}))
+    };
     let space = |it: &SpaceStatus| {
         json!({
             "space": it.name,

@@ -18,9 +18,9 @@ use super::lines::{self, What};
 use super::outcome::word;
 use super::{Local, failed};
 use crate::cli::asked_to_stop;
-use crate::cli::remote::output::{note, safe, say};
+use crate::cli::remote::output::{note, safe};
 use crate::cli::remote::progress;
-use crate::client::{EntryState, Error, Link, Phase, Problem, Status};
+use crate::client::{EntryState, Error, Link, Phase, Problem, SpaceStatus, Status};
 use crate::exit::{Exit, Failure};
 
 /// Edits that go into the file together. Few enough to be handed over in their order.
@@ -36,20 +36,25 @@ struct Taken {
     edits: BTreeSet<String>,
     /// Lines that are no edits, or can never take effect.
     refused: u64,
+    /// Somebody has had enough meanwhile.
+    stopped: bool,
 }
 
 /// How the syncing has ended.
 enum Ended {
     Synced,
+    /// There is no server that takes the token.
+    Refused(Problem),
     Late,
     Stopped,
 }
 
 pub(super) async fn run(local: &Local) -> Result<Exit, Failure> {
     let taken = take_lines(local).await?;
-    let ended = match local.syncs {
-        true => follow(local).await?,
-        false => Ended::Late,
+    let ended = match (taken.stopped, local.syncs) {
+        (true, _) => Ended::Stopped,
+        (false, true) => follow(local).await?,
+        (false, false) => Ended::Late,
     };
     finish(local, &taken, &ended).await
 }
@@ -63,7 +68,7 @@ async fn take_lines(local: &Local) -> Result<Taken, Failure> {
     let (sender, mut lines) = mpsc::channel(GROUP_MAX * 4);
     // Nobody waits for its end: at a pipe that stays open it would not come.
     std::thread::spawn(move || {
-        for line in io::stdin().lock().lines() {
+        for line in io::stdin().lock().split(b'\n') {
             if sender.blocking_send(line).is_err() {
                 break;
             }
@@ -72,13 +77,18 @@ async fn take_lines(local: &Local) -> Result<Taken, Failure> {
     let mut stop = std::pin::pin!(asked_to_stop());
     let (mut group, mut number) = (Vec::new(), 0_u64);
     loop {
-        // Cancel: lines that were not received were not told.
+        // Cancel: lines that were not received were not told. Signals come first: they are heard
+        // from before the first line.
         let count = tokio::select! {
-            count = lines.recv_many(&mut group, GROUP_MAX) => count,
-            stopped = &mut stop => {
+            biased;
+            stopped = &mut stop, if !taken.stopped => {
                 stopped?;
-                break;
+                taken.stopped = true;
+                // What was read is written, and then it is over.
+                lines.close();
+                continue;
             }
+            count = lines.recv_many(&mut group, GROUP_MAX) => count,
         };
         if count == 0 {
             break;
@@ -88,7 +98,7 @@ async fn take_lines(local: &Local) -> Result<Taken, Failure> {
             number += 1;
             texts.push((number, line.context("cannot read stdin")?));
         }
-        texts.retain(|(_, text)| !text.trim().is_empty());
+        texts.retain(|(_, text)| !text.trim_ascii().is_empty());
         let edits = texts.iter().map(|(number, text)| edit(local, *number, text));
         for (number, edited) in join_all(edits).await {
             told(local, number, edited, &mut taken)?;
@@ -101,9 +111,10 @@ async fn take_lines(local: &Local) -> Result<Taken, Failure> {
 async fn edit(
     local: &Local,
     number: u64,
-    text: &str,
+    text: &[u8],
 ) -> (u64, Result<String, Result<String, Error>>) {
-    let (line, what) = match lines::parse(text) {
+    let text = std::str::from_utf8(text).map_err(|error| format!("it is no UTF-8: {error}"));
+    let (line, what) = match text.and_then(lines::parse) {
         Ok(parsed) => parsed,
         Err(why) => return (number, Err(Ok(why))),
     };
@@ -128,18 +139,17 @@ fn told(
 ) -> Result<(), Failure> {
     match edited {
         Ok(id) => {
-            let line = match local.json {
-                true => json!({"edit": id, "line": number}).to_string(),
-                false => format!("{id}  line {number}"),
-            };
-            say(&line)?;
+            match local.json {
+                true => local.out.say_json(&json!({"edit": id, "line": number}))?,
+                false => local.out.say(&format!("{id}  line {number}"))?,
+            }
             taken.edits.insert(id);
         }
         Err(Ok(why)) => {
             taken.refused += 1;
-            note(&format!("line {number} is refused: {}", safe(&why)));
-            if local.json {
-                say(&json!({"line": number, "error": why}).to_string())?;
+            match local.json {
+                true => local.out.say_json(&json!({"line": number, "error": why}))?,
+                false => note(&format!("line {number} is refused: {}", safe(&why))),
             }
         }
         Err(Err(error)) => return Err(failed(format!("cannot write line {number}"), error)),
@@ -157,21 +167,21 @@ async fn follow(local: &Local) -> Result<Ended, Failure> {
             Ok(Ended::Stopped)
         }
         synced = timeout(within, synced(local)) => match synced {
-            Ok(synced) => synced.map(|()| Ended::Synced),
+            Ok(ended) => ended,
             Err(_elapsed) => Ok(Ended::Late),
         },
     }
 }
 
-async fn synced(local: &Local) -> Result<(), Failure> {
+async fn synced(local: &Local) -> Result<Ended, Failure> {
     let mut statuses = Box::pin(local.client.watch_status());
     let mut bar: Option<(ProgressBar, u64)> = None;
-    let (mut said, mut may_end) = (None, false);
+    let (mut said, mut may_end) = (BTreeSet::new(), false);
     loop {
         let patience = if may_end { ELSEWHERE_FOR } else { Duration::MAX };
         let Ok(Some(status)) = timeout(patience, statuses.next()).await else {
             // Nothing has happened: another one has the file, and nothing waits.
-            return Ok(());
+            return Ok(Ended::Synced);
         };
         let status = status.map_err(|error| failed("cannot read the local file", error))?;
         let pending: u64 = status.spaces.iter().map(|it| it.pending).sum();
@@ -181,14 +191,17 @@ async fn synced(local: &Local) -> Result<(), Failure> {
         shown.set_position(most.saturating_sub(pending));
         if is_done(&status) {
             shown.finish_and_clear();
-            return Ok(());
+            return Ok(Ended::Synced);
         }
-        let problem = problem(&status);
-        if said != problem {
-            if let Some(it) = &problem {
-                note(&format!("{}; {}", safe(&it.what), safe(&it.advice)));
+        if let Some(it) = problem(&status) {
+            if it.reason == "UNAUTHENTICATED" {
+                shown.finish_and_clear();
+                return Ok(Ended::Refused(it));
             }
-            said = problem;
+            // It may come again with each attempt.
+            if said.insert(it.what.clone()) {
+                shown.suspend(|| note(&format!("{}; {}", safe(&it.what), safe(&it.advice))));
+            }
         }
         may_end = status.link == Link::Elsewhere && pending == 0;
     }
@@ -199,10 +212,14 @@ fn problem(status: &Status) -> Option<Problem> {
     status.problem.clone().or_else(of_spaces)
 }
 
-/// Whether everything is here, and nothing waits.
+/// Whether everything is here, and nothing waits, as far as that will ever be.
 fn is_done(status: &Status) -> bool {
-    let is_halted = |it: &crate::client::SpaceStatus| matches!(it.phase, Some(Phase::Halted(_)));
-    status.spaces.iter().all(|it| it.is_synced() || is_halted(it))
+    status.spaces.iter().all(|it| it.is_synced() || is_over(it))
+}
+
+/// Whether waiting is in vain: it is halted, or may not be seen.
+fn is_over(space: &SpaceStatus) -> bool {
+    matches!(space.phase, Some(Phase::Halted(_) | Phase::NoAccess { .. }))
 }
 
 /// Says what has become of everything.
@@ -221,33 +238,49 @@ async fn finish(local: &Local, taken: &Taken, ended: &Ended) -> Result<Exit, Fai
     let status = local.client.status().await.map_err(unreadable)?;
     let pending: u64 = status.spaces.iter().map(|it| it.pending).sum();
     let parked: u64 = status.spaces.iter().map(|it| it.parked).sum();
+    let conflicts = counts.get("conflict").copied().unwrap_or_default();
     counts.insert("parked", parked);
     counts.insert("queued", pending);
     if local.json {
-        say(&json!(counts).to_string())?;
+        local.out.say_json(&json!(counts))?;
     } else {
         let text: Vec<_> = counts.iter().map(|(name, count)| format!("{name} {count}")).collect();
         note(&text.join("  "));
     }
-    let parked = (parked > 0).then(|| {
-        let error = anyhow!("{parked} edits were refused, and set aside");
-        Failure::new(Exit::Refused, error).hint("`syncline parked` lists them")
+    let refused = refused(taken.refused, parked, conflicts).or_else(|| {
+        let over = status.spaces.iter().filter(|it| is_over(it)).find_map(|it| it.problem.clone());
+        over.map(|it| Failure::new(Exit::Refused, anyhow!(it.what)).hint(it.advice))
     });
-    let refused = (taken.refused > 0).then(|| {
-        let error = anyhow!("{} lines were refused; the others are written", taken.refused);
-        Failure::new(Exit::Refused, error)
-    });
-    let halted = status.spaces.iter().find_map(|it| match it.phase {
-        Some(Phase::Halted(_)) => it.problem.clone(),
-        _ => None,
-    });
-    let halted = halted.map(|it| {
-        Failure::new(Exit::Refused, anyhow!("{}", safe(&it.what))).hint(safe(&it.advice))
-    });
-    let late = (local.syncs && matches!(ended, Ended::Late)).then(|| {
-        let why = problem(&status).map_or_else(|| "in time".to_owned(), |it| safe(&it.what));
-        let error = anyhow!("{pending} edits wait; the server has not answered: {why}");
+    let waits = match ended {
+        Ended::Refused(problem) => {
+            let error = anyhow!("{pending} edits wait: {}", problem.what);
+            return Err(Failure::new(Exit::Token, error).hint(problem.advice.as_str()));
+        }
+        Ended::Synced => None,
+        Ended::Late => {
+            let why = problem(&status).map_or_else(|| "in time".to_owned(), |it| it.what);
+            Some(anyhow!("{pending} edits wait; the server has not answered: {why}"))
+        }
+        Ended::Stopped => (pending > 0).then(|| anyhow!("stopped; {pending} edits wait")),
+    };
+    let waits = waits.filter(|_| local.syncs).map(|error| {
         Failure::new(Exit::Unreachable, error).hint("run it again: what waits is in the file")
     });
-    parked.or(refused).or(halted).or(late).map_or(Ok(Exit::Success), Err)
+    refused.or(waits).map_or(Ok(Exit::Success), Err)
+}
+
+/// That something will not take effect by itself, if that is so.
+fn refused(lines: u64, parked: u64, conflicts: u64) -> Option<Failure> {
+    let refused = |error| Failure::new(Exit::Refused, error);
+    if parked > 0 {
+        let error = anyhow!("{parked} edits were refused, and set aside");
+        return Some(refused(error).hint("`syncline parked` lists them"));
+    }
+    if lines > 0 {
+        return Some(refused(anyhow!("{lines} lines were refused; the others are written")));
+    }
+    (conflicts > 0).then(|| {
+        let error = anyhow!("{conflicts} edits met a conflict, and changed nothing");
+        refused(error).hint("`syncline conflicts` lists them, `syncline resolve` decides them")
+    })
 }

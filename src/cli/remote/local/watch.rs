@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{Local, failed, records, status};
 use crate::cli::asked_to_stop;
-use crate::cli::remote::output::{Style, note, safe, say};
+use crate::cli::remote::output::{Style, note, safe};
 use crate::cli::remote::usage;
 use crate::client::{Changes, Error, Query, Status};
 use crate::config::WatchConfig;
@@ -23,8 +23,7 @@ struct Watcher<'l> {
     wanted: Option<Vec<String>>,
     known: HashSet<String>,
     changes: SelectAll<BoxStream<'static, Told>>,
-    /// Collections of which the beginning is not told.
-    silent: HashSet<String>,
+    beginnings: Beginnings,
     /// What was said last of how it goes.
     said: String,
 }
@@ -39,7 +38,7 @@ pub(super) async fn run(local: &Local, config: WatchConfig) -> Result<(), Failur
         wanted,
         known: HashSet::new(),
         changes: SelectAll::new(),
-        silent: HashSet::new(),
+        beginnings: Beginnings::default(),
         said: String::new(),
     };
     watcher.look(!config.from_start).await?;
@@ -47,6 +46,36 @@ pub(super) async fn run(local: &Local, config: WatchConfig) -> Result<(), Failur
     tokio::select! {
         stop = asked_to_stop() => Ok(stop?),
         ended = watcher.follow() => ended,
+    }
+}
+
+/// Of which collections the beginning was heard.
+#[derive(Debug, Default)]
+struct Beginnings {
+    /// It is not to be told.
+    silent: HashSet<String>,
+    begun: HashSet<String>,
+}
+
+/// What changes are.
+#[derive(Debug, PartialEq, Eq)]
+enum Beginning {
+    /// The beginning, which is not to be told.
+    Silent,
+    /// All anew, after the beginning.
+    Again,
+    /// What is to be told as it is.
+    Told,
+}
+
+impl Beginnings {
+    fn of(&mut self, collection: &str, is_whole: bool) -> Beginning {
+        let is_again = is_whole && !self.begun.insert(collection.to_owned());
+        match self.silent.remove(collection) {
+            true => Beginning::Silent,
+            false if is_again => Beginning::Again,
+            false => Beginning::Told,
+        }
     }
 }
 
@@ -85,7 +114,7 @@ impl Watcher<'_> {
         for name in names {
             if self.known.insert(name.clone()) {
                 if silently {
-                    self.silent.insert(name.clone());
+                    self.beginnings.silent.insert(name.clone());
                 }
                 let changes = self.local.space.watch(&Query::all(&name));
                 let named = changes.map(move |changes| (name.clone(), changes));
@@ -96,8 +125,10 @@ impl Watcher<'_> {
     }
 
     fn tell(&mut self, collection: &str, changes: &Changes) -> Result<(), Failure> {
-        if self.silent.remove(collection) {
-            return Ok(());
+        match self.beginnings.of(collection, changes.whole) {
+            Beginning::Silent => return Ok(()),
+            Beginning::Again => self.begin_again(collection)?,
+            Beginning::Told => {}
         }
         for record in &changes.changed {
             let mut value = records::json(record);
@@ -123,10 +154,22 @@ impl Watcher<'_> {
         Ok(())
     }
 
+    /// What was shown of it is no beginning of what comes.
+    fn begin_again(&self, collection: &str) -> Result<(), Failure> {
+        if self.local.json {
+            let value = json!({"type": "resync_required", "collection": collection});
+            return self.local.out.say_json(&value);
+        }
+        note(&format!("{} begins again: forget what was shown of it before", safe(collection)));
+        Ok(())
+    }
+
     fn say(&self, style: Style, action: &str, text: &str, value: &Value) -> Result<(), Failure> {
         match self.local.json {
-            true => say(&value.to_string()),
-            false => say(&format!("{}  {text}", self.local.out.paint(style, action))),
+            true => self.local.out.say_json(value),
+            false => {
+                self.local.out.say(&format!("{}  {text}", self.local.out.paint(style, action)))
+            }
         }
     }
 
@@ -157,6 +200,21 @@ impl Watcher<'_> {
         if let Some(object) = value.as_object_mut() {
             object.insert("type".into(), "status".into());
         }
-        say(&value.to_string())
+        self.local.out.say_json(&value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_begins_again_is_told_after_the_first_beginning() {
+        let mut beginnings = Beginnings::default();
+        beginnings.silent.insert("old".to_owned());
+        let told = [("old", true), ("old", false), ("old", true), ("new", true), ("new", true)]
+            .map(|(collection, is_whole)| beginnings.of(collection, is_whole));
+        let (told_once, again) = (Beginning::Told, Beginning::Again);
+        assert_eq!(told, [Beginning::Silent, Beginning::Told, Beginning::Again, told_once, again]);
     }
 }

@@ -75,18 +75,31 @@ pub(super) fn choose(input: &mut impl BufRead, said: &mut impl Write) -> io::Res
     }
 }
 
-/// Lets somebody edit the draft until it is a document; None if they give up.
+/// What somebody has made of a draft.
+#[derive(Debug)]
+pub(super) struct Edited {
+    /// JSON text of an object.
+    pub(super) document: String,
+    /// Where it stands as it was edited, remarks and all.
+    pub(super) file: Draft,
+}
+
+/// Lets somebody edit the draft until it is a document; None if they give up, empty the file, or
+/// leave it as it was.
 pub(super) fn edit(
     draft_text: &str,
     input: &mut impl BufRead,
     said: &mut impl Write,
-) -> anyhow::Result<Option<String>> {
+) -> anyhow::Result<Option<Edited>> {
     let file = Draft::new(draft_text)?;
     loop {
         open_editor(&file.0)?;
         let edited = std::fs::read_to_string(&file.0).context("cannot read the draft")?;
+        if edited == draft_text || draft::is_empty(&edited) {
+            return Ok(None);
+        }
         match draft::read(&edited) {
-            Ok(document) => return Ok(Some(document)),
+            Ok(document) => return Ok(Some(Edited { document, file })),
             Err(wrong) => {
                 writeln!(said, "this is no document yet: {wrong}")?;
                 write!(said, "edit again? [Y/n] ")?;
@@ -94,6 +107,7 @@ pub(super) fn edit(
                 let mut line = String::new();
                 let is_end = input.read_line(&mut line)? == 0;
                 if is_end || matches!(line.trim(), "n" | "N" | "no") {
+                    writeln!(said, "what you have made of it is in {}", file.keep().display())?;
                     return Ok(None);
                 }
             }
@@ -102,7 +116,8 @@ pub(super) fn edit(
 }
 
 /// A file that only its owner can read, gone when dropped.
-struct Draft(PathBuf);
+#[derive(Debug)]
+pub(super) struct Draft(PathBuf);
 
 impl Draft {
     fn new(text: &str) -> anyhow::Result<Self> {
@@ -113,11 +128,18 @@ impl Draft {
         written.with_context(|| format!("cannot write {}", path.display()))?;
         Ok(Self(path))
     }
+
+    /// Leaves it where it is.
+    pub(super) fn keep(mut self) -> PathBuf {
+        std::mem::take(&mut self.0)
+    }
 }
 
 impl Drop for Draft {
     fn drop(&mut self) {
-        std::fs::remove_file(&self.0).ok();
+        if !self.0.as_os_str().is_empty() {
+            std::fs::remove_file(&self.0).ok();
+        }
     }
 }
 
@@ -128,7 +150,8 @@ fn open_editor(path: &Path) -> anyhow::Result<()> {
     let mut script = editor.clone();
     script.push(" \"$@\"");
     let mut command = Command::new("sh");
-    command.arg("-c").arg(script).arg(&editor).arg(path);
+    // Data go to stdout, which may lead into a file or to another program.
+    command.arg("-c").arg(script).arg(&editor).arg(path).stdout(io::stderr());
     let status =
         command.status().map_err(|error| anyhow!(error).context("cannot run an editor"))?;
     if !status.success() {

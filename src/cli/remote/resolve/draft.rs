@@ -2,11 +2,10 @@
 //! in place, and marks around what both have. And the way back, from what an editor leaves. Pure;
 //! must not know of servers nor editors.
 
-use std::collections::BTreeSet;
+use serde_json::Value;
 
-use serde_json::{Map, Value};
-
-use super::sides::Sides;
+use super::sides::{Objects, Sides, objects};
+use crate::domain::Document;
 
 const THEIRS: &str = "<<<<<<< theirs";
 const BASE: &str = "||||||| base";
@@ -20,16 +19,15 @@ pub(super) fn write(sides: &Sides, remarks: &[String]) -> String {
     for remark in remarks {
         push(&mut text, 0, &format!("{COMMENT} {remark}"));
     }
-    match (&sides.theirs, &sides.mine) {
-        (Some(Value::Object(theirs)), Some(Value::Object(mine))) => {
-            let base = sides.base.as_ref().and_then(Value::as_object);
-            let empty = Map::new();
+    let Sides { base, theirs, mine } = sides;
+    match objects([base.as_ref(), theirs.as_ref(), mine.as_ref()]) {
+        Some(objects) => {
             push(&mut text, 0, "{");
-            entries(&mut text, 1, base.unwrap_or(&empty), theirs, mine);
+            entries(&mut text, 1, &objects);
             push(&mut text, 0, "}");
         }
         // One side is a deletion, which no document can be: the other is all there is.
-        (theirs, mine) => {
+        None => {
             let living = theirs.as_ref().or(mine.as_ref());
             text.push_str(&living.map(|value| format!("{value:#}\n")).unwrap_or_default());
         }
@@ -44,25 +42,16 @@ fn push(text: &mut String, depth: usize, line: &str) {
 }
 
 /// Each ends with a comma; who reads the draft knows.
-fn entries(
-    text: &mut String,
-    depth: usize,
-    base: &Map<String, Value>,
-    theirs: &Map<String, Value>,
-    mine: &Map<String, Value>,
-) {
-    let names: BTreeSet<&String> = [base, theirs, mine].into_iter().flat_map(Map::keys).collect();
-    for name in names {
-        let (was, their, my) = (base.get(name), theirs.get(name), mine.get(name));
+fn entries(text: &mut String, depth: usize, level: &Objects<'_>) {
+    for (name, sides) in level.entries() {
+        let [was, their, my] = sides;
         if their == my || my == was {
             entry(text, depth, name, their);
         } else if their == was {
             entry(text, depth, name, my);
-        } else if let (Some(Value::Object(their)), Some(Value::Object(my))) = (their, my) {
-            let empty = Map::new();
-            let was = was.and_then(Value::as_object).unwrap_or(&empty);
-            push(text, depth, &format!("{}: {{", Value::from(name.as_str())));
-            entries(text, depth + 1, was, their, my);
+        } else if let Some(inner) = objects(sides) {
+            push(text, depth, &format!("{}: {{", Value::from(name)));
+            entries(text, depth + 1, &inner);
             push(text, depth, "},");
         } else {
             push(text, 0, THEIRS);
@@ -102,14 +91,20 @@ pub(super) fn read(text: &str) -> Result<String, String> {
         .map(|line| if line.trim_start().starts_with(COMMENT) { "" } else { line })
         .collect();
     let plain = without_last_commas(&lines.join("\n"));
-    if plain.trim().is_empty() {
-        return Err("nothing is left of the document".to_owned());
-    }
     match serde_json::from_str::<Value>(&plain) {
-        Ok(value @ Value::Object(_)) => Ok(value.to_string()),
+        // Of a key that is there twice, as where only the marks were removed, one value would be lost.
+        Ok(Value::Object(_)) => match Document::from_json(plain.as_bytes()) {
+            Ok(document) => Ok(document.as_str().to_owned()),
+            Err(fault) => Err(fault.to_string()),
+        },
         Ok(_) => Err("it is no JSON object".to_owned()),
         Err(error) => Err(error.to_string()),
     }
+}
+
+/// Whether nothing is left but remarks.
+pub(super) fn is_empty(text: &str) -> bool {
+    text.lines().map(str::trim).all(|line| line.is_empty() || line.starts_with(COMMENT))
 }
 
 /// Blanks commas that nothing follows in their object or list.
@@ -177,8 +172,11 @@ mod tests {
     fn mistakes_are_told_with_their_line() {
         let error = read("// a remark\n{\n  \"a\": oops\n}\n").unwrap_err();
         assert!(error.contains("line 3"), "{error}");
-        assert_eq!(read("// only remarks\n").unwrap_err(), "nothing is left of the document");
+        assert!(is_empty("// only remarks\n\n") && !is_empty("// remark\n{"));
         assert_eq!(read("[1]").unwrap_err(), "it is no JSON object");
+        let error =
+            read("{\n  \"a\": 1,\n  \"b\": {\n    \"x\": 1,\n    \"x\": 2\n  }\n}\n").unwrap_err();
+        assert!(error.contains("twice") && error.contains("line 5"), "{error}");
         assert_eq!(read("{\"a\": \"\\\",}\",}").unwrap(), "{\"a\":\"\\\",}\"}");
     }
 }

@@ -7,13 +7,13 @@ use serde_json::{Map, Value};
 
 /// What the sides have; None where there is nothing.
 #[derive(Clone, Debug)]
-pub(in crate::cli::remote) struct Sides {
+pub(super) struct Sides {
     /// What both had seen; also None if it is not known any longer.
-    pub(in crate::cli::remote) base: Option<Value>,
+    pub(super) base: Option<Value>,
     /// The record as it is.
-    pub(in crate::cli::remote) theirs: Option<Value>,
+    pub(super) theirs: Option<Value>,
     /// What came.
-    pub(in crate::cli::remote) mine: Option<Value>,
+    pub(super) mine: Option<Value>,
 }
 
 /// A value in which they differ.
@@ -48,33 +48,39 @@ fn walk(path: &str, sides: [Option<&Value>; 3], found: &mut Vec<Difference>) {
     if theirs == mine {
         return;
     }
-    // Without a base both may have made an object: their values are still compared one by one.
-    let Some((sides, names)) = objects(sides) else {
+    let Some(objects) = objects(sides) else {
         let path = path.to_owned();
         let [base, theirs, mine] = [base, theirs, mine].map(Option::<&Value>::cloned);
         found.push(Difference { path, base, theirs, mine });
         return;
     };
-    for name in names {
-        let inner = sides.map(|side| side.and_then(|object| object.get(name)));
+    for (name, inner) in objects.entries() {
         walk(&format!("{path}/{}", escaped(name)), inner, found);
     }
 }
 
-/// The sides as objects with the names that they have together, if both are, and the base is or
-/// there is none.
-#[expect(clippy::type_complexity, reason = "said by the comment above, used here only")]
-fn objects(
-    sides: [Option<&Value>; 3],
-) -> Option<([Option<&Map<String, Value>>; 3], BTreeSet<&String>)> {
+/// The sides of a value, base first, where they are compared name by name.
+pub(super) struct Objects<'v>([Option<&'v Map<String, Value>>; 3]);
+
+/// The sides as objects, if both are, and the base is or there is none: without a base both may have
+/// made one.
+pub(super) fn objects(sides: [Option<&Value>; 3]) -> Option<Objects<'_>> {
     let [base, theirs, mine] = sides;
-    let (theirs, mine) = (theirs?.as_object()?, mine?.as_object()?);
     let base = match base {
         Some(base) => Some(base.as_object()?),
         None => None,
     };
-    let names = base.into_iter().chain([theirs, mine]).flat_map(Map::keys).collect();
-    Some(([base, Some(theirs), Some(mine)], names))
+    Some(Objects([base, Some(theirs?.as_object()?), Some(mine?.as_object()?)]))
+}
+
+impl<'v> Objects<'v> {
+    /// Each name that they have together, with what the sides have there.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&'v str, [Option<&'v Value>; 3])> {
+        let sides = self.0;
+        let names: BTreeSet<&'v String> = sides.into_iter().flatten().flat_map(Map::keys).collect();
+        let inner = move |name: &'v String| sides.map(|side| side.and_then(|it| it.get(name)));
+        names.into_iter().map(move |name| (name.as_str(), inner(name)))
+    }
 }
 
 /// A name as it stands in a JSON Pointer.

@@ -33,7 +33,7 @@ impl Script {
         let conflicts = program.values(&["conflicts"]).await;
         let open: BTreeSet<_> = conflicts
             .iter()
-            .map(|it| (it["id"].to_string(), it["client"]["document"].to_string()))
+            .map(|it| (it["id"].to_string(), it["mine"]["document"].to_string()))
             .collect();
         assert_eq!(open.len(), conflicts.len(), "a conflict is there twice: {conflicts:?}");
         for (number, id) in &self.told {

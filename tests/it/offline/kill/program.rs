@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 
 use crate::support::private::blocking;
+use crate::support::program::syncline;
 use crate::support::{Client, House, mint, wait_for};
 
 /// No run takes longer.
@@ -57,13 +58,7 @@ impl Program {
 
     /// Starts it on the file, with these lines on stdin.
     pub fn start(&self, arguments: &[&str], lines: &[Line], place: Option<&str>) -> Running {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_syncline"));
-        for (name, _) in std::env::vars_os() {
-            let name = name.to_string_lossy().into_owned();
-            if name.starts_with("SYNCLINE_") || name == "DATABASE_URL" {
-                command.env_remove(name);
-            }
-        }
+        let mut command = syncline();
         command
             .args(arguments)
             .args(["--json", "--user", &self.user, "--server", &self.server])
@@ -72,9 +67,7 @@ impl Program {
             .arg("--token-file")
             .arg(self.path("token"))
             .current_dir(self.dir.path())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+            .stdin(Stdio::piped());
         if let Some(place) = place {
             command.env("SYNCLINE_FAILPOINT", place);
         }
