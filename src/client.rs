@@ -53,7 +53,6 @@ mod wire;
 
 use std::sync::Arc;
 
-use futures_util::{Stream, stream};
 use tokio::sync::{broadcast, watch as bell};
 
 pub use crate::domain::Document;
@@ -207,18 +206,6 @@ impl Client {
     /// The device's name in this file.
     pub fn device(&self) -> String {
         self.inner.store.identity().device.to_string()
-    }
-
-    /// What the engine tells besides its state, from now on, for tests.
-    #[doc(hidden)]
-    pub fn reports(&self) -> impl Stream<Item = String> + use<> {
-        stream::unfold(self.inner.news.subscribe(), async |mut news| match news.recv().await {
-            Ok(report) => Some((format!("{report:?}"), news)),
-            Err(broadcast::error::RecvError::Lagged(count)) => {
-                Some((format!("{count} were not read"), news))
-            }
-            Err(broadcast::error::RecvError::Closed) => None,
-        })
     }
 
     /// Takes away what nobody needs any more: old deletions, edits that are done. Happens by

@@ -29,6 +29,9 @@ pub enum NewsKind {
     Healed,
     /// The state is loaded anew, because the cursor could not be resumed.
     Reset,
+    /// The server has another place in this device's queue than the file: what waits goes on
+    /// from there, and nothing is loaded anew for it.
+    Renumbered,
     /// Edits were set aside.
     Parked,
     /// A space may no longer be seen, or not be written.
@@ -56,7 +59,7 @@ impl News {
                 (NewsKind::Reset, format!("loaded anew: the cursor is {fault:?}"))
             }
             Report::Renumbered { device_sequence, .. } => {
-                (NewsKind::Reset, format!("the queue goes on after {device_sequence}"))
+                (NewsKind::Renumbered, format!("the queue goes on after {device_sequence}"))
             }
             Report::Parked { fault, .. } => (NewsKind::Parked, fault.to_string()),
             Report::AccessLost { fault, .. } => (NewsKind::AccessLost, fault.to_string()),

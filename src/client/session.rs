@@ -75,6 +75,7 @@ pub(super) struct Session {
     calls: JoinSet<Ended>,
     parts: (mpsc::Sender<Event>, mpsc::Receiver<Event>),
     news: broadcast::Sender<News>,
+    stop: CancellationToken,
 }
 
 /// A space that is synced.
@@ -136,6 +137,7 @@ pub(super) async fn run(parts: Parts) {
         calls: JoinSet::new(),
         parts: mpsc::channel(PARTS_MAX),
         news,
+        stop: stop.clone(),
     };
     if let Some(silence) = silence {
         session.engine.bear_silence(silence);

@@ -5,6 +5,7 @@
 //! same file open.
 
 mod ask;
+mod collect;
 mod error;
 mod load;
 mod need;

@@ -28,6 +28,8 @@ struct Following {
     written: Written,
     /// Where the counter of the space was when this was told last; None = nothing was.
     at: Option<i64>,
+    /// The space was left, and that was told.
+    gone: bool,
     known: HashSet<String>,
 }
 
@@ -37,7 +39,7 @@ pub(super) fn query(
 ) -> impl Stream<Item = Result<Changes, Error>> + use<> {
     let begun = query.asked().map(|asked| {
         let written = space.client.inner.store.written();
-        Following { space, asked, written, at: None, known: HashSet::new() }
+        Following { space, asked, written, at: None, gone: false, known: HashSet::new() }
     });
     stream::unfold(Some(begun), async |state| match state? {
         Err(error) => Some((Err(error), None)),
@@ -51,9 +53,9 @@ pub(super) fn query(
 }
 
 impl Following {
-    /// What has changed since the last time; None once the client is closed.
+    /// What has changed since the last time; None once the client is closed, or the space left.
     async fn next(&mut self) -> Result<Option<Changes>, Error> {
-        loop {
+        while !self.gone {
             // Before it is read: what is written meanwhile rings again.
             self.written.know();
             let changes = match self.at {
@@ -66,17 +68,19 @@ impl Following {
                 None => self.at = None,
                 Some(_) => {
                     if self.written.changed().await.is_none() {
-                        return Ok(None);
+                        break;
                     }
                 }
             }
         }
+        Ok(None)
     }
 
     async fn all(&mut self) -> Result<Changes, Error> {
         let store = &self.space.client.inner.store;
         // The counter first: what is shown later is told again, not lost.
-        self.at = Some(store.counter(self.space.no).await?);
+        self.at = store.counter(self.space.no).await?;
+        self.gone = self.at.is_none();
         let conditions = Conditions::all(&self.asked.conditions, 4);
         let (collection, no) = (&self.asked.collection, self.space.no);
         let rows = store.find(no, collection, &conditions, &self.asked.order, (0, -1)).await?;

@@ -62,13 +62,15 @@ async fn granted(server: &TestServer, user: &str, grants: &[&str]) -> Client {
     Client::connect(server.address(), &token).await
 }
 
-async fn create(client: &Client, request_id: &str) -> Result<proto::Space, Status> {
+/// A shared space of the caller's.
+pub async fn create(client: &Client, request_id: &str) -> Result<proto::Space, Status> {
     let title = format!("The {request_id}");
     let request = CreateSpaceRequest { request_id: request_id.into(), title, ..Default::default() };
     Ok(client.spaces.clone().create_space(request).await?.into_inner().space.unwrap())
 }
 
-async fn set(
+/// Lets somebody in, with this role.
+pub async fn set(
     client: &Client,
     space: &str,
     (user, role, collections): (&str, Role, &[&str]),
@@ -79,7 +81,8 @@ async fn set(
     client.spaces.clone().set_member(request).await.map(drop)
 }
 
-async fn remove(client: &Client, space: &str, user: &str) -> Result<(), Status> {
+/// Shows somebody out.
+pub async fn remove(client: &Client, space: &str, user: &str) -> Result<(), Status> {
     let request = RemoveMemberRequest { space: space.to_owned(), user: user.to_owned() };
     client.spaces.clone().remove_member(request).await.map(drop)
 }

@@ -77,14 +77,15 @@ impl Random {
     }
 }
 
-/// Waits until the condition gives a value, at most 30 s.
+/// Waits until the condition gives a value, at most 2 min: a limit for what is
+/// broken, not for what is slow.
 pub async fn wait_for<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
     let began = Instant::now();
     loop {
         if let Some(value) = condition().await {
             return value;
         }
-        assert!(began.elapsed() < Duration::from_secs(30), "waited too long: {what}");
+        assert!(began.elapsed() < Duration::from_secs(120), "waited too long: {what}");
         // Between two looks at the condition, not instead of one.
         tokio::time::sleep(Duration::from_millis(5)).await;
     }

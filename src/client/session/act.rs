@@ -93,6 +93,10 @@ impl Session {
     }
 
     fn report(&self, report: &Report) {
+        // The file of a client that is being closed is closed: that is no news.
+        if self.stop.is_cancelled() {
+            return;
+        }
         match report {
             Report::Healed { .. } | Report::Reset { .. } | Report::Renumbered { .. } => {
                 info!(?report, "synced anew");

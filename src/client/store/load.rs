@@ -235,6 +235,32 @@ pub(super) async fn unsettled(
     Ok(keys(&query.fetch_all(db).await?))
 }
 
+/// The checksums of the server's records of collections; so many after a key.
+pub(super) async fn checksums(
+    db: &mut SqliteConnection,
+    space: i64,
+    scope: Option<&str>,
+    after: Option<&RecordKey>,
+    count: i64,
+) -> Result<Vec<(RecordKey, [u8; 32])>, Error> {
+    let sql = "SELECT collection, id, checksum FROM records WHERE space = ?1 \
+               AND checksum IS NOT NULL AND revision IS NOT NULL \
+               AND (?2 IS NULL OR collection IN (SELECT value FROM json_each(?2))) \
+               AND (collection, id) > (?3, ?4) ORDER BY collection, id LIMIT ?5";
+    let found: Vec<(String, String, Vec<u8>)> = sqlx::query_as(sql)
+        .bind(space)
+        .bind(scope)
+        .bind(after.map_or("", |key| key.collection.as_str()))
+        .bind(after.map_or("", |key| key.id.as_str()))
+        .bind(count)
+        .fetch_all(db)
+        .await?;
+    let held = found
+        .iter()
+        .map(|(collection, id, checksum)| Ok((row::key(collection, id), row::checksum(checksum)?)));
+    held.collect()
+}
+
 /// Records with a state that waits to be shown; so many.
 pub(super) async fn staged(
     db: &mut SqliteConnection,

@@ -124,7 +124,7 @@ impl Store {
     }
 
     /// What is shown otherwise than at `after`, by the counter of the space; None if that is too
-    /// long ago. With where the counter is now.
+    /// long ago, or the space is gone. With where the counter is now.
     pub(in crate::client) async fn moved(
         &self,
         space: i64,
@@ -145,8 +145,7 @@ impl Store {
             .bind(after)
             .bind(0);
         let rows = self.all(conditions.bind_to(query)).await?;
-        // Nobody wants the space any more.
-        let Some(first) = rows.first() else { return Ok(Some((after, Vec::new()))) };
+        let Some(first) = rows.first() else { return Ok(None) };
         let (now, collected): (i64, i64) = (first.try_get(5)?, first.try_get(6)?);
         if after < collected {
             return Ok(None);
@@ -163,11 +162,10 @@ impl Store {
         Ok(Some((now, moved)))
     }
 
-    /// The counter of what is shown.
-    pub(in crate::client) async fn counter(&self, space: i64) -> Result<i64, Error> {
+    /// The counter of what is shown of a space; None if that is gone.
+    pub(in crate::client) async fn counter(&self, space: i64) -> Result<Option<i64>, Error> {
         let query = sqlx::query("SELECT moved FROM spaces WHERE no = ?1").bind(space);
-        let found = self.first(query).await?;
-        found.map_or(Ok(0), |found| Ok(found.try_get(0)?))
+        self.first(query).await?.map(|found| Ok(found.try_get(0)?)).transpose()
     }
 
     /// All spaces, and what waits in them.

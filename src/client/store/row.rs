@@ -65,6 +65,11 @@ pub(super) fn revision(number: i64) -> Result<Revision, Error> {
     Revision::new(number).ok_or_else(|| Error::damaged("a revision is negative"))
 }
 
+/// Of a document, or of a collection.
+pub(super) fn checksum(bytes: &[u8]) -> Result<[u8; 32], Error> {
+    bytes.try_into().map_err(|_wrong| Error::damaged("a checksum is not of 32 bytes"))
+}
+
 fn sequence(number: i64) -> Sequence {
     Sequence::new(number).unwrap_or(Sequence::ZERO)
 }
@@ -258,9 +263,7 @@ pub(super) fn local(
         None => None,
         Some(number) => {
             let about = json(row.try_get::<&str, _>(5)?)?;
-            let checksum: Option<&[u8]> = row.try_get(6)?;
-            let checksum = checksum.map(<[u8; 32]>::try_from).transpose();
-            let checksum = checksum.map_err(|error| Error::damaged(error.to_string()))?;
+            let checksum = row.try_get::<Option<&[u8]>, _>(6)?.map(checksum).transpose()?;
             let document = server_text.map(|text| reveal(Slot::Server(key.clone()), text));
             Some(held(&key, number, about, checksum, document)?)
         }

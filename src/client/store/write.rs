@@ -1,5 +1,7 @@
 //! Writes down what a step has touched, in few statements.
 
+use std::collections::BTreeMap;
+
 use sqlx::query::Query;
 use sqlx::sqlite::{SqliteArguments, SqliteConnection};
 use sqlx::{AssertSqlSafe, Sqlite};
@@ -284,7 +286,22 @@ async fn move_tally(
     Ok(())
 }
 
+/// Sets the digests of collections; those that are not named have none.
+pub(super) async fn set_tallies(
+    db: &mut SqliteConnection,
+    space: i64,
+    scope: Option<&str>,
+    tallies: &BTreeMap<CollectionName, Tally>,
+) -> Result<(), Error> {
+    let sql = "DELETE FROM tallies WHERE space = ?1 \
+               AND (?2 IS NULL OR collection IN (SELECT value FROM json_each(?2)))";
+    sqlx::query(sql).bind(space).bind(scope).execute(&mut *db).await?;
+    for (collection, tally) in tallies {
+        move_tally(db, space, collection, *tally).await?;
+    }
+    Ok(())
+}
+
 pub(super) fn tally(records: i64, digest: &[u8]) -> Result<Tally, Error> {
-    let digest = <[u8; 32]>::try_from(digest).map_err(|error| Error::damaged(error.to_string()))?;
-    Ok(Tally { records, digest: Digest::from_bytes(digest) })
+    Ok(Tally { records, digest: Digest::from_bytes(row::checksum(digest)?) })
 }

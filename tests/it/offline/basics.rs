@@ -12,7 +12,7 @@ async fn what_one_device_writes_the_other_has() {
     let phone = Device::new("alice", &house.server).await;
     let id = phone.own.put("task", "1", json!({"title": "Milk", "n": 1})).await.unwrap();
     assert_eq!(phone.see("task", "1").await, json!({"title": "Milk", "n": 1}));
-    let outcome = phone.own.settled(&id).await.unwrap().unwrap();
+    let outcome = phone.settled(&id).await;
     assert_eq!((outcome.state, outcome.revision), (EntryState::Applied, 1));
     phone.synced().await;
 

@@ -1,15 +1,19 @@
 //! A device of a user: a file of its own, and a client on it.
 
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use futures_util::{Stream, StreamExt};
 use serde_json::Value;
-use syncline::client::{Client, Options, Space, Status};
+use sqlx::{Connection, SqliteConnection};
+use syncline::client::{Client, Error, Link, Options, Outcome, Space, Status, Trigger};
+use tokio::time::timeout;
 
-use crate::support::{TestServer, mint};
+use crate::support::{TestServer, mint, wait_for};
 
-/// How long a device may take to be as the server.
-pub const SOON: Duration = Duration::from_secs(30);
+/// How long a device may take to be as the server: a limit for what is broken only.
+pub const SOON: Duration = Duration::from_secs(120);
 
 /// One installation of an app. Its file goes with it.
 #[derive(Debug)]
@@ -23,7 +27,7 @@ pub struct Device {
 impl Device {
     /// A new installation, on this server.
     pub async fn new(user: &str, server: &TestServer) -> Self {
-        Self::at(user, &url(server)).await
+        Self::at(user, &url(server.address())).await
     }
 
     /// One that finds the server there.
@@ -71,6 +75,24 @@ impl Device {
         }
     }
 
+    /// There is no network, until it is told otherwise.
+    pub async fn goes_offline(&self) {
+        goes_offline(&self.client).await;
+    }
+
+    /// What becomes of an edit of the own space.
+    pub async fn settled(&self, id: &str) -> Outcome {
+        settled(&self.own, id).await
+    }
+
+    /// Waits until a task is so; null is none.
+    pub async fn shows(&self, id: &str, expected: Value) {
+        wait_for(&format!("{id} to be {expected}"), async || {
+            (self.see("task", id).await == expected).then_some(())
+        })
+        .await;
+    }
+
     /// A record's document; null if there is none.
     pub async fn see(&self, collection: &str, id: &str) -> Value {
         let record = self.own.get(collection, id).await.unwrap();
@@ -78,6 +100,35 @@ impl Device {
     }
 }
 
-pub fn url(server: &TestServer) -> String {
-    format!("http://{}", server.address())
+/// There is no network for it, until it is told otherwise.
+pub async fn goes_offline(client: &Client) {
+    client.sync(Trigger::Offline);
+    wait_for("to be offline", async || {
+        (client.status().await.unwrap().link == Link::Offline).then_some(())
+    })
+    .await;
+}
+
+/// What becomes of an edit.
+pub async fn settled(space: &Space, id: &str) -> Outcome {
+    let settled = timeout(SOON, space.settled(id)).await;
+    settled.expect("the edit is answered").unwrap().expect("the edit is known")
+}
+
+/// The next thing that a stream tells.
+pub async fn next<T>(stream: &mut (impl Stream<Item = Result<T, Error>> + Unpin)) -> T {
+    let next = timeout(SOON, stream.next()).await;
+    next.expect("something is told").expect("the client is open").unwrap()
+}
+
+/// Does something to a file that its client does not know of.
+pub async fn sql(file: &Path, sql: &'static str) {
+    let mut db = SqliteConnection::connect(&format!("sqlite://{}", file.display())).await.unwrap();
+    sqlx::raw_sql(sql).execute(&mut db).await.unwrap();
+    db.close().await.unwrap();
+}
+
+/// Where a server, or what is before it, can be reached.
+pub fn url(address: SocketAddr) -> String {
+    format!("http://{address}")
 }

@@ -2,18 +2,14 @@
 
 use std::fs;
 
+use futures_util::StreamExt;
 use serde_json::{Value, json};
 use sqlx::{Connection, SqliteConnection};
-use syncline::client::{Client, Edit, EntryState, Error, Options, Phase, StoreError};
+use syncline::client::{Changes, Client, Edit, Error, Options, Phase, StoreError};
 
 use super::Device;
+use super::device::{SOON, next, sql, url};
 use crate::support::{House, mint, wait_for};
-
-async fn run(file: &std::path::Path, sql: &'static str) {
-    let mut db = SqliteConnection::connect(&format!("sqlite://{}", file.display())).await.unwrap();
-    sqlx::raw_sql(sql).execute(&mut db).await.unwrap();
-    db.close().await.unwrap();
-}
 
 fn refused(opened: Result<Client, Error>) -> StoreError {
     match opened {
@@ -37,13 +33,13 @@ async fn a_file_that_is_not_ours_is_refused() {
     let same = Client::open(Options::new(&file, "alice").device(&name)).await.unwrap();
     same.close().await;
 
-    run(&file, "PRAGMA user_version = 9").await;
+    sql(&file, "PRAGMA user_version = 9").await;
     let newer = refused(Client::open(Options::new(&file, "alice")).await);
     assert!(matches!(newer, StoreError::NewerFormat { found: 9, .. }), "{newer}");
 
     let foreign = file.with_file_name("foreign.db");
     fs::write(&foreign, "").unwrap();
-    run(&foreign, "CREATE TABLE things (a)").await;
+    sql(&foreign, "CREATE TABLE things (a)").await;
     let before = fs::read(&foreign).unwrap();
     let not_ours = refused(Client::open(Options::new(&foreign, "alice")).await);
     assert!(matches!(not_ours, StoreError::NotOurs { .. }), "{not_ours}");
@@ -64,7 +60,7 @@ async fn an_older_copy_of_a_file_is_found_out() {
     device.own.put("task", "1", json!({"n": 1})).await.unwrap();
     device.synced().await;
     let token = mint("alice");
-    let url = super::device::url(&house.server);
+    let url = url(house.server.address());
     let file = device.file();
     let device = device.restarted(|options| options).await;
     let copy = file.with_file_name("copy.db");
@@ -78,7 +74,7 @@ async fn an_older_copy_of_a_file_is_found_out() {
     };
     let (client, own) = open(&file).await;
     own.put("task", "2", json!({"n": 2})).await.unwrap();
-    client.synced(super::device::SOON).await.unwrap();
+    client.synced(SOON).await.unwrap();
     client.close().await;
     let (client, own) = open(&copy).await;
     own.put("task", "3", json!({"n": 3})).await.unwrap();
@@ -95,62 +91,12 @@ async fn an_older_copy_of_a_file_is_found_out() {
 }
 
 #[tokio::test]
-async fn sensitive_values_are_never_on_disk() {
-    const SECRET_NUMBER: &str = "4929-0000-1111-2222";
-    let house = House::new().await;
-    let url = super::device::url(&house.server);
-    let token = mint("alice");
-    let options =
-        |options: Options| options.sensitive("card", "/number").server(&url).token(token.clone());
-    let device = Device::with("alice", options).await;
-    device.own.put("card", "1", json!({"name": "mine", "number": SECRET_NUMBER})).await.unwrap();
-    assert_eq!(device.see("card", "1").await["number"], SECRET_NUMBER);
-    device.synced().await;
-    device.own.put("card", "1", json!({"name": "ours", "number": SECRET_NUMBER})).await.unwrap();
-    device.synced().await;
-    let on_disk = |device: &Device| {
-        let dir = device.file().parent().unwrap().to_owned();
-        let files =
-            fs::read_dir(dir).unwrap().map(|entry| fs::read(entry.unwrap().path()).unwrap());
-        let secret = SECRET_NUMBER.as_bytes();
-        files.into_iter().any(|bytes| bytes.windows(secret.len()).any(|it| it == secret))
-    };
-    assert!(!on_disk(&device));
-    let record = house.alice.document("card", "1").await;
-    assert_eq!(record["number"], SECRET_NUMBER);
-
-    // After a restart they are not known, and not taken away by who does not know them.
-    let device = device.restarted(options).await;
-    assert_eq!(device.see("card", "1").await, json!({"name": "ours"}));
-    device.own.put("card", "1", json!({"name": "new"})).await.unwrap();
-    device.synced().await;
-    let record = house.alice.document("card", "1").await;
-    assert_eq!(record, json!({"name": "new", "number": SECRET_NUMBER}));
-    // Its own change comes without its document, and is read back whole.
-    wait_for("the whole record", async || {
-        (device.see("card", "1").await["number"] == SECRET_NUMBER).then_some(())
-    })
-    .await;
-    assert!(!on_disk(&device));
-
-    // What waits in memory only is set aside once that is gone.
-    let device = device.restarted(|options| options.sensitive("card", "/number")).await;
-    let id = device.own.put("card", "2", json!({"number": SECRET_NUMBER})).await.unwrap();
-    let device = device.restarted(options).await;
-    let outcome = device.own.settled(&id).await.unwrap().unwrap();
-    assert_eq!(outcome.state, EntryState::Failed);
-    assert_eq!(outcome.trouble.unwrap().reason, "SENSITIVE_VALUES_LOST");
-    device.own.discard(&id).await.unwrap();
-    assert!(!on_disk(&device));
-}
-
-#[tokio::test]
 async fn what_an_older_app_has_queued_is_brought_up_to_date() {
     let house = House::new().await;
     let device = Device::alone("alice").await;
     device.own.put("task", "1", json!({"title": "old"})).await.unwrap();
     device.own.put("task", "2", json!({"broken": true})).await.unwrap();
-    let (url, token) = (super::device::url(&house.server), mint("alice"));
+    let (url, token) = (url(house.server.address()), mint("alice"));
     let device = device
         .restarted(|options| {
             options.server(&url).token(token).schema_version(2, |_collection, from, edit| {
@@ -172,6 +118,22 @@ async fn what_an_older_app_has_queued_is_brought_up_to_date() {
     assert_eq!(device.see("task", "2").await, Value::Null);
 }
 
+/// What the file has, whoever may see it.
+async fn count(device: &Device, of: &'static str) -> i64 {
+    let url = format!("sqlite://{}", device.file().display());
+    let mut db = SqliteConnection::connect(&url).await.unwrap();
+    let count = sqlx::query_scalar(of).fetch_one(&mut db).await.unwrap();
+    db.close().await.unwrap();
+    count
+}
+
+const TASKS: &str = "SELECT count(*) FROM records WHERE collection = 'task'";
+const RECORDS: &str = "SELECT count(*) FROM records";
+/// Those of which the file still says more than that they are gone.
+const KEPT_NOTES: &str = "SELECT count(*) FROM records WHERE collection = 'note' \
+     AND coalesce(shown, about, server, staged, checksum) IS NOT NULL";
+const DONE: &str = "SELECT count(*) FROM entries WHERE done = 1";
+
 #[tokio::test]
 async fn what_nobody_wants_is_taken_away() {
     let house = House::new().await;
@@ -183,17 +145,70 @@ async fn what_nobody_wants_is_taken_away() {
     device.synced().await;
     let tasks = device.client.collections("", &["task"]).await.unwrap();
     device.synced().await;
-    let count = async |collection: &str| {
+    let shown = async |collection: &str| {
         let query = syncline::client::Query::all(collection);
         tasks.query(&query).await.unwrap().len()
     };
-    assert_eq!((count("task").await, count("note").await), (20, 0));
+    assert_eq!((shown("task").await, shown("note").await), (20, 0));
+    assert_eq!(count(&device, KEPT_NOTES).await, 0);
     // Wanted again, it comes again.
     let all = device.client.collections("", &["task", "note"]).await.unwrap();
     device.synced().await;
-    assert_eq!((count("task").await, count("note").await), (20, 20));
+    assert_eq!((shown("task").await, shown("note").await), (20, 20));
     all.delete("note", "0").await.unwrap();
     device.synced().await;
+    let mut watch = all.watch(&syncline::client::Query::all("task"));
+    assert_eq!(next(&mut watch).await.changed.len(), 20);
     device.client.leave("").await.unwrap();
-    assert_eq!((count("task").await, count("note").await), (0, 0));
+    assert_eq!((shown("task").await, shown("note").await), (0, 0));
+    assert_eq!(count(&device, RECORDS).await, 0);
+    // Who watches is told so, and that there is nothing more to tell.
+    let gone = next(&mut watch).await;
+    assert!(gone.whole || gone.removed.len() == 20, "{gone:?}");
+    while let Some(told) = watch.next().await {
+        assert_eq!(told.unwrap(), Changes { whole: true, ..Changes::default() });
+    }
+}
+
+#[tokio::test]
+async fn what_is_long_gone_is_taken_away_and_who_watched_since_begins_anew() {
+    let house = House::new().await;
+    let device = Device::new("alice", &house.server).await;
+    for id in 0..20 {
+        device.own.put("task", &id.to_string(), json!({"n": id})).await.unwrap();
+    }
+    device.synced().await;
+    let watch = || Box::pin(device.own.watch(&syncline::client::Query::all("task")));
+    let (mut late, mut read) = (watch(), watch());
+    for stream in [&mut late, &mut read] {
+        let first = next(stream).await;
+        assert_eq!((first.whole, first.changed.len()), (true, 20));
+    }
+    for id in 0..10 {
+        device.own.delete("task", &id.to_string()).await.unwrap();
+    }
+    device.synced().await;
+    let mut removed = 0;
+    while removed < 10 {
+        let told = next(&mut read).await;
+        assert!(!told.whole);
+        removed += told.removed.len();
+    }
+    let done = count(&device, DONE).await;
+    assert!(done > 10, "{done}");
+    // Whoever looks within the last ten thousand transactions is told what is gone.
+    device.client.collect().await.unwrap();
+    assert_eq!((count(&device, TASKS).await, count(&device, DONE).await), (20, done));
+    // So many more have come, and so many edits.
+    sql(&device.file(), "UPDATE spaces SET moved = moved + 20000, last_entry = last_entry + 1000;")
+        .await;
+    device.client.collect().await.unwrap();
+    assert_eq!((count(&device, TASKS).await, count(&device, DONE).await), (10, 0));
+    let told = next(&mut late).await;
+    assert_eq!((told.whole, told.changed.len(), told.removed.len()), (true, 10, 0));
+    // It goes on as ever.
+    device.own.put("task", "new", json!({})).await.unwrap();
+    let told = next(&mut late).await;
+    assert_eq!((told.whole, told.changed[0].id.as_str()), (false, "new"));
+    device.synced().await;
 }

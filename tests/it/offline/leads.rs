@@ -23,7 +23,7 @@ async fn a_space_that_another_process_follows_is_synced() {
     let house = House::new().await;
     let dir = tempfile::tempdir().unwrap();
     let file = Options::new(dir.path().join("app.db"), "alice");
-    let with = file.clone().server(&url(&house.server)).token(mint("alice"));
+    let with = file.clone().server(&url(house.server.address())).token(mint("alice"));
     // It begins without any space.
     let first = Client::open(with).await.unwrap();
     let leads = async || (first.status().await.unwrap().link != Link::Elsewhere).then_some(());
@@ -38,7 +38,7 @@ async fn a_space_that_another_process_follows_is_synced() {
 #[tokio::test]
 async fn what_is_wished_elsewhere_is_done_by_who_syncs() {
     let house = House::new().await;
-    let server = url(&house.server);
+    let server = url(house.server.address());
     let first =
         Device::with("alice", |it| it.server(&server).token(mint("alice")).poll(SELDOM)).await;
     first.synced().await;
@@ -64,7 +64,7 @@ async fn what_waits_in_a_space_that_was_left_is_sent() {
     let house = House::new().await;
     house.alice.mutate(put("m", "old", r#"{"n":1}"#)).await.unwrap();
     for (poll, ids) in [(false, ["1", "2"]), (true, ["3", "4"])] {
-        let server = url(&house.server);
+        let server = url(house.server.address());
         let device = Device::with("alice", |it| {
             let it = it.server(&server).token(mint("alice"));
             if poll { it.poll(Duration::from_millis(200)) } else { it }
@@ -88,7 +88,7 @@ async fn what_waits_in_a_space_that_was_left_is_sent() {
 #[tokio::test]
 async fn an_app_that_panics_when_it_is_asked_for_a_token_is_asked_again() {
     let house = House::new().await;
-    let (server, asked) = (url(&house.server), std::sync::Arc::new(AtomicU32::new(0)));
+    let (server, asked) = (url(house.server.address()), std::sync::Arc::new(AtomicU32::new(0)));
     let device = Device::with("alice", |it| {
         it.server(&server).tokens(move |_| {
             let first = asked.fetch_add(1, Ordering::Relaxed) == 0;
@@ -139,7 +139,7 @@ async fn conflict(house: &House, phone: &Device) -> String {
 #[tokio::test]
 async fn conflicts_of_others_are_known_whenever_they_were_opened() {
     let house = House::new().await;
-    let server = url(&house.server);
+    let server = url(house.server.address());
     let phone = Device::new("alice", &house.server).await;
     let poll = |it: Options| it.server(&server).token(mint("alice")).poll(SELDOM);
     let polling = Device::with("alice", poll).await;

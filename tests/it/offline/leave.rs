@@ -86,7 +86,7 @@ async fn a_hundred_and_more_relative_changes_are_what_the_server_takes() {
     let many = (0..101).fold(Patch::new(), |it, n| it.increment(&format!("/n{n}"), 1).unwrap());
     let refused = device.own.patch("task", "1", many).await;
     assert!(matches!(refused, Err(Error::Invalid(_))), "{refused:?}");
-    let (url, token) = (super::device::url(&house.server), crate::support::mint("alice"));
+    let (url, token) = (super::device::url(house.server.address()), crate::support::mint("alice"));
     let device = device.restarted(|options| options.server(&url).token(token)).await;
     device.synced().await;
     let record = house.alice.document("task", "1").await;

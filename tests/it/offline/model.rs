@@ -6,6 +6,7 @@
 mod calm;
 mod ledger;
 mod phone;
+mod planned;
 mod script;
 mod state;
 mod world;
@@ -26,8 +27,12 @@ async fn run(plan: Plan) {
         let seed = first.wrapping_add(number);
         println!("{plan:?} SYNCLINE_TEST_SEED={seed}");
         let mut world = World::new(plan, Random(seed)).await;
-        for _ in 0..plan.steps {
+        for number in 0..plan.steps {
+            if number == plan.steps / 2 {
+                world.planned().await;
+            }
             world.step().await;
+            world.listen();
         }
         world.rest().await;
         world.check().await;
@@ -48,6 +53,7 @@ async fn what_is_shown_changes_once_by_each_edit_and_by_nothing_else() {
         let mut world = World::new(plan, Random(seed)).await;
         let mut calm = Calm::begin(&world).await;
         for _ in 0..150 {
+            world.listen();
             if world.below(2) == 0 {
                 calm.same(&world, "what the network brought").await;
                 world.edit(0).await;

@@ -10,14 +10,19 @@ use syncline::client::{Client, Options, Patch, Space, Trigger};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
+use super::device::url;
 use super::model::{ServerState, shown};
 use crate::support::proxy::{Fault, Proxy, Target};
 use crate::support::{House, Random, mint, scale, seed};
 
+/// Runs of the small size; a larger one has hundreds.
+const RUNS: u64 = 100;
 /// Runs at the same time: they mostly wait.
-const TOGETHER: u64 = 12;
-/// After the longest wait between two attempts a client must be back, and some.
-const AWAKE_WITHIN: Duration = Duration::from_secs(65);
+const TOGETHER: u64 = 100;
+/// One of so many, without a stream, ends behind a connection that is half open.
+const STAYS_SILENT: u64 = 25;
+/// After the longest wait between two attempts a client must be back, and much more: it is for those that never are.
+const AWAKE_WITHIN: Duration = Duration::from_secs(120);
 
 /// A client behind a network that breaks.
 struct Run {
@@ -29,16 +34,25 @@ struct Run {
     /// What each edit adds, by its id.
     made: Vec<(String, i64)>,
     poll: bool,
+    /// Its connections are silent for good.
     silent: bool,
+    /// Nobody ends those, and it has to find out.
+    stays_silent: bool,
 }
 
 impl Run {
-    async fn begin(house: &House, dir: &tempfile::TempDir, user: &str, seed: u64) -> Self {
+    async fn begin(
+        house: &House,
+        dir: &tempfile::TempDir,
+        user: &str,
+        (number, seed): (u64, u64),
+    ) -> Self {
         let mut random = Random(seed);
         let proxy = Proxy::start(Target::Tcp(house.server.address())).await;
         let options = Options::new(dir.path().join("app.db"), user).device(user).seed(seed);
-        let options = options.server(&format!("http://{}", proxy.address())).token(mint(user));
-        let poll = random.below(3) == 0;
+        let options = options.server(&url(proxy.address())).token(mint(user));
+        let stays_silent = number % STAYS_SILENT == 0;
+        let poll = stays_silent || random.below(3) == 0;
         let options = match poll {
             true => options.poll(Duration::from_millis(50 + random.below(300))),
             // Half-open connections show sooner than they do otherwise.
@@ -46,7 +60,17 @@ impl Run {
         };
         let client = Client::open(options).await.unwrap();
         let own = client.own().await.unwrap();
-        Self { seed, random, proxy, client, own, made: Vec::new(), poll, silent: false }
+        Self {
+            seed,
+            random,
+            proxy,
+            client,
+            own,
+            made: Vec::new(),
+            poll,
+            silent: false,
+            stays_silent,
+        }
     }
 
     async fn go(&mut self) {
@@ -61,6 +85,12 @@ impl Run {
             self.pass(25).await;
         }
         self.edit().await;
+        if self.stays_silent {
+            self.proxy.blackhole();
+            self.silent = true;
+            self.edit().await;
+            self.pass(400).await;
+        }
     }
 
     async fn edit(&mut self) {
@@ -75,7 +105,7 @@ impl Run {
     }
 
     fn disturb(&mut self) {
-        let (kind, bytes) = (self.random.below(8), 1 << self.random.below(11));
+        let (kind, bytes) = (self.random.below(10), 1 << self.random.below(11));
         match kind {
             0 | 1 => self.proxy.cut(),
             2 => self.proxy.arm(Fault::CutAnswerAfter(bytes)),
@@ -84,16 +114,18 @@ impl Run {
                 self.proxy.blackhole();
                 self.silent = true;
             }
-            5 => self.proxy.delay(Duration::from_millis(1 + u64::from(bytes.trailing_zeros()) * 5)),
+            // Of a mobile network: what is under way is late, also once it is better again.
+            5 => self.proxy.delay(Duration::from_millis(2_000 + self.random.below(3_000))),
+            6 => self.proxy.finish(),
+            7 => self.proxy.delay(Duration::from_millis(1 + u64::from(bytes.trailing_zeros()) * 5)),
             _ => self.mend(),
         }
     }
 
     fn mend(&mut self) {
         self.proxy.heal();
-        // A call without a stream is waited for as long as it may take: for that there has to be
-        // time.
-        let at_once = self.poll && scale() == 1 || self.random.below(2) == 0;
+        // A call without a stream is waited for as long as it may take: of a few only.
+        let at_once = !self.stays_silent && (self.poll || self.random.below(2) == 0);
         if std::mem::take(&mut self.silent) && at_once {
             self.proxy.cut();
         }
@@ -142,7 +174,7 @@ async fn no_client_is_stuck_behind_a_network_that_breaks() {
     let house = std::sync::Arc::new(House::new().await);
     let first = seed();
     let (mut runs, mut waits) = (JoinSet::new(), Vec::new());
-    for number in 0..24 * scale() {
+    for number in 0..RUNS * scale() {
         if number >= TOGETHER {
             waits.push(runs.join_next().await.unwrap().unwrap());
         }
@@ -150,7 +182,7 @@ async fn no_client_is_stuck_behind_a_network_that_breaks() {
         runs.spawn(async move {
             let dir = tempfile::tempdir().unwrap();
             let user = format!("user{number}");
-            let mut run = Run::begin(&house, &dir, &user, seed).await;
+            let mut run = Run::begin(&house, &dir, &user, (number, seed)).await;
             run.go().await;
             run.end(&house, &user).await
         });

@@ -1,12 +1,11 @@
 //! Several clients on one file, as several processes have it: one syncs, all read and write.
 
-use futures_util::StreamExt;
 use serde_json::json;
 use syncline::client::{Client, Link, Options, Query};
 use tokio::task::JoinSet;
 
 use super::Device;
-use super::device::{SOON, url};
+use super::device::{SOON, next, settled, url};
 use crate::support::{House, mint, wait_for};
 
 #[tokio::test]
@@ -14,24 +13,25 @@ async fn one_syncs_and_all_see_the_same() {
     let house = House::new().await;
     let first = Device::new("alice", &house.server).await;
     first.synced().await;
-    let options =
-        Options::new(first.file(), "alice").server(&url(&house.server)).token(mint("alice"));
+    let options = Options::new(first.file(), "alice")
+        .server(&url(house.server.address()))
+        .token(mint("alice"));
     let second = Client::open(options.clone()).await.unwrap();
     let own = second.own().await.unwrap();
     assert_eq!(second.device(), first.client.device());
     assert_eq!(second.status().await.unwrap().link, Link::Elsewhere);
 
     let mut seen = Box::pin(first.own.watch(&Query::all("task")));
-    assert!(seen.next().await.unwrap().unwrap().whole);
+    assert!(next(&mut seen).await.whole);
     let id = own.put("task", "1", json!({"by": "second"})).await.unwrap();
-    assert_eq!(seen.next().await.unwrap().unwrap().changed[0].id, "1");
-    assert_eq!(own.settled(&id).await.unwrap().unwrap().revision, 1);
+    assert_eq!(next(&mut seen).await.changed[0].id, "1");
+    assert_eq!(settled(&own, &id).await.revision, 1);
     assert_eq!(house.alice.document("task", "1").await, json!({"by": "second"}));
 
     // Whoever syncs goes; another one takes over.
     first.client.close().await;
     let id = own.put("task", "2", json!({"by": "second"})).await.unwrap();
-    assert_eq!(own.settled(&id).await.unwrap().unwrap().revision, 2);
+    assert_eq!(settled(&own, &id).await.revision, 2);
     second.synced(SOON).await.unwrap();
     second.close().await;
 }
@@ -42,8 +42,9 @@ async fn writers_of_several_processes_do_not_lose_each_others_edits() {
     let first = Device::new("alice", &house.server).await;
     let mut writers = JoinSet::new();
     for writer in 0..4 {
-        let options =
-            Options::new(first.file(), "alice").server(&url(&house.server)).token(mint("alice"));
+        let options = Options::new(first.file(), "alice")
+            .server(&url(house.server.address()))
+            .token(mint("alice"));
         writers.spawn(async move {
             let client = Client::open(options).await.unwrap();
             let own = client.own().await.unwrap();
@@ -67,8 +68,9 @@ async fn who_has_no_server_leaves_the_file_to_who_has_one() {
     let house = House::new().await;
     let first = Device::alone("alice").await;
     first.own.put("task", "1", json!({"by": "first"})).await.unwrap();
-    let options =
-        Options::new(first.file(), "alice").server(&url(&house.server)).token(mint("alice"));
+    let options = Options::new(first.file(), "alice")
+        .server(&url(house.server.address()))
+        .token(mint("alice"));
     let second = Client::open(options).await.unwrap();
     second.own().await.unwrap();
     second.synced(SOON).await.unwrap();
@@ -81,11 +83,11 @@ async fn a_watcher_is_told_that_nothing_waits_any_more() {
     let house = House::new().await;
     let device = Device::new("alice", &house.server).await;
     let mut seen = Box::pin(device.own.watch(&Query::all("task")));
-    assert!(seen.next().await.unwrap().unwrap().whole);
+    assert!(next(&mut seen).await.whole);
     device.own.put("task", "1", json!({"n": 1})).await.unwrap();
     let told = tokio::time::timeout(SOON, async {
         loop {
-            let changes = seen.next().await.unwrap().unwrap();
+            let changes = next(&mut seen).await;
             if let Some(record) = changes.changed.into_iter().find(|it| !it.pending) {
                 return record;
             }

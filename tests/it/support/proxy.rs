@@ -1,6 +1,6 @@
 //! A network that breaks on command: a proxy in front of a server, or in front
-//! of PostgreSQL. It delays, cuts (with RST), loses everything in silence,
-//! refuses, and heals. A fault is aimed at a number of bytes or at words that
+//! of PostgreSQL. It delays, cuts (with RST), ends in order (with FIN), holds
+//! back what is sent, loses everything in silence, refuses, and heals. A fault is aimed at a number of bytes or at words that
 //! pass by, so that "cut after COMMIT was sent and before it was answered" is
 //! one line.
 
@@ -54,8 +54,10 @@ struct State {
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
-    /// Connections end when this moves.
-    cuts: watch::Sender<u64>,
+    /// Connections end when this moves; true: in order.
+    cuts: watch::Sender<(u64, bool)>,
+    /// What is sent up waits while this is true.
+    held: watch::Sender<bool>,
     fired: AtomicU64,
 }
 
@@ -86,7 +88,8 @@ impl Proxy {
         let state = State { target, mode: Mode::Open, delay: Duration::ZERO, armed: Vec::new() };
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
-            cuts: watch::channel(0).0,
+            cuts: watch::channel((0, false)).0,
+            held: watch::channel(false).0,
             fired: AtomicU64::new(0),
         });
         let mut accepting = JoinSet::new();
@@ -120,7 +123,17 @@ impl Proxy {
 
     /// Cuts all connections, with RST; new ones are fine.
     pub fn cut(&self) {
-        self.shared.cuts.send_modify(|cuts| *cuts += 1);
+        self.shared.cuts.send_modify(|cuts| *cuts = (cuts.0 + 1, false));
+    }
+
+    /// Ends all connections in order, with FIN; new ones are fine.
+    pub fn finish(&self) {
+        self.shared.cuts.send_modify(|cuts| *cuts = (cuts.0 + 1, true));
+    }
+
+    /// What clients send waits until the proxy heals; what they are sent passes.
+    pub fn hold(&self) {
+        self.shared.held.send_replace(true);
     }
 
     /// Open connections are silent from now on and stay so, even when the proxy
@@ -142,6 +155,7 @@ impl Proxy {
         state.mode = Mode::Open;
         state.delay = Duration::ZERO;
         state.armed.clear();
+        self.shared.held.send_replace(false);
     }
 
     /// Lets this happen to the first connection it suits.
@@ -188,7 +202,7 @@ async fn carry(mut client: TcpStream, shared: Arc<Shared>) {
     // Cancel: what is lost is what the cut is for.
     let cut = tokio::select! {
         cut = carrying => cut,
-        _ = cuts.changed() => true,
+        _ = cuts.changed() => !cuts.borrow().1,
     };
     if cut {
         client.set_zero_linger().ok();
@@ -224,6 +238,9 @@ async fn pump(
         let delay = shared.state.lock().delay;
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
+        }
+        if way == Way::Up {
+            shared.held.subscribe().wait_for(|held| !held).await.ok();
         }
         let (end, cut) = match shared.judge(way, &buffer[..count], &mut silent.lock()) {
             Verdict::Forward => (count, false),

@@ -8,6 +8,7 @@ use syncline::rpc::proto::{self, Change};
 
 use super::program::Program;
 use super::script::{Does, Script};
+use crate::support::text;
 
 impl Script {
     /// Lets the program sync to its end, and checks everything that can be.
@@ -64,10 +65,29 @@ impl Script {
                 }
             }
         }
+        self.check_refused(&log);
         let without = parked.len() + conflicts.len();
         self.check_sequences(program, &device, &log, without).await;
         self.check_counters(program).await;
         self.check_file(program).await;
+    }
+
+    /// What was refused at once was refused for a reason, and took no effect.
+    fn check_refused(&self, log: &[Change]) {
+        let written: Vec<_> = log.iter().filter_map(|it| it.document.as_ref().map(text)).collect();
+        for number in &self.refused {
+            let does = &self.edits[*number];
+            assert!(!self.told.contains_key(number), "{does:?} was refused, and queued");
+            let explained = match does {
+                Does::Clashes => true,
+                // What it deletes went with a death, and was not told.
+                Does::Deletes { by } => !self.told.contains_key(by),
+                Does::Counts { .. } | Does::Makes | Does::Shares => false,
+            };
+            assert!(explained, "{does:?} was refused");
+            let mark = format!("\"mark-{number}-of-many\"");
+            assert!(!written.iter().any(|it| it.contains(&mark)), "{does:?} took effect");
+        }
     }
 
     /// Each is given once, and those that are missing are of what has no change.

@@ -13,12 +13,16 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::time::Instant;
 
+use crate::offline::device::url;
 use crate::support::private::blocking;
 use crate::support::program::syncline;
 use crate::support::{Client, House, mint, wait_for};
 
+/// What ends a program at one of its places, and what kill -9 is.
+const SIGABRT: i32 = 6;
+const SIGKILL: i32 = 9;
 /// No run takes longer.
-const END_WITHIN: Duration = Duration::from_secs(40);
+const END_WITHIN: Duration = Duration::from_secs(120);
 
 /// A user's program and file.
 #[derive(Debug)]
@@ -38,6 +42,8 @@ pub struct Run {
     pub stderr: String,
     /// The edits that went in, by number, in their order.
     pub lines: Vec<usize>,
+    /// The signals that were to end it.
+    deadly: Vec<i32>,
 }
 
 /// A line of a script, with the number of its edit.
@@ -48,7 +54,7 @@ impl Program {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("token"), mint(user)).unwrap();
         let client = Client::connect(house.server.address(), &mint(user)).await;
-        let server = format!("http://{}", house.server.address());
+        let server = url(house.server.address());
         Self { dir, server, user: user.into(), client }
     }
 
@@ -81,7 +87,8 @@ impl Program {
         let wrong = Arc::new(Mutex::new(Vec::new()));
         let err = keep(child.stderr.take().unwrap(), Arc::clone(&wrong));
         let lines = lines.iter().map(|(number, _)| *number).collect();
-        Running { child, said, wrong, readers: vec![out, err], lines }
+        let deadly = place.map(|_| SIGABRT).into_iter().collect();
+        Running { child, said, wrong, readers: vec![out, err], lines, deadly }
     }
 
     pub async fn run(&self, arguments: &[&str], lines: &[Line], place: Option<&str>) -> Run {
@@ -126,6 +133,7 @@ pub struct Running {
     wrong: Arc<Mutex<Vec<u8>>>,
     readers: Vec<JoinHandle<()>>,
     lines: Vec<usize>,
+    deadly: Vec<i32>,
 }
 
 impl Running {
@@ -138,6 +146,7 @@ impl Running {
     /// kill -9, if it has not ended yet.
     pub async fn kill(mut self) -> Run {
         self.child.kill().ok();
+        self.deadly.push(SIGKILL);
         self.end().await
     }
 
@@ -157,7 +166,8 @@ impl Running {
         blocking(move || readers.into_iter().for_each(|it| it.join().unwrap())).await;
         let text = |bytes: &Mutex<Vec<u8>>| String::from_utf8(bytes.lock().clone()).unwrap();
         let (stdout, stderr) = (text(&self.said), text(&self.wrong));
-        Run { status, stdout, stderr, lines: std::mem::take(&mut self.lines) }
+        let (lines, deadly) = (std::mem::take(&mut self.lines), std::mem::take(&mut self.deadly));
+        Run { status, stdout, stderr, lines, deadly }
     }
 }
 
@@ -169,9 +179,12 @@ impl Drop for Running {
 }
 
 impl Run {
-    /// Whether a signal has ended it.
+    /// Whether it has died as it was to; no other death is borne.
+    #[track_caller]
     pub fn died(&self) -> bool {
-        self.status.signal().is_some()
+        let signal = self.status.signal();
+        assert!(signal.is_none_or(|it| self.deadly.contains(&it)), "{self:?}");
+        signal.is_some()
     }
 
     /// With everything sent; perhaps something was refused.

@@ -39,7 +39,8 @@ pub struct Ledger {
 /// What a run makes possible.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Possible {
-    /// What was sent may be parked although it took effect: nobody may ask for the answer.
+    /// What bob has sent may be parked although it took effect: he was shown out, and could not
+    /// ask for the answer.
     pub parked_blindly: bool,
     /// The log may have been shortened before an answer was asked for again: the server knows
     /// the sequence then, and neither the edit nor what became of it.
@@ -61,6 +62,8 @@ impl Ledger {
         for made in &self.made {
             let id = self.last_name(&made.id);
             let outcome = phones[made.phone].space.outcome(id).await.unwrap();
+            let bobs = phones[made.phone].user == "bob";
+            let possible = Possible { parked_blindly: bobs && possible.parked_blindly, ..possible };
             let fate = self.fate(made, id, outcome.as_ref(), server, possible);
             *fates.entry(fate).or_default() += 1;
         }
@@ -96,7 +99,8 @@ impl Ledger {
                 let why = outcome.and_then(|it| it.trouble.clone()).unwrap_or_default();
                 assert!(!why.message.is_empty(), "parked without a reason: {}", told());
                 let forgotten = possible.answers_forgotten && why.reason == "OUTCOME_UNKNOWN";
-                let blindly = possible.parked_blindly || forgotten;
+                let no_access = ["SPACE_NOT_FOUND", "PERMISSION_DENIED"].contains(&&*why.reason);
+                let blindly = possible.parked_blindly && no_access || forgotten;
                 assert!(!there || blindly, "parked, and took effect: {}", told());
                 return format!("parked: {}", why.reason);
             }

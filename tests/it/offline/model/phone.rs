@@ -11,6 +11,8 @@ use syncline::client::{Changes, Client, Error, Options, Query, Space, SpaceStatu
 use tempfile::TempDir;
 use tokio::time::timeout;
 
+use crate::offline::Heard;
+use crate::offline::device::url;
 use crate::support::proxy::{Proxy, Target};
 use crate::support::{mint, wait_for};
 
@@ -48,7 +50,8 @@ pub struct Phone {
     manner: Manner,
     collections: Vec<String>,
     watched: Vec<Watched>,
-    reports: Pin<Box<dyn Stream<Item = String> + Send>>,
+    /// What it has told, whenever it was started.
+    pub heard: Heard,
     dir: TempDir,
 }
 
@@ -67,7 +70,7 @@ impl Phone {
         Self {
             name: name.to_owned(),
             user: user.to_owned(),
-            reports: Box::pin(client.reports()),
+            heard: Heard::new(&client),
             proxy,
             client,
             space,
@@ -82,28 +85,19 @@ impl Phone {
     /// The program ends, and is started again.
     pub async fn restarted(self, end: End) -> Self {
         let Self { name, user, proxy, client, space, silent, manner, collections, dir, .. } = self;
+        let mut heard = self.heard;
+        heard.read();
         let followed = space.name().to_owned();
-        drop((self.watched, self.reports));
+        drop(self.watched);
         if end == End::Closed {
             client.close().await;
+            heard.read();
         }
         drop((client, space));
         let (client, space) = open((&name, &user, &followed), &dir, &proxy, manner).await;
         let watched = watch(&space, &collections);
-        let reports = Box::pin(client.reports());
-        Self {
-            name,
-            user,
-            proxy,
-            client,
-            space,
-            silent,
-            manner,
-            collections,
-            watched,
-            reports,
-            dir,
-        }
+        heard.go_on(&client);
+        Self { name, user, proxy, client, space, silent, manner, collections, watched, heard, dir }
     }
 
     /// Goes on with what it follows, as far as that is told without waiting.
@@ -123,15 +117,6 @@ impl Phone {
             })
             .await;
         }
-    }
-
-    /// What the engine has reported since this was asked last.
-    pub async fn reported(&mut self) -> Vec<String> {
-        let mut reports = Vec::new();
-        while let Ok(Some(report)) = timeout(Duration::ZERO, self.reports.next()).await {
-            reports.push(report);
-        }
-        reports
     }
 
     pub async fn status(&self) -> SpaceStatus {
@@ -172,7 +157,7 @@ async fn open(
     manner: Manner,
 ) -> (Client, Space) {
     let options = Options::new(dir.path().join("app.db"), user).device(name);
-    let options = options.server(&format!("http://{}", proxy.address())).token(mint(user));
+    let options = options.server(&url(proxy.address())).token(mint(user));
     let options = match manner {
         Manner::Stream => options,
         Manner::Poll => options.poll(Duration::from_millis(300)),

@@ -54,7 +54,8 @@ impl World {
     /// What only some runs have.
     async fn happen(&mut self) {
         if self.plan.compacts {
-            self.compact().await;
+            let keep = self.below(4).cast_signed();
+            self.compact(keep).await;
         }
         if self.plan.shared {
             let role = match self.below(4) {

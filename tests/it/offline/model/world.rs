@@ -1,18 +1,20 @@
 //! Two replicas on one database, and the phones of a run: what happens to them, and when all
 //! of it is at rest.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use sqlx::Row;
-use syncline::client::Trigger;
+use syncline::client::{NewsKind, Trigger};
 use syncline::rpc::proto::{
-    BatchMutateRequest, CreateSpaceRequest, EraseUserRequest, FieldRule, FieldRuleKind,
-    ListPoliciesRequest, Policy, RemoveMemberRequest, Role, SetMemberRequest, Strategy,
+    BatchMutateRequest, EraseUserRequest, FieldRule, FieldRuleKind, ListPoliciesRequest, Policy,
+    Role, Strategy,
 };
 
 use super::ledger::{Ledger, Possible};
 use super::phone::{End, Manner, Phone, shown};
 use super::state::{ServerState, head};
+use crate::access;
 use crate::support::compaction::Compaction;
 use crate::support::proxy::Target;
 use crate::support::{Client, Database, Random, TestServer, put, wait_for};
@@ -32,7 +34,7 @@ pub const COLLECTIONS: [(&str, Strategy, Strategy); 9] = [
 /// Of each collection, so that phones meet.
 pub const RECORDS: u64 = 2;
 /// How long all may take to be at rest.
-const REST: Duration = Duration::from_secs(40);
+pub const REST: Duration = Duration::from_secs(120);
 
 /// What a run is made of.
 #[derive(Clone, Copy, Debug, Default)]
@@ -63,7 +65,8 @@ pub struct World {
     pub marks: u64,
     /// The first of the collections that are edited most.
     pub favourite: usize,
-    pub reports: Vec<String>,
+    /// How often each thing that only some runs have has happened.
+    pub happened: BTreeMap<&'static str, u64>,
     compaction: Option<Compaction>,
 }
 
@@ -120,7 +123,7 @@ impl World {
             plan,
             marks: 0,
             favourite,
-            reports: Vec::new(),
+            happened: BTreeMap::new(),
             compaction,
         }
     }
@@ -140,15 +143,16 @@ impl World {
         usize::try_from(self.random.below(bound as u64)).unwrap()
     }
 
-    /// What is new of what the engines say is kept.
-    pub async fn read_reports(&mut self) {
-        for phone in &mut self.phones {
-            self.reports.extend(phone.reported().await);
-        }
+    /// What is new of what the clients tell is kept.
+    pub fn listen(&mut self) {
+        self.phones.iter_mut().for_each(|phone| phone.heard.read());
+    }
+
+    fn note(&mut self, what: &'static str) {
+        *self.happened.entry(what).or_default() += 1;
     }
 
     pub async fn restart_phone(&mut self, at: usize, end: End) {
-        self.read_reports().await;
         let phone = self.phones.remove(at);
         self.phones.insert(at, phone.restarted(end).await);
     }
@@ -171,8 +175,8 @@ impl World {
     }
 
     /// The log is shortened to its last few changes.
-    pub async fn compact(&mut self) {
-        let keep = self.below(4).cast_signed();
+    pub async fn compact(&mut self, keep: i64) {
+        self.note("compacted");
         if let Some(compaction) = &mut self.compaction {
             compaction.raise(keep).await;
         }
@@ -180,6 +184,7 @@ impl World {
 
     /// As if the database had been brought back from a copy that lacks nothing.
     pub async fn replace_history(&mut self) {
+        self.note("replaced");
         while let Some(server) = self.servers.pop() {
             server.stop().await;
         }
@@ -198,6 +203,7 @@ impl World {
 
     /// All that was is gone.
     pub async fn erase(&mut self) {
+        self.note("erased");
         let request = EraseUserRequest { user: String::new(), confirm: "alice".into() };
         self.admin.spaces.clone().erase_user(request).await.unwrap();
         self.ledger.era += 1;
@@ -205,17 +211,14 @@ impl World {
 
     /// What bob may do in the shared space; nothing.
     pub async fn admit(&mut self, role: Option<Role>) {
-        let (space, user) = (self.space.clone(), "bob".to_owned());
-        let mut spaces = self.admin.spaces.clone();
         match role {
             Some(role) => {
-                let role = role.into();
-                let request = SetMemberRequest { space, user, role, collections: Vec::new() };
-                spaces.set_member(request).await.unwrap();
+                access::set(&self.admin, &self.space, ("bob", role, &[])).await.unwrap();
             }
             None => {
+                self.note("revoked");
                 // He may be out already.
-                spaces.remove_member(RemoveMemberRequest { space, user }).await.ok();
+                access::remove(&self.admin, &self.space, "bob").await.ok();
             }
         }
     }
@@ -251,7 +254,7 @@ impl World {
             })
             .await;
         }
-        self.read_reports().await;
+        self.listen();
     }
 
     /// Everything that must be true at rest.
@@ -264,22 +267,50 @@ impl World {
             phone.check_watches().await;
             assert_eq!(phone.space.pending().await.unwrap(), []);
         }
-        let possible =
-            Possible { parked_blindly: self.plan.shared, answers_forgotten: self.plan.compacts };
+        let possible = Possible {
+            parked_blindly: self.happened.contains_key("revoked"),
+            answers_forgotten: self.plan.compacts,
+        };
         let fates = self.ledger.check(&self.phones, &state, possible).await;
         let refused = self.ledger.refused.len();
-        println!("{} changes, refused {refused}, {fates:?}", state.head);
+        println!("{} changes, refused {refused}, {fates:?}, {:?}", state.head, self.happened);
         if !self.plan.erases {
             for (record, (_, document)) in &state.records["count"] {
                 let count: serde_json::Value = serde_json::from_str(document).unwrap();
                 assert_eq!(count["n"], self.ledger.sum(record, &state), "counter {record}");
             }
         }
-        let anew = |it: &&String| it.starts_with("Heal") || it.starts_with("Reset");
-        let anew: Vec<_> = self.reports.iter().filter(anew).collect();
-        let may_begin_anew = self.plan.compacts || self.plan.replaces || self.plan.erases;
-        assert!(may_begin_anew || anew.is_empty(), "{anew:?}");
-        assert!(!anew.iter().any(|it| it.starts_with("Heal")), "it was wrong: {anew:?}");
+        self.check_news();
+    }
+
+    /// What the plan asks for has happened, and the clients have told what it asks for only.
+    fn check_news(&mut self) {
+        let Plan { shared, compacts, replaces, erases, .. } = self.plan;
+        let asked = [
+            (compacts, "compacted"),
+            (replaces, "replaced"),
+            (erases, "erased"),
+            (shared, "revoked"),
+        ];
+        for (asked, what) in asked {
+            assert_eq!(asked, self.happened.contains_key(what), "{what}: {:?}", self.happened);
+        }
+        self.listen();
+        let mut kinds = BTreeMap::<_, u64>::new();
+        for news in self.phones.iter().flat_map(|phone| &phone.heard.all) {
+            let expected = match news.kind {
+                NewsKind::Link | NewsKind::Parked => true,
+                NewsKind::Reset => compacts || replaces || erases,
+                // A device that is not known any more, or that gave sequences which nobody took.
+                NewsKind::Renumbered => erases || shared,
+                NewsKind::AccessLost => shared,
+                // Nothing that happens here makes a file wrong.
+                NewsKind::Healing | NewsKind::Healed | NewsKind::File => false,
+            };
+            assert!(expected, "{news:?}");
+            *kinds.entry(format!("{:?}", news.kind)).or_default() += 1;
+        }
+        println!("told: {kinds:?}");
     }
 
     /// What compaction has taken out of the log belongs to it all the same.
@@ -338,19 +369,7 @@ async fn set_policies(admin: &Client, other: &TestServer) {
 
 /// A space of alice's, that bob may write to.
 async fn share(admin: &Client) -> String {
-    let request = CreateSpaceRequest {
-        request_id: "team".into(),
-        title: "The team".into(),
-        ..CreateSpaceRequest::default()
-    };
-    let space = admin.spaces.clone().create_space(request).await.unwrap().into_inner().space;
-    let space = space.unwrap().space;
-    let request = SetMemberRequest {
-        space: space.clone(),
-        user: "bob".into(),
-        role: Role::Writer.into(),
-        collections: Vec::new(),
-    };
-    admin.spaces.clone().set_member(request).await.unwrap();
+    let space = access::create(admin, "team").await.unwrap().space;
+    access::set(admin, &space, ("bob", Role::Writer, &[])).await.unwrap();
     space
 }
