@@ -2,6 +2,7 @@
 //! link's and each space's state, waits and deadlines; must not know documents, the wire or the
 //! local file. Its driver does what it asks for, and tells it what came of that.
 
+mod access;
 mod action;
 mod event;
 mod fault;
@@ -14,6 +15,7 @@ mod show;
 mod space;
 mod state;
 mod turn;
+mod up;
 
 use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Unbounded};
@@ -33,6 +35,13 @@ pub(super) use state::{EngineState, SpaceStanding};
 
 pub use fault::{Code, Fault};
 pub use state::{HaltReason, LinkState, Phase, TokenTrouble};
+
+/// The longest wait that we make, and some.
+#[cfg(debug_assertions)]
+const SOON: Duration = Duration::from_secs(65);
+/// The longest that a server may ask for, and half of it, so that not all come at once.
+#[cfg(debug_assertions)]
+const ASKED: Duration = Duration::from_secs(450);
 
 /// How changes come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,7 +122,7 @@ impl Engine {
     /// What it is doing.
     pub(super) fn state(&self) -> EngineState {
         EngineState {
-            link: self.link.show(self.is_wanted()),
+            link: self.link.show(self.is_wanted(), self.config.mode),
             token: self.link.trouble().cloned(),
             store_ok: self.link.store_ok(),
             spaces: self.spaces.values().map(Space::show).collect(),
@@ -122,18 +131,14 @@ impl Engine {
 
     /// Holds after every event: nothing can be forgotten. What waits is in flight, and missed at
     /// some time, or is looked at again soon.
-    #[cfg(test)]
+    #[cfg(debug_assertions)]
     pub(crate) fn assert_awake(&self) {
-        /// The longest wait, and some.
-        const SOON: Duration = Duration::from_secs(65);
-        /// The longest that a server may ask for, and half of it, so that not all come at once.
-        const ASKED: Duration = Duration::from_secs(450);
         if !self.is_wanted() {
             return;
         }
         let asked = self.link.is_told_to_wait(self.now);
         let bound = self.now + if asked { ASKED } else { SOON };
-        let is_up = matches!(self.state().link, LinkState::Up { .. });
+        let is_up = self.link.is_up();
         if !is_up || self.config.mode == Mode::Live {
             let wake = self.link.wake(true, self.config.mode);
             let awake = wake.is_some_and(|wake| wake > self.now && wake <= bound);
@@ -142,12 +147,16 @@ impl Engine {
         let busy = self.spaces.values().any(|it| it.asks() || it.loads() || it.pushes());
         let full = self.spaces.values().filter(|it| it.pushes()).count() >= turn::PUSH_SLOTS;
         for space in self.spaces.values().filter(|_| is_up) {
-            space.assert_awake(self.now, self.link.is_open(), busy, full);
+            let every = match self.config.mode {
+                Mode::Live => SOON,
+                Mode::Poll { every } => every.max(SOON),
+            };
+            space.assert_awake(self.now, every, self.link.is_open(), (busy, full));
         }
     }
 
     fn is_wanted(&self) -> bool {
-        self.spaces.values().any(|space| !space.is_halted())
+        self.spaces.values().any(|space| !space.is_over())
     }
 
     /// Whatever has become possible, or is due.
@@ -205,11 +214,7 @@ impl Engine {
             }
             Event::AccessChanged { space } => {
                 self.link.heard(turn.now);
-                for it in self.spaces.values_mut() {
-                    if space.is_none_or(|space| space == it.no) {
-                        it.access_changed(turn.now);
-                    }
-                }
+                self.with(space, |it| it.access_changed(turn.now));
             }
             Event::SpaceAdded { space, info } => {
                 let mut new = Space::new(space, info, turn.now);
@@ -241,20 +246,24 @@ impl Engine {
     fn triggered(&mut self, trigger: Trigger, turn: &mut Turn) {
         let now = turn.now;
         match trigger {
-            Trigger::Changed { space } => self.with(space, Space::changed),
+            Trigger::Changed { space } => self.with(space, |it| it.changed(now)),
             Trigger::Offline => {
                 self.link.offline(turn);
                 self.spaces.values_mut().for_each(|space| space.link_lost(None, turn));
             }
             Trigger::Hint { space } => {
                 self.link.hurry(true, now);
-                self.with(space, |it| it.hurry(now));
+                self.with(space, |it| {
+                    it.hurry(now);
+                    it.access_changed(now);
+                });
             }
             Trigger::Network | Trigger::Foreground | Trigger::Periodic | Trigger::Demand => {
-                self.link.hurry(matches!(trigger, Trigger::Network | Trigger::Demand), now);
+                let sure = matches!(trigger, Trigger::Network | Trigger::Demand);
+                self.link.hurry(sure, now);
                 for space in self.spaces.values_mut() {
                     space.hurry(now);
-                    if trigger == Trigger::Demand {
+                    if sure {
                         space.access_changed(now);
                     }
                 }

@@ -5,13 +5,13 @@
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{broadcast, watch};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
-use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 use uuid::Uuid;
 
 use super::Trigger;
@@ -19,8 +19,9 @@ use super::engine::{self, EngineState, Mode};
 use super::news::News;
 use super::options::Token;
 use super::remote::Target;
-use super::session::{self, Wish};
-use super::store::{Sentinel, Store};
+use super::session::{self, Wish, Wishes};
+use super::store::{Facts, Sentinel, Store, StoreError};
+use crate::domain::{Scope, Space};
 use crate::tasks::Tasks;
 
 /// How often a process looks whether another one has written.
@@ -29,8 +30,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const LOCK_EVERY: Duration = Duration::from_secs(1);
 /// How often what is old is taken away.
 const COLLECT_EVERY: Duration = Duration::from_secs(600);
-/// Wishes that wait for the session. More of them say nothing new.
-const WISHES_MAX: usize = 256;
 
 /// What is needed to lead.
 pub(super) struct Parts {
@@ -44,10 +43,11 @@ pub(super) struct Parts {
     pub(super) silence: Option<Duration>,
 }
 
-/// A handle on the session, if this process has it.
+/// A handle on whoever syncs: the session, if this process has it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Lead {
-    wishes: Arc<Mutex<Option<mpsc::Sender<Wish>>>>,
+    wishes: Arc<Wishes>,
+    leads: Arc<AtomicBool>,
 }
 
 impl Lead {
@@ -59,27 +59,34 @@ impl Lead {
 
     /// Whether this process syncs the file.
     pub(super) fn is_leading(&self) -> bool {
-        self.wishes.lock().is_some()
+        self.leads.load(Ordering::Acquire)
     }
 
     pub(super) fn spaces_changed(&self) {
-        self.wish(Wish::Spaces);
+        self.wishes.add(Wish::Spaces);
     }
 
     /// Something was queued in a space.
     pub(super) fn queued(&self, space: i64) {
         let space = session::number(space);
-        self.wish(Wish::Trigger(engine::Trigger::Changed { space }));
+        self.wishes.add(Wish::Trigger(engine::Trigger::Changed { space }));
     }
 
     /// Something told that a space has moved.
     pub(super) fn hint(&self, space: i64) {
         let space = session::number(space);
-        self.wish(Wish::Trigger(engine::Trigger::Hint { space }));
+        self.wishes.add(Wish::Trigger(engine::Trigger::Hint { space }));
+    }
+
+    /// The session has ended, and nobody has told it to.
+    async fn ended(&self, session: JoinHandle<()>) {
+        self.leads.store(false, Ordering::Release);
+        let panic = session.await.err();
+        error!(?panic, "the session has ended; another one is begun");
     }
 
     pub(super) fn trigger(&self, why: Trigger) {
-        self.wish(Wish::Trigger(match why {
+        self.wishes.add(Wish::Trigger(match why {
             Trigger::Network => engine::Trigger::Network,
             Trigger::Offline => engine::Trigger::Offline,
             Trigger::Foreground => engine::Trigger::Foreground,
@@ -87,33 +94,34 @@ impl Lead {
             Trigger::Demand => engine::Trigger::Demand,
         }));
     }
+}
 
-    fn wish(&self, wish: Wish) {
-        if let Some(wishes) = self.wishes.lock().as_ref() {
-            // So many that wait will be seen; what is in the file is looked at besides.
-            wishes.try_send(wish).ok();
-        }
-    }
+/// What was seen of the file.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Somebody has written, and not all of it was looked at.
+    moved: bool,
+    spaces: Vec<(i64, Space, bool, Scope)>,
 }
 
 /// Looks after the file until the client is closed.
 async fn run(mut parts: Parts, lead: Lead, tasks: Tasks) {
-    let stop = tasks.token().clone();
-    let mut lock: Option<File> = None;
+    let stop = tasks.token();
+    let mut session: Option<JoinHandle<()>> = None;
     let (mut next_lock, mut next_collect) = (Instant::now(), Instant::now() + COLLECT_EVERY);
-    let mut known = Vec::new();
+    let mut seen = Seen::default();
     while !stop.is_cancelled() {
         let now = Instant::now();
-        // Who has no server leaves the lock to others that may have one.
-        if lock.is_none() && parts.target.is_some() && now >= next_lock {
-            next_lock = now + LOCK_EVERY;
-            lock = try_lock(parts.store.path());
-            if let (Some(_), Some((target, token))) = (&lock, parts.target.clone()) {
-                begin(&parts, &lead, &tasks, target, token, &stop);
-            }
+        if let Some(ended) = session.take_if(|it| it.is_finished()) {
+            lead.ended(ended).await;
         }
-        parts.look(lock.is_some().then_some(&lead), &mut known).await;
-        if (lock.is_some() || parts.target.is_none()) && now >= next_collect {
+        // Who has no server leaves the lock to others that may have one.
+        if session.is_none() && now >= next_lock {
+            next_lock = now + LOCK_EVERY;
+            session = parts.begin(&lead, &tasks).await;
+        }
+        parts.look(&lead, &mut seen).await;
+        if (session.is_some() || parts.target.is_none()) && now >= next_collect {
             next_collect = now + COLLECT_EVERY;
             if let Err(error) = parts.store.collect().await {
                 warn!(%error, "what is old stays in the local file");
@@ -126,66 +134,92 @@ async fn run(mut parts: Parts, lead: Lead, tasks: Tasks) {
             () = sleep(LOOK_EVERY) => {}
         }
     }
-    *lead.wishes.lock() = None;
-    // Held until the session has ended, which it does at the same sign.
-    drop(lock);
+    // The session ends at the same sign.
+    lead.leads.store(false, Ordering::Release);
 }
 
 impl Parts {
-    /// Sees whether somebody has written, and tells the session, if this process has it.
-    async fn look(&mut self, lead: Option<&Lead>, known: &mut Vec<(i64, bool, String)>) {
+    /// Begins to sync, if there is a server, and nobody else syncs.
+    async fn begin(&self, lead: &Lead, tasks: &Tasks) -> Option<JoinHandle<()>> {
+        let (target, token) = self.target.clone()?;
+        let lock = try_lock(self.store.path())?;
+        debug!("this process syncs the file");
+        // Of a time before: whoever begins does all of it anyhow.
+        if let Err(error) = self.store.take_wishes().await {
+            warn!(%error, "old wishes stay in the local file");
+        }
+        let parts = session::Parts {
+            store: self.store.clone(),
+            target,
+            token,
+            mode: self.mode,
+            wishes: Arc::clone(&lead.wishes),
+            state: self.state.clone(),
+            news: self.news.clone(),
+            stop: tasks.token(),
+            seed: self.seed.unwrap_or_else(|| Uuid::new_v4().as_u64_pair().0),
+            silence: self.silence,
+        };
+        lead.leads.store(true, Ordering::Release);
+        Some(tasks.spawn("sync", async move {
+            session::run(parts).await;
+            // Held until the session has ended, however that happens.
+            drop(lock);
+        }))
+    }
+
+    /// Sees whether somebody has written; tells the session, if this process has it, and otherwise
+    /// whoever has it.
+    async fn look(&mut self, lead: &Lead, seen: &mut Seen) {
         match self.sentinel.has_moved().await {
             Ok(false) => {}
             Ok(true) => {
                 self.store.note_written();
-                if let Some(lead) = lead {
-                    look(&self.store, lead, known).await;
-                }
+                seen.moved = true;
             }
             Err(error) => warn!(%error, "the local file cannot be looked at"),
         }
-    }
-}
-
-fn begin(
-    parts: &Parts,
-    lead: &Lead,
-    tasks: &Tasks,
-    target: Target,
-    token: Token,
-    stop: &CancellationToken,
-) {
-    let (wishes, waiting) = mpsc::channel(WISHES_MAX);
-    *lead.wishes.lock() = Some(wishes);
-    debug!("this process syncs the file");
-    let parts = session::Parts {
-        store: parts.store.clone(),
-        target,
-        token,
-        mode: parts.mode,
-        wishes: waiting,
-        state: parts.state.clone(),
-        news: parts.news.clone(),
-        stop: stop.clone(),
-        seed: parts.seed.unwrap_or_else(|| Uuid::new_v4().as_u64_pair().0),
-        silence: parts.silence,
-    };
-    tasks.spawn("sync", session::run(parts));
-}
-
-/// What other processes have left: edits to send, spaces to follow.
-async fn look(store: &Store, lead: &Lead, known: &mut Vec<(i64, bool, String)>) {
-    let Ok(facts) = store.facts().await else { return };
-    let now: Vec<_> =
-        facts.iter().map(|it| (it.no, it.wanted, format!("{:?}", it.place.scope))).collect();
-    if *known != now {
-        if !known.is_empty() {
-            lead.spaces_changed();
+        let looked = match lead.is_leading() {
+            true if seen.moved => self.look_for_work(lead, seen).await,
+            true => Ok(()),
+            false => self.pass_on(lead).await,
+        };
+        if let Err(error) = looked {
+            warn!(%error, "the local file cannot be looked at");
         }
-        *known = now;
     }
-    for facts in facts.iter().filter(|facts| facts.place.counts.pending > 0) {
-        lead.queued(facts.no);
+
+    /// What other processes have left: edits to send, spaces to follow, wishes.
+    async fn look_for_work(&self, lead: &Lead, seen: &mut Seen) -> Result<(), StoreError> {
+        let facts = self.store.facts().await?;
+        let of = |it: &Facts| (it.no, it.place.space.clone(), it.wanted, it.place.scope.clone());
+        let spaces: Vec<_> = facts.iter().map(of).collect();
+        if seen.spaces != spaces {
+            lead.spaces_changed();
+            seen.spaces = spaces;
+        }
+        for facts in facts.iter().filter(|facts| facts.place.counts.pending > 0) {
+            lead.queued(facts.no);
+        }
+        if self.store.has_wishes().await? {
+            let wishes = self.store.take_wishes().await?;
+            wishes.iter().filter_map(|it| Wish::parse(it)).for_each(|it| lead.wishes.add(it));
+        }
+        seen.moved = false;
+        Ok(())
+    }
+
+    /// What is wished in a process that does not sync is done by the one that does.
+    async fn pass_on(&self, lead: &Lead) -> Result<(), StoreError> {
+        let wishes: Vec<_> = lead.wishes.take().into_iter().filter_map(Wish::stored).collect();
+        if wishes.is_empty() {
+            return Ok(());
+        }
+        let passed = self.store.pass_on(wishes.clone()).await;
+        if passed.is_err() {
+            wishes.iter().filter_map(|it| Wish::parse(it)).for_each(|it| lead.wishes.add(it));
+        }
+        passed
     }
 }
 

@@ -38,21 +38,20 @@ pub(super) async fn resolve(
         resolution: Some(choice(space, conflict, resolution).await?),
         document_form: super::wire::FORM,
     };
-    let fault = |fault: remote::Fault| Error::Server(fault.into());
-    let remote = Remote::new(&target).map_err(fault)?;
-    remote.set_token(Some(&token)).map_err(fault)?;
+    let remote = Remote::new(&target).map_err(Error::Server)?;
+    remote.set_token(Some(&token)).map_err(Error::Server)?;
     let late = |_elapsed| {
         Error::Server(Fault::new(Code::DeadlineExceeded, "", "the server did not answer in time"))
     };
     let mut conflicts = remote.conflicts();
     let answer = timeout(ANSWER_WITHIN, conflicts.resolve_conflict(request)).await;
-    match answer.map_err(late)?.map_err(remote::Fault::from) {
+    match answer.map_err(late)?.map_err(Fault::from) {
         Ok(answer) => taken_in(space, conflict, answer.into_inner()).await,
         Err(refused) => {
             if refused.reason == "CONFLICT_NOT_FOUND" {
                 forget(space, conflict).await?;
             }
-            Err(fault(refused))
+            Err(Error::Server(refused))
         }
     }
 }

@@ -2,19 +2,25 @@
 //! what came of that. Owns the connection; decides nothing. One process at a time has a
 //! session on a file.
 
+mod absorb;
 mod act;
 mod calls;
+mod conflicts;
+mod digest;
 mod frames;
 mod load;
+mod settle;
+mod wishes;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::engine::{
     Config, Engine, EngineState, Event, Mode, Queue, RequestNo, SpaceInfo, SpaceNo, Trigger,
@@ -25,21 +31,18 @@ use super::remote::{Remote, Streaming, Target};
 use super::store::{Facts, Store, StoreError};
 use crate::domain::Scope;
 use crate::rpc::proto;
+use absorb::Reading;
 use calls::Ended;
+use conflicts::Conflicts;
+pub(super) use wishes::{Wish, Wishes};
 
 /// Frames to the server that wait for the connection: there are few, because each space has
 /// one batch in flight.
 const OUTGOING_MAX: usize = 1_024;
 /// Parts of snapshots that are stored and not told yet.
 const PARTS_MAX: usize = 16;
-
-/// What an app wants of the session.
-#[derive(Debug)]
-pub(super) enum Wish {
-    /// The spaces that are wanted have changed.
-    Spaces,
-    Trigger(Trigger),
-}
+/// After the list of spaces could not be read.
+const READ_AGAIN: Duration = Duration::from_secs(1);
 
 /// What the session is made with.
 pub(super) struct Parts {
@@ -47,7 +50,7 @@ pub(super) struct Parts {
     pub(super) target: Target,
     pub(super) token: Token,
     pub(super) mode: Mode,
-    pub(super) wishes: mpsc::Receiver<Wish>,
+    pub(super) wishes: Arc<Wishes>,
     pub(super) state: watch::Sender<Option<EngineState>>,
     pub(super) news: broadcast::Sender<News>,
     pub(super) stop: CancellationToken,
@@ -66,8 +69,8 @@ pub(super) struct Session {
     mode: Mode,
     began: Instant,
     spaces: HashMap<SpaceNo, Named>,
-    /// What was wanted of each when it was told of last.
-    wanted: HashMap<SpaceNo, Scope>,
+    /// When it is looked again which spaces there are.
+    read_at: Option<Instant>,
     link: Option<Link>,
     calls: JoinSet<Ended>,
     parts: (mpsc::Sender<Event>, mpsc::Receiver<Event>),
@@ -76,15 +79,26 @@ pub(super) struct Session {
 }
 
 /// A space that is synced.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Named {
     name: String,
+    /// What of it is wanted, as it was told last.
+    scope: Scope,
+    wanted: bool,
     /// Refused alone so often, as it is in the file.
     attempts: i64,
     /// The digest that came last.
     digest: Option<proto::SpaceDigest>,
     /// What was sent last.
     sent: Option<Sent>,
+    conflicts: Conflicts,
+}
+
+impl Named {
+    /// Whether nothing else is wanted of it.
+    fn is_as(&self, facts: &Facts) -> bool {
+        self.scope == facts.place.scope && self.wanted == facts.wanted
+    }
 }
 
 /// A batch that is out.
@@ -102,11 +116,13 @@ struct Link {
     incoming: Option<Streaming<proto::SubscribeResponse>>,
     /// Whose subscription it is.
     subscriptions: HashMap<RequestNo, SpaceNo>,
+    /// Spaces whose last range lacks records.
+    reading: HashMap<SpaceNo, Reading>,
 }
 
 /// Syncs until it is told to stop.
 pub(super) async fn run(parts: Parts) {
-    let Parts { store, target, token, mode, mut wishes, state, news, stop, seed, silence } = parts;
+    let Parts { store, target, token, mode, wishes, state, news, stop, seed, silence } = parts;
     let mut session = Session {
         engine: Engine::new(Config { mode }, seed),
         store,
@@ -116,7 +132,7 @@ pub(super) async fn run(parts: Parts) {
         mode,
         began: Instant::now(),
         spaces: HashMap::new(),
-        wanted: HashMap::new(),
+        read_at: None,
         link: None,
         calls: JoinSet::new(),
         parts: mpsc::channel(PARTS_MAX),
@@ -134,59 +150,85 @@ pub(super) async fn run(parts: Parts) {
             *shown = Some(now);
             moved
         });
-        let wake = session.engine.next_wake().map_or(Duration::from_secs(3_600), |wake| wake);
-        let wake = session.began + wake;
+        let wake = session.wake();
         // Cancel: each branch only receives; what is done about it happens below, to its end.
         let heard = tokio::select! {
             biased;
             () = stop.cancelled() => break,
-            wish = wishes.recv() => match wish {
-                Some(wish) => Heard::Wish(wish),
-                None => break,
-            },
+            () = wishes.added() => Heard::Wishes(wishes.take()),
             Some(part) = session.parts.1.recv() => Heard::Event(part),
-            Some(ended) = session.calls.join_next() => match ended {
-                Ok(ended) => Heard::Ended(Box::new(ended)),
-                // Taken back by a hang-up.
-                Err(_aborted) => continue,
-            },
+            Some(ended) = session.calls.join_next() => Heard::Ended(ended.map(Box::new)),
             frame = next_frame(&mut session.link) => Heard::Frame(Box::new(frame)),
-            () = sleep_until(wake) => Heard::Event(Event::Tick),
+            () = sleep_until(wake) => Heard::Time,
         };
         session.hear(heard).await;
     }
     session.link = None;
+    // None of them may write once another process has the file.
+    session.calls.shutdown().await;
     debug!("the session has ended");
 }
 
 /// What has happened.
 enum Heard {
-    Wish(Wish),
+    Wishes(Vec<Wish>),
     Event(Event),
-    Ended(Box<Ended>),
+    Ended(Result<Box<Ended>, JoinError>),
     Frame(Box<Result<Option<proto::SubscribeResponse>, super::engine::Fault>>),
+    Time,
 }
 
-/// The next frame of the stream; never, if there is none. Cancel safe, as the stream is.
+/// The next frame of the stream; never, if there is none, or too much waits behind a range.
+/// Cancel safe, as the stream is.
 async fn next_frame(
     link: &mut Option<Link>,
 ) -> Result<Option<proto::SubscribeResponse>, super::engine::Fault> {
-    match link.as_mut().and_then(|link| link.incoming.as_mut()) {
-        Some(incoming) => {
-            incoming.message().await.map_err(|status| super::remote::Fault::from(status).into())
-        }
+    let link = link.as_mut().filter(|link| !link.reading.values().any(Reading::is_full));
+    match link.and_then(|link| link.incoming.as_mut()) {
+        Some(incoming) => incoming.message().await.map_err(calls::fault),
         None => std::future::pending().await,
     }
 }
 
 impl Session {
+    /// When time asks for something.
+    fn wake(&self) -> Instant {
+        let wake = self.engine.next_wake().unwrap_or(Duration::from_secs(3_600));
+        let wake = self.began + wake;
+        self.read_at.map_or(wake, |read_at| wake.min(read_at))
+    }
+
     async fn hear(&mut self, heard: Heard) {
         match heard {
-            Heard::Wish(Wish::Spaces) => self.read_spaces().await,
-            Heard::Wish(Wish::Trigger(trigger)) => self.tell(Event::Trigger(trigger)).await,
+            Heard::Wishes(wishes) => {
+                for wish in wishes {
+                    self.wished(wish).await;
+                }
+            }
             Heard::Event(event) => self.tell(event).await,
-            Heard::Ended(ended) => self.ended(*ended).await,
+            Heard::Ended(Ok(ended)) => self.ended(*ended).await,
+            // Missed at its deadline.
+            Heard::Ended(Err(error)) if error.is_panic() => error!(%error, "a call has panicked"),
+            // Taken back by a hang-up.
+            Heard::Ended(Err(_aborted)) => {}
             Heard::Frame(frame) => self.framed(*frame).await,
+            Heard::Time => {
+                if self.read_at.is_some_and(|read_at| read_at <= Instant::now()) {
+                    self.read_spaces().await;
+                }
+                self.tell(Event::Tick).await;
+            }
+        }
+    }
+
+    async fn wished(&mut self, wish: Wish) {
+        match wish {
+            Wish::Spaces => self.read_spaces().await,
+            // Also what was put into a space that nobody wants is sent.
+            Wish::Trigger(Trigger::Changed { space }) if !self.spaces.contains_key(&space) => {
+                self.read_spaces().await;
+            }
+            Wish::Trigger(trigger) => self.tell(Event::Trigger(trigger)).await,
         }
     }
 
@@ -216,14 +258,18 @@ impl Session {
                 }
             }
         }
+        #[cfg(debug_assertions)]
+        self.engine.assert_awake();
     }
 
     /// Looks which spaces are to be synced.
     async fn read_spaces(&mut self) {
+        self.read_at = None;
         let facts = match self.store.facts().await {
             Ok(facts) => facts,
             Err(error) => {
                 warn!(%error, "the local file cannot be read");
+                self.read_at = Some(Instant::now() + READ_AGAIN);
                 return;
             }
         };
@@ -235,29 +281,50 @@ impl Session {
                 continue;
             }
             let space = number(facts.no);
-            gone.retain(|it| *it != space);
-            let scope = facts.place.scope.clone();
-            // Whoever is told of a space begins anew with it.
-            if self.wanted.get(&space) == Some(&scope) {
-                continue;
+            let before = self.spaces.get(&space);
+            if before.is_some_and(|it| it.name != facts.place.space.name()) {
+                self.remove_space(space).await;
             }
-            // What is out will be answered, whatever is wanted of the space now.
-            let sent = self.spaces.remove(&space).and_then(|named| named.sent);
-            let named = Named {
-                name: facts.place.space.name().to_owned(),
-                attempts: facts.attempts,
-                digest: None,
-                sent,
-            };
-            info!(space = named.name, "syncing");
-            self.spaces.insert(space, named);
-            self.wanted.insert(space, scope);
-            self.tell(Event::SpaceAdded { space, info: info_of(&facts) }).await;
+            gone.retain(|it| *it != space);
+            // Whoever is told of a space begins anew with it.
+            if !self.spaces.get(&space).is_some_and(|it| it.is_as(&facts)) {
+                self.add_space(space, &facts).await;
+            }
         }
         for space in gone {
-            self.spaces.remove(&space);
-            self.wanted.remove(&space);
-            self.tell(Event::SpaceRemoved { space }).await;
+            self.remove_space(space).await;
+        }
+    }
+
+    async fn add_space(&mut self, space: SpaceNo, facts: &Facts) {
+        // What is out will be answered, whatever is wanted of the space now.
+        let sent = self.spaces.remove(&space).and_then(|named| named.sent);
+        let named = Named {
+            name: facts.place.space.name().to_owned(),
+            scope: facts.place.scope.clone(),
+            wanted: facts.wanted,
+            attempts: facts.attempts,
+            digest: None,
+            sent,
+            conflicts: Conflicts::default(),
+        };
+        info!(space = named.name, "syncing");
+        self.spaces.insert(space, named);
+        self.tell(Event::SpaceAdded { space, info: info_of(facts) }).await;
+    }
+
+    async fn remove_space(&mut self, space: SpaceNo) {
+        self.spaces.remove(&space);
+        self.tell(Event::SpaceRemoved { space }).await;
+    }
+
+    /// There is no link any more, and nothing of what was called for is waited for; what is
+    /// written is written.
+    fn hang_up(&mut self) {
+        self.link = None;
+        self.calls = JoinSet::new();
+        for named in self.spaces.values_mut() {
+            named.conflicts.unread();
         }
     }
 
@@ -288,6 +355,7 @@ fn info_of(facts: &Facts) -> SpaceInfo {
     SpaceInfo {
         epoch: facts.place.epoch,
         cursor: facts.place.cursor,
+        wanted: facts.wanted,
         loaded: facts.place.is_loaded(),
         queue: Queue {
             frozen: count(facts.place.counts.syncing),

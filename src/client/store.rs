@@ -17,6 +17,7 @@ mod steps;
 #[cfg(test)]
 mod tests;
 mod vault;
+mod wishes;
 mod works;
 mod write;
 mod writer;

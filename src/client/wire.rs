@@ -251,21 +251,16 @@ fn violations(wire: &[proto::FieldViolation]) -> Vec<Violation> {
 /// Why a frame of a stream says that something failed.
 pub(super) fn failure(failure: &proto::Failure) -> Fault {
     Fault {
-        code: Code::from_number(failure.code),
-        reason: failure.reason.clone(),
-        message: failure.message.clone(),
         retry_after: remote::duration(failure.retry_after.as_ref()),
         violations: violations(&failure.violations),
+        ..Fault::new(Code::from(failure.code), &failure.reason, &failure.message)
     }
 }
 
 pub(super) fn closed(closed: &proto::ClosedFrame) -> Fault {
     Fault {
-        code: Code::from_number(closed.code),
-        reason: closed.reason.clone(),
-        message: closed.message.clone(),
-        retry_after: None,
         violations: violations(&closed.violations),
+        ..Fault::new(Code::from(closed.code), &closed.reason, &closed.message)
     }
 }
 
@@ -277,19 +272,6 @@ pub(super) fn resync(reason: proto::ResyncReason) -> Fault {
             CursorFault::Expired
         }
     })
-}
-
-impl From<remote::Fault> for Fault {
-    fn from(fault: remote::Fault) -> Self {
-        let violations = fault.violations.iter();
-        Self {
-            code: Code::from_number(fault.code.into()),
-            reason: fault.reason.clone(),
-            message: fault.message.clone(),
-            retry_after: fault.retry_after,
-            violations: violations.map(|it| Violation::new(&it.field, &it.description)).collect(),
-        }
-    }
 }
 
 /// A conflict for the app; None if it does not wait for a decision.

@@ -7,6 +7,7 @@ mod files;
 mod flight;
 mod heard;
 mod kill;
+mod leads;
 mod leave;
 mod model;
 mod partitions;

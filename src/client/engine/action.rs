@@ -44,8 +44,8 @@ pub(crate) enum Action {
         epoch: Epoch,
         collections: Option<Vec<CollectionName>>,
     },
-    /// Compare the digest that came with the last `CaughtUp`, or, without a stream, that of
-    /// `GetStatus`: `DigestCompared`.
+    /// Compare the digest that came with the last `CaughtUp`, or, if that was compared, or without
+    /// a stream, that of `GetStatus`: `DigestCompared` or `Failed`.
     CompareDigest { space: SpaceNo, request: RequestNo },
 
     /// Store the epoch. If another one was stored, or none, the state is no longer loaded from this
@@ -54,7 +54,7 @@ pub(crate) enum Action {
     /// The same; and take the sequences from all entries that have one: the next that is given is
     /// the one after `device_sequence`.
     Renumber { space: SpaceNo, epoch: Epoch, device_sequence: Sequence },
-    /// Entries fail, for the app to edit, to retry or to discard. They lose their sequences.
+    /// Entries fail, for the app to edit, to retry or to discard.
     Park { space: SpaceNo, what: Parked, fault: Fault },
     /// The front entry was refused alone once more.
     CountAttempt { space: SpaceNo },
@@ -62,6 +62,8 @@ pub(crate) enum Action {
     Forget { space: SpaceNo },
     /// Read the space from the local file anew: `SpaceRead` or `StoreFailed`.
     Read { space: SpaceNo, request: RequestNo },
+    /// All that waited in a space that nobody wants was sent: `SpaceRemoved`, unless more waits.
+    Leave { space: SpaceNo },
 
     /// Tell it: to the log, and where status is shown.
     Report(Report),
@@ -89,6 +91,7 @@ impl Action {
             | Self::Park { space, .. }
             | Self::CountAttempt { space }
             | Self::Forget { space }
+            | Self::Leave { space }
             | Self::Read { space, .. } => Some(*space),
         }
     }
@@ -116,6 +119,7 @@ impl Action {
             | Self::Park { .. }
             | Self::CountAttempt { .. }
             | Self::Forget { .. }
+            | Self::Leave { .. }
             | Self::Report(_) => None,
         }
     }
@@ -124,12 +128,13 @@ impl Action {
 /// Which entries fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Parked {
-    /// The first. A `Renumber` follows, which frees those that were sent with it.
+    /// The first, whose sequence was not used: it and all behind it lose theirs, and the next that
+    /// is given is its.
     Front,
     /// The first, which the server has decided, though it does not tell what became of it: it may
     /// have taken effect. Those behind it keep their sequences.
     Decided,
-    /// All.
+    /// All. They lose their sequences.
     All,
 }
 

@@ -33,6 +33,8 @@ pub(crate) struct Queue {
 /// A space as it is in the local file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SpaceInfo {
+    /// False: nobody follows it, but what waits in it is sent.
+    pub(crate) wanted: bool,
     /// None as long as the server was never asked.
     pub(crate) epoch: Option<Epoch>,
     /// Up to where changes are stored.
@@ -156,9 +158,9 @@ pub(crate) enum Event {
         retry_after: Duration,
         token_expired: bool,
     },
-    /// What we may has changed; None: in a space that we do not know by its name.
+    /// What we may has changed.
     AccessChanged {
-        space: Option<SpaceNo>,
+        space: SpaceNo,
     },
 
     /// Answers `AskStatus`.
@@ -167,12 +169,13 @@ pub(crate) enum Event {
         request: RequestNo,
         told: Told,
     },
-    /// Entries got their sequences and go out: to a `Take`, or to an `Exchange`. None at all
-    /// ends a `Take`.
+    /// Entries got their sequences, from this one on, and go out: to a `Take`, or to an `Exchange`.
+    /// None at all ends a `Take`.
     Taken {
         space: SpaceNo,
         request: RequestNo,
         count: u64,
+        first: Sequence,
         queue: Queue,
     },
     /// The entries of a `Take` got their results, which are stored. Told whatever has become of
@@ -240,8 +243,8 @@ pub(crate) enum Event {
         request: RequestNo,
         revision: Revision,
     },
-    /// Answers `CompareDigest`; None: it could not be told, for instance because results that
-    /// are stored are ahead of the digest.
+    /// Answers `CompareDigest`, if not with `Failed`; None: it could not be told, for instance
+    /// because results that are stored are ahead of the digest.
     DigestCompared {
         space: SpaceNo,
         request: RequestNo,

@@ -1,80 +1,11 @@
 //! What went wrong, and what kind of thing that is: the one place that reads reasons of the
 //! contract. Must not know what is done about it.
 
-use std::fmt;
-use std::time::Duration;
+use crate::domain::CursorFault;
 
-use crate::domain::{CursorFault, Violation};
-
-/// A status code of gRPC.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Code {
-    Ok,
-    Cancelled,
-    Unknown,
-    InvalidArgument,
-    DeadlineExceeded,
-    NotFound,
-    AlreadyExists,
-    PermissionDenied,
-    ResourceExhausted,
-    FailedPrecondition,
-    Aborted,
-    OutOfRange,
-    Unimplemented,
-    Internal,
-    Unavailable,
-    DataLoss,
-    Unauthenticated,
-}
-
-impl Code {
-    /// By its number on the wire.
-    pub fn from_number(number: i32) -> Self {
-        match number {
-            0 => Self::Ok,
-            1 => Self::Cancelled,
-            3 => Self::InvalidArgument,
-            4 => Self::DeadlineExceeded,
-            5 => Self::NotFound,
-            6 => Self::AlreadyExists,
-            7 => Self::PermissionDenied,
-            8 => Self::ResourceExhausted,
-            9 => Self::FailedPrecondition,
-            10 => Self::Aborted,
-            11 => Self::OutOfRange,
-            12 => Self::Unimplemented,
-            13 => Self::Internal,
-            14 => Self::Unavailable,
-            15 => Self::DataLoss,
-            16 => Self::Unauthenticated,
-            _ => Self::Unknown,
-        }
-    }
-}
-
-/// Why a call, a batch, a subscription or the link failed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
-    /// For machines that do not know Syncline.
-    pub code: Code,
-    /// For programs, as in google.rpc.ErrorInfo; empty if the server of Syncline did not say it.
-    pub reason: String,
-    /// For people.
-    pub message: String,
-    /// Not before that.
-    pub retry_after: Option<Duration>,
-    /// Fields that break a rule.
-    pub violations: Vec<Violation>,
-}
+pub use crate::client::remote::{Code, Fault};
 
 impl Fault {
-    /// A fault without more to say.
-    pub fn new(code: Code, reason: impl Into<String>, message: impl Into<String>) -> Self {
-        let (reason, message) = (reason.into(), message.into());
-        Self { code, reason, message, retry_after: None, violations: Vec::new() }
-    }
-
     /// Of a cursor that cannot be resumed: what `resync_required` says.
     pub fn of_cursor(fault: CursorFault) -> Self {
         let (reason, message) = match fault {
@@ -88,15 +19,6 @@ impl Fault {
     /// Of something that took too long: nobody knows whether it happened.
     pub(super) fn silence(message: &str) -> Self {
         Self::new(Code::DeadlineExceeded, "", message)
-    }
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.reason.as_str() {
-            "" => write!(f, "{:?}: {}", self.code, self.message),
-            reason => write!(f, "{reason}: {}", self.message),
-        }
     }
 }
 

@@ -33,6 +33,8 @@ pub(super) struct Following {
     acked: Revision,
     next_ack: Duration,
     digest: Option<Compare>,
+    /// When it is compared once more, because it could not be told.
+    again: Option<Duration>,
 }
 
 /// Calls instead of a subscription.
@@ -85,12 +87,13 @@ impl Following {
             acked: Revision::ZERO,
             next_ack: turn.now,
             digest: None,
+            again: None,
         }
     }
 
     pub(super) fn wake(&self) -> Option<Duration> {
         let still = (!self.caught_up).then_some(self.until);
-        [still, self.digest.map(|it| it.until)].into_iter().flatten().min()
+        [still, self.digest.map(|it| it.until), self.again].into_iter().flatten().min()
     }
 }
 
@@ -104,9 +107,11 @@ impl Polling {
     }
 }
 
-/// Ends a comparison that is not answered.
-fn give_up(digest: &mut Option<Compare>, now: Duration) {
-    *digest = digest.filter(|it| now < it.until);
+/// Begins to compare.
+fn compare(space: SpaceNo, turn: &mut Turn) -> Option<Compare> {
+    let request = turn.request();
+    turn.act(Action::CompareDigest { space, request });
+    Some(Compare { request, until: turn.now + COMPARE_MAX })
 }
 
 impl Space {
@@ -154,8 +159,12 @@ impl Space {
     }
 
     pub(super) fn advance_following(&mut self, turn: &mut Turn) -> bool {
+        self.advance_digest(turn);
         let Step::Following(following) = &mut self.step else { return false };
-        give_up(&mut following.digest, turn.now);
+        if following.again.is_some_and(|again| again <= turn.now) && turn.open {
+            following.again = None;
+            following.digest = compare(self.no, turn);
+        }
         if !following.caught_up && turn.now >= following.until {
             let wait = Wait::long(turn.now, self.backoff.failed(&mut turn.random));
             self.rest(wait, turn);
@@ -170,8 +179,7 @@ impl Space {
     }
 
     pub(super) fn advance_polling(&mut self, turn: &mut Turn) -> bool {
-        let Step::Polling(polling) = &mut self.step else { return false };
-        give_up(&mut polling.digest, turn.now);
+        self.advance_digest(turn);
         if self.may_heal(turn) {
             self.step = Step::Settling;
             return true;
@@ -219,16 +227,17 @@ impl Space {
     }
 
     pub(super) fn caught_up(&mut self, number: RequestNo, up_to: Revision, turn: &mut Turn) {
-        let now = turn.now;
         let Some(following) = self.following(number) else { return };
         following.caught_up = true;
-        let request = turn.request();
-        following.digest = Some(Compare { request, until: now + COMPARE_MAX });
+        following.again = None;
         self.up_to = self.up_to.max(up_to);
         self.head = self.head.max(up_to);
         self.backoff.reset();
         self.well(turn);
-        turn.act(Action::CompareDigest { space: self.no, request });
+        let digest = compare(self.no, turn);
+        if let Some(following) = self.following(number) {
+            following.digest = digest;
+        }
         self.ack(turn);
     }
 
@@ -284,13 +293,32 @@ impl Space {
         }
         polling.caught_up = true;
         if polling.digest.is_none() && turn.now >= self.healing.next_digest {
-            let request = turn.request();
-            polling.digest = Some(Compare { request, until: turn.now + COMPARE_MAX });
+            polling.digest = compare(self.no, turn);
             self.healing.next_digest = turn.now + DIGEST_EVERY;
-            turn.act(Action::CompareDigest { space: self.no, request });
         }
         self.backoff.reset();
         self.well(turn);
+    }
+
+    fn digest(&self) -> Option<Compare> {
+        match &self.step {
+            Step::Following(Following { digest, .. }) | Step::Polling(Polling { digest, .. }) => {
+                *digest
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether a digest is being compared under this number.
+    pub(super) fn compares(&self, number: RequestNo) -> bool {
+        self.digest().is_some_and(|it| it.request == number)
+    }
+
+    /// Ends a comparison that is not answered.
+    fn advance_digest(&mut self, turn: &mut Turn) {
+        if let Some(digest) = self.digest().filter(|it| turn.now >= it.until) {
+            self.compared(digest.request, None, turn);
+        }
     }
 
     /// What differs from the server is loaded again, a few times.
@@ -300,15 +328,15 @@ impl Space {
         differing: Option<Vec<CollectionName>>,
         turn: &mut Turn,
     ) {
-        let (Step::Following(Following { digest, .. }) | Step::Polling(Polling { digest, .. })) =
-            &mut self.step
-        else {
-            return;
-        };
-        if digest.is_none_or(|it| it.request != number) {
+        if !self.compares(number) {
             return;
         }
-        *digest = None;
+        let again = differing.is_none().then_some(turn.now + DIGEST_AGAIN);
+        match &mut self.step {
+            Step::Following(it) => (it.digest, it.again) = (None, again),
+            Step::Polling(it) => it.digest = None,
+            _ => {}
+        }
         let Some(differing) = differing else {
             self.healing.next_digest = turn.now + DIGEST_AGAIN;
             return;

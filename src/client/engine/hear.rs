@@ -1,5 +1,6 @@
 //! What is told of one space, and of whom: only whether it can still matter. Must not decide.
 
+use super::fault::{FaultKind, kind};
 use super::turn::Turn;
 use super::{Engine, Event};
 
@@ -8,6 +9,9 @@ impl Engine {
         if is_from_server(&event) {
             self.link.heard(turn.now);
         }
+        if has_spoken(&event) {
+            self.link.spoken();
+        }
         match event {
             Event::SpaceRead { space, request, info } => {
                 self.with(space, |it| it.read(request, &info, turn));
@@ -15,8 +19,8 @@ impl Engine {
             Event::StatusTold { space, request, told } => {
                 self.with(space, |it| it.told(request, &told, turn));
             }
-            Event::Taken { space, request, count, queue } => {
-                self.with(space, |it| it.taken(request, count, queue, turn));
+            Event::Taken { space, request, count, first, queue } => {
+                self.with(space, |it| it.taken(request, (count, first), queue, turn));
             }
             Event::Answered { space, request, settled, queue } => {
                 self.with(space, |it| it.answered(request, &settled, queue, turn));
@@ -79,6 +83,15 @@ impl Engine {
             | Event::Failed { .. }
             | Event::StoreFailed { .. } => {}
         }
+    }
+}
+
+/// Whether the server has answered, and not that the token is bad.
+fn has_spoken(event: &Event) -> bool {
+    match event {
+        Event::StatusTold { .. } | Event::Exchanged { .. } => true,
+        Event::Failed { fault, .. } => !fault.reason.is_empty() && kind(fault) != FaultKind::Token,
+        event => is_from_server(event),
     }
 }
 

@@ -4,22 +4,19 @@ use std::time::Duration;
 
 use super::fault::{FaultKind, kind};
 use super::turn::{Turn, Wait};
+use super::up::{GOING_MAX, Going, Renewal, Up};
 use super::{Action, Fault, LinkState, Mode, Report, RequestNo, TokenTrouble};
 use crate::client::backoff::Backoff;
 
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 /// The app may ask a person.
-const TOKEN_MAX: Duration = Duration::from_secs(30);
+pub(super) const TOKEN_MAX: Duration = Duration::from_secs(30);
 /// The server gives a sign of life every 15 seconds.
 const SILENCE_MAX: Duration = Duration::from_secs(40);
-/// What a server that goes away may take to end the link.
-const GOING_MAX: Duration = Duration::from_secs(10);
 /// The system may be wrong when it says that there is no network.
 const OFFLINE_MAX: Duration = Duration::from_secs(60);
 /// What a wait after a server that went away is at least spread over.
 const FIRST: Duration = Duration::from_millis(500);
-/// A token is renewed when less than that is left of it.
-const RENEW_BEFORE: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
 pub(super) struct Link {
@@ -45,43 +42,6 @@ enum State {
     Up(Up),
 }
 
-#[derive(Debug)]
-struct Up {
-    request: RequestNo,
-    since: Duration,
-    /// When the silence has lasted too long.
-    silent_until: Duration,
-    useful: bool,
-    going: Option<Going>,
-    /// The most that was left of the token, as it is now.
-    token_life: Duration,
-    renewal: Renewal,
-}
-
-#[derive(Debug)]
-struct Going {
-    retry_after: Duration,
-    token_expired: bool,
-    until: Duration,
-}
-
-/// Another token while the link is up.
-#[derive(Debug)]
-enum Renewal {
-    NotNeeded,
-    Needed {
-        wait: Wait,
-        backoff: Backoff,
-    },
-    Fetching {
-        request: RequestNo,
-        until: Duration,
-        backoff: Backoff,
-    },
-    /// Sent: what is left of it shows in the server's next sign of life.
-    Sent,
-}
-
 impl Link {
     pub(super) fn new() -> Self {
         Self {
@@ -105,8 +65,15 @@ impl Link {
     pub(super) fn close(&mut self, turn: &mut Turn) {
         if self.has_connection() {
             turn.act(Action::Hangup);
+        }
+        if !matches!(self.state, State::Waiting { .. }) {
             self.state = State::Waiting { wait: Wait::none(turn.now), offline: false };
         }
+    }
+
+    #[cfg(debug_assertions)]
+    pub(super) fn is_up(&self) -> bool {
+        matches!(self.state, State::Up(_))
     }
 
     /// Whether new things may be asked on it.
@@ -176,6 +143,7 @@ impl Link {
             self.state = State::Up(Up {
                 request,
                 since: turn.now,
+                spoken: false,
                 silent_until: turn.now + self.silence,
                 useful: false,
                 going: None,
@@ -225,9 +193,16 @@ impl Link {
         if let State::Up(up) = &mut self.state {
             up.useful = true;
             self.backoff.reset();
+            self.why = None;
+        }
+    }
+
+    /// The server has answered something, and not that the token is bad.
+    pub(super) fn spoken(&mut self) {
+        if let State::Up(up) = &mut self.state {
+            up.spoken = true;
             self.refused = 0;
             self.trouble = None;
-            self.why = None;
         }
     }
 
@@ -289,7 +264,7 @@ impl Link {
         }
     }
 
-    pub(super) fn show(&self, wanted: bool) -> LinkState {
+    pub(super) fn show(&self, wanted: bool, mode: Mode) -> LinkState {
         match &self.state {
             State::Waiting { wait, offline: true } => LinkState::Offline { until: wait.until },
             State::Waiting { .. } if !wanted => LinkState::Idle,
@@ -299,12 +274,14 @@ impl Link {
             }
             State::Fetching { .. } => LinkState::FetchingToken,
             State::Connecting { .. } => LinkState::Connecting,
+            // Without a stream the first answer shows whether anybody is there.
+            State::Up(up) if mode != Mode::Live && !up.spoken => LinkState::Connecting,
             State::Up(up) => LinkState::Up { since: up.since },
         }
     }
 
     /// Whether it waits because a server has asked for that.
-    #[cfg(test)]
+    #[cfg(debug_assertions)]
     pub(super) fn is_told_to_wait(&self, now: Duration) -> bool {
         matches!(self.state, State::Waiting { wait, .. } if wait.is_told(now))
     }
@@ -315,79 +292,5 @@ impl Link {
 
     pub(super) fn store_ok(&self) -> bool {
         self.store_ok
-    }
-}
-
-impl Up {
-    fn advance(&mut self, turn: &mut Turn) {
-        let now = turn.now;
-        if turn.mode == Mode::Live && now >= self.silent_until {
-            turn.hang_up(Fault::silence("nothing was heard of the server for too long"));
-        }
-        if self.going.as_ref().is_some_and(|going| now >= going.until) {
-            turn.hang_up(Fault::silence("the server said that it goes, and did not"));
-        }
-        match &mut self.renewal {
-            Renewal::Needed { wait, backoff } if wait.is_over(now) => {
-                let (request, backoff) = (turn.request(), backoff.clone());
-                turn.act(Action::FetchToken { request, force: true });
-                self.renewal = Renewal::Fetching { request, until: now + TOKEN_MAX, backoff };
-            }
-            Renewal::Fetching { request, until, .. } if now >= *until => {
-                let request = *request;
-                self.token_failed(request, turn);
-            }
-            Renewal::NotNeeded
-            | Renewal::Needed { .. }
-            | Renewal::Fetching { .. }
-            | Renewal::Sent => {}
-        }
-    }
-
-    /// The server says what is left of the token.
-    fn token_left(&mut self, left: Duration, now: Duration) {
-        self.token_life = self.token_life.max(left);
-        // Of tokens that live shortly, half: else each would be renewed at once.
-        let enough = (self.token_life / 5).max(RENEW_BEFORE.min(self.token_life / 2));
-        match self.renewal {
-            Renewal::NotNeeded if left < enough => {
-                let backoff = Backoff::default();
-                self.renewal = Renewal::Needed { wait: Wait::none(now), backoff };
-            }
-            Renewal::Sent if left >= enough => self.renewal = Renewal::NotNeeded,
-            Renewal::NotNeeded
-            | Renewal::Needed { .. }
-            | Renewal::Fetching { .. }
-            | Renewal::Sent => {}
-        }
-    }
-
-    fn token_ready(&mut self, number: RequestNo, turn: &mut Turn) {
-        if matches!(&self.renewal, Renewal::Fetching { request, .. } if *request == number) {
-            turn.act(Action::RefreshToken);
-            self.renewal = Renewal::Sent;
-            self.token_life = Duration::ZERO;
-        }
-    }
-
-    fn token_failed(&mut self, number: RequestNo, turn: &mut Turn) {
-        if let Renewal::Fetching { request, backoff, .. } = &mut self.renewal
-            && *request == number
-        {
-            let mut backoff = backoff.clone();
-            let wait = Wait::long(turn.now, backoff.failed(&mut turn.random));
-            self.renewal = Renewal::Needed { wait, backoff };
-        }
-    }
-
-    fn wake(&self, mode: Mode) -> Option<Duration> {
-        let silent = (mode == Mode::Live).then_some(self.silent_until);
-        let going = self.going.as_ref().map(|going| going.until);
-        let renewal = match &self.renewal {
-            Renewal::Needed { wait, .. } => Some(wait.until),
-            Renewal::Fetching { until, .. } => Some(*until),
-            Renewal::NotNeeded | Renewal::Sent => None,
-        };
-        [silent, going, renewal].into_iter().flatten().min()
     }
 }

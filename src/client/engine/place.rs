@@ -27,7 +27,8 @@ impl Space {
         // What lies between was sent before, perhaps also decided: also by the history that a
         // restored server goes on from. It is sent again as it was.
         let fits = (acknowledged..=self.queue.last_sequence).contains(&device_sequence);
-        if !fits || self.gap && device_sequence == acknowledged {
+        let gap = self.gap.take().is_some_and(|first| device_sequence < first);
+        if !fits || gap {
             self.renumber(told, turn);
             turn.report(Report::Renumbered { space: self.no, device_sequence });
         } else if !same {
@@ -36,9 +37,9 @@ impl Space {
         if !same {
             self.adopt(told.epoch, turn);
         }
-        self.gap = false;
         let cursor = Cursor { epoch: self.epoch, revision: self.up_to };
-        if self.loaded
+        if self.wanted
+            && self.loaded
             && let Err(fault) = cursor.check(told.epoch, told.floor, told.head)
         {
             self.reset(fault, turn);
@@ -50,7 +51,7 @@ impl Space {
     fn adopt(&mut self, epoch: Epoch, turn: &mut Turn) {
         let before = self.epoch.replace(epoch);
         self.loaded = false;
-        if before.is_some() {
+        if self.wanted && before.is_some() {
             turn.report(Report::Reset { space: self.no, fault: CursorFault::EpochChanged });
         }
     }

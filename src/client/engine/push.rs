@@ -7,7 +7,7 @@ use super::space::{ACCESS_EVERY, CALL_MAX, Space, Step};
 use super::turn::{Turn, Wait};
 use super::{Action, Fault, Parked, Queue, RequestNo, Settled, Told};
 use crate::client::backoff::full_wait;
-use crate::domain::CursorFault;
+use crate::domain::{CursorFault, Sequence};
 
 /// For a batch.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
@@ -62,6 +62,8 @@ pub(super) enum Push {
         since: Duration,
         /// How many went out, as far as it was told.
         count: u64,
+        /// The sequence of the first of them.
+        first: Sequence,
         exchange: bool,
     },
     /// Before the front entry fails the server is asked whether it has it nevertheless.
@@ -139,7 +141,8 @@ impl Space {
             return 0;
         }
         // Before it goes on with something else, only what was sent before.
-        if matches!(self.step, Step::Settling) || self.healing.is_due() {
+        let settles = self.wanted || frozen > 0;
+        if matches!(self.step, Step::Settling) && settles || self.healing.is_due() {
             let frozen = u32::try_from(frozen).unwrap_or(u32::MAX);
             return self.batch.entries.min(frozen);
         }
@@ -173,17 +176,27 @@ impl Space {
         } else {
             Action::Take { space, request, entries_max }
         });
-        self.push = Push::InFlight { request, since: turn.now, count: 0, exchange };
+        let (since, count, first) = (turn.now, 0, Sequence::ZERO);
+        self.push = Push::InFlight { request, since, count, first, exchange };
     }
 
     /// Entries got their sequences and go out.
-    pub(super) fn taken(&mut self, number: RequestNo, count: u64, queue: Queue, turn: &mut Turn) {
+    pub(super) fn taken(
+        &mut self,
+        number: RequestNo,
+        (count, first): (u64, Sequence),
+        queue: Queue,
+        turn: &mut Turn,
+    ) {
         self.queue = queue;
-        let Push::InFlight { request, count: sent, exchange, .. } = &mut self.push else { return };
+        let Push::InFlight { request, count: sent, first: from, exchange, .. } = &mut self.push
+        else {
+            return;
+        };
         if *request != number {
             return;
         }
-        *sent = count;
+        (*sent, *from) = (count, first);
         if count == 0 && !*exchange {
             // Nothing can be taken, whatever was thought.
             self.queue.waiting = 0;
@@ -224,10 +237,14 @@ impl Space {
 
     /// A batch was refused as a whole, or the question before it fails was.
     pub(super) fn push_failed(&mut self, number: RequestNo, fault: Fault, turn: &mut Turn) {
-        if !self.push.is(number) {
+        if !self.push.is(number) || turn.called_in_vain(&fault) {
             return;
         }
         let sent = self.push.sent();
+        let first = match self.push {
+            Push::InFlight { first, count, .. } if count > 0 => Some(first),
+            _ => None,
+        };
         let checking = self.push.is_checking();
         self.push = Push::Idle(Wait::none(turn.now));
         self.fault = Some(fault.clone());
@@ -254,10 +271,10 @@ impl Space {
             FaultKind::NotPermitted if sent > 0 => self.deny(fault, turn),
             FaultKind::NotPermitted | FaultKind::NoAccess => self.lose_access(fault, turn),
             FaultKind::SequenceGap => {
-                self.gap = true;
+                self.gap = first;
                 let wait = turn.after(&mut self.push_backoff, &fault);
-                let first = self.push_backoff.failures() == 1;
-                self.rest(if first { Wait::none(turn.now) } else { wait }, turn);
+                let once = self.push_backoff.failures() == 1;
+                self.rest(if once { Wait::none(turn.now) } else { wait }, turn);
             }
             // A check has no cursor.
             FaultKind::Cursor(_) if checking => self.push_later(&fault, turn),
@@ -334,9 +351,11 @@ impl Space {
         } else if told.device_sequence > self.queue.last_sequence {
             self.halt(told.device_sequence, turn);
         } else if told.device_sequence <= self.acknowledged() {
+            let Queue { frozen, waiting, .. } = self.queue;
+            let last_sequence = self.acknowledged();
             self.act_park(Parked::Front, fault, turn);
-            self.queue.frozen = self.queue.frozen.saturating_sub(1);
-            self.renumber(told, turn);
+            self.queue =
+                Queue { frozen: 0, waiting: (waiting + frozen).saturating_sub(1), last_sequence };
         } else if kind(&fault) == FaultKind::Permanent || self.attempts >= DECIDED_ATTEMPTS_MAX {
             self.act_park(Parked::Decided, fault, turn);
             self.queue.frozen = self.queue.frozen.saturating_sub(1);

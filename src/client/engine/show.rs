@@ -27,7 +27,7 @@ impl Space {
         match &self.step {
             Step::Resting(wait) => Phase::Waiting { until: Some(wait.until) },
             Step::Asking { .. } => Phase::Status,
-            Step::Settling => Phase::Settling,
+            Step::Settling | Step::Left => Phase::Settling,
             Step::Loading { healing, .. } => Phase::Loading { healing: *healing },
             Step::Following(it) if !it.caught_up => catching_up(it.from),
             Step::Polling(it) if !it.caught_up => catching_up(it.from),
@@ -48,7 +48,7 @@ impl Space {
             | Step::Reading { until, .. } => Some(*until),
             Step::Following(following) => following.wake(),
             Step::Polling(polling) => Some(polling.wake()),
-            Step::Settling | Step::Halted(_) => None,
+            Step::Settling | Step::Halted(_) | Step::Left => None,
         };
         let queued = self.queue.frozen + self.queue.waiting > 0;
         let push = match &self.push {
@@ -64,9 +64,9 @@ impl Space {
         [step, push, reads, read_only].into_iter().flatten()
     }
 
-    /// Whether it is not to be synced any more.
-    pub(super) fn is_halted(&self) -> bool {
-        matches!(self.step, Step::Halted(_))
+    /// Whether nothing of it is to be synced any more.
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self.step, Step::Halted(_) | Step::Left)
     }
 
     /// Whether a call for its status is under way.
@@ -82,17 +82,34 @@ impl Space {
         matches!(self.step, Step::Loading { .. })
     }
 
-    /// While the link is up: that nothing can be forgotten. `busy`: other spaces have something
-    /// under way; `full`: as much as there may be.
-    #[cfg(test)]
-    pub(super) fn assert_awake(&self, now: Duration, open: bool, busy: bool, full: bool) {
+    /// While the link is up: that nothing can be forgotten, nor waits for long; without a stream
+    /// others' changes are read so often. `busy`: other spaces have something under way; `full`:
+    /// as much as there may be.
+    #[cfg(debug_assertions)]
+    pub(super) fn assert_awake(
+        &self,
+        now: Duration,
+        every: Duration,
+        open: bool,
+        (busy, full): (bool, bool),
+    ) {
         let queued = self.queue.frozen + self.queue.waiting > 0;
-        let timed = self.wakes().any(|wake| wake > now);
+        let asked = match (&self.step, &self.push) {
+            (Step::Resting(wait), _) if wait.is_told(now) => true,
+            (_, Push::Idle(wait)) => wait.is_told(now),
+            _ => false,
+        };
+        let bound = match &self.step {
+            _ if asked => super::ASKED,
+            Step::Polling(_) if !queued => every,
+            _ => super::SOON,
+        };
+        let timed = self.wakes().any(|wake| wake > now && wake <= now + bound);
         let waits = full || busy && self.suspected;
         match &self.step {
             // Until the link has ended, which has a deadline.
             _ if !open => {}
-            Step::Halted(_) => {}
+            Step::Halted(_) | Step::Left => {}
             Step::Following(it) if it.caught_up && !queued => {}
             // Behind others, which have deadlines.
             Step::Resting(_) | Step::Settling if busy => {}

@@ -1,6 +1,6 @@
 //! One space on its way from the local file to being live: its steps, and what ends them. What
-//! it is told of itself is in `place`, what it sends in `push`, how it follows in `follow`, what it shows in `show`. Must not know
-//! other spaces.
+//! it is told of itself is in `place`, what it may in `access`, what it sends in `push`, how it
+//! follows in `follow`, what it shows in `show`. Must not know other spaces.
 
 use std::time::Duration;
 
@@ -8,11 +8,9 @@ use super::fault::{FaultKind, kind};
 use super::follow::{Following, Healing, Polling};
 use super::push::{Batch, Push};
 use super::turn::{Turn, Wait};
-use super::{
-    Action, Fault, HaltReason, Mode, Parked, Queue, Report, RequestNo, SpaceInfo, SpaceNo,
-};
+use super::{Action, Fault, HaltReason, Mode, Queue, Report, RequestNo, SpaceInfo, SpaceNo};
 use crate::client::backoff::Backoff;
-use crate::domain::{CursorFault, Epoch, Revision};
+use crate::domain::{CursorFault, Epoch, Revision, Sequence};
 
 /// For a call that answers at once or not at all.
 pub(super) const CALL_MAX: Duration = Duration::from_secs(15);
@@ -22,6 +20,8 @@ pub(super) const ACCESS_EVERY: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct Space {
     pub(super) no: SpaceNo,
+    /// False: it sends what waits, and that is all.
+    pub(super) wanted: bool,
     pub(super) epoch: Option<Epoch>,
     pub(super) loaded: bool,
     pub(super) up_to: Revision,
@@ -37,8 +37,9 @@ pub(super) struct Space {
     pub(super) push_backoff: Backoff,
     store_backoff: Backoff,
     pub(super) healing: Healing,
-    /// Sequences do not fit, says the server: they are given anew as soon as that is safe.
-    pub(super) gap: bool,
+    /// What was sent from this sequence on does not fit, says the server: sequences are given anew
+    /// as soon as that is safe.
+    pub(super) gap: Option<Sequence>,
     /// The link has ended for what was sent on it, which may be ours: until something of it is
     /// answered it is sent while no other suspect is.
     pub(super) suspected: bool,
@@ -73,6 +74,8 @@ pub(super) enum Step {
     Polling(Polling),
     NoAccess(Wait),
     Halted(HaltReason),
+    /// Nobody wants it, and nothing waits in it.
+    Left,
     /// The local file failed.
     Broken(Wait),
     Reading {
@@ -85,6 +88,7 @@ impl Space {
     pub(super) fn new(no: SpaceNo, info: SpaceInfo, now: Duration) -> Self {
         Self {
             no,
+            wanted: info.wanted,
             epoch: info.epoch,
             loaded: info.loaded,
             up_to: info.cursor,
@@ -98,7 +102,7 @@ impl Space {
             push_backoff: Backoff::default(),
             store_backoff: Backoff::default(),
             healing: Healing::default(),
-            gap: false,
+            gap: None,
             suspected: false,
             blamed: None,
             read_only: None,
@@ -129,6 +133,7 @@ impl Space {
     /// True if another step was begun, which may have something to do at once.
     fn advance_once(&mut self, turn: &mut Turn) -> bool {
         let now = turn.now;
+        self.advance_leaving(turn);
         match &mut self.step {
             Step::Resting(wait) => {
                 let due = wait.is_over(now) && turn.open && turn.status_slots > 0;
@@ -172,12 +177,31 @@ impl Space {
                 self.watch_push(turn);
                 false
             }
-            Step::Asking { .. } | Step::Loading { .. } | Step::Halted(_) => false,
+            Step::Asking { .. } | Step::Loading { .. } | Step::Halted(_) | Step::Left => false,
+        }
+    }
+
+    /// What nobody wants ends with the last that was queued.
+    fn advance_leaving(&mut self, turn: &mut Turn) {
+        let ends = match self.step {
+            Step::Resting(_) | Step::Asking { .. } | Step::Settling | Step::NoAccess(_) => true,
+            Step::Loading { .. }
+            | Step::Following(_)
+            | Step::Polling(_)
+            | Step::Halted(_)
+            | Step::Left
+            | Step::Broken(_)
+            | Step::Reading { .. } => false,
+        };
+        let queued = self.queue.frozen + self.queue.waiting > 0;
+        if !self.wanted && ends && !queued && self.push.is_idle() {
+            turn.act(Action::Leave { space: self.no });
+            self.step = Step::Left;
         }
     }
 
     fn advance_settling(&mut self, turn: &mut Turn) -> bool {
-        if self.queue.frozen > 0 || !self.push.is_idle() {
+        if self.queue.frozen > 0 || !self.push.is_idle() || !self.wanted {
             self.advance_push(turn);
             return false;
         }
@@ -195,11 +219,20 @@ impl Space {
     /// A call, a batch, a load or a subscription has failed.
     pub(super) fn failed(&mut self, request: RequestNo, fault: Fault, turn: &mut Turn) {
         match &self.step {
-            Step::Asking { request: it, .. } if *it == request => self.trouble(fault, turn),
+            Step::Asking { request: it, .. } if *it == request => {
+                if !turn.called_in_vain(&fault) {
+                    self.trouble(fault, turn);
+                }
+            }
             Step::Loading { request: it, .. } if *it == request => self.trouble(fault, turn),
             Step::Following(following) if following.request == request => {
                 self.step = Step::Settling;
                 self.trouble(fault, turn);
+            }
+            _ if self.compares(request) => {
+                if !turn.called_in_vain(&fault) {
+                    self.compared(request, None, turn);
+                }
             }
             _ => self.push_failed(request, fault, turn),
         }
@@ -234,64 +267,6 @@ impl Space {
         self.step = Step::Resting(wait);
     }
 
-    /// The space may not be seen. What is queued is the app's to decide about.
-    pub(super) fn lose_access(&mut self, fault: Fault, turn: &mut Turn) {
-        self.unfollow(turn);
-        if self.access {
-            turn.report(Report::AccessLost { space: self.no, fault: fault.clone() });
-        }
-        self.access = false;
-        self.fault = Some(fault.clone());
-        self.park = Some(fault);
-        let wait = Wait::long(turn.now, turn.random.jittered(ACCESS_EVERY));
-        self.step = Step::NoAccess(wait);
-        self.park_all(turn);
-    }
-
-    /// What the subscription showed may no longer be seen.
-    pub(super) fn removed_from_view(&mut self, request: RequestNo, turn: &mut Turn) {
-        if matches!(&self.step, Step::Following(it) if it.request == request) {
-            self.unfollow(turn);
-            turn.act(Action::Forget { space: self.no });
-            self.loaded = false;
-            let message = "the space may no longer be seen";
-            let fault = Fault::new(super::Code::NotFound, "SPACE_NOT_FOUND", message);
-            self.lose_access(fault, turn);
-        }
-    }
-
-    /// All that is queued fails, unless something of it is in flight.
-    fn park_all(&mut self, turn: &mut Turn) {
-        if !self.push.is_idle() {
-            return;
-        }
-        if let Some(fault) = self.park.take()
-            && self.queue.frozen + self.queue.waiting > 0
-        {
-            self.act_park(Parked::All, fault, turn);
-            self.queue = Queue { frozen: 0, waiting: 0, ..self.queue };
-        }
-    }
-
-    pub(super) fn act_park(&mut self, what: Parked, fault: Fault, turn: &mut Turn) {
-        self.attempts = 0;
-        self.suspected = false;
-        self.blamed = None;
-        self.push_backoff.reset();
-        turn.report(Report::Parked { space: self.no, what, fault: fault.clone() });
-        turn.act(Action::Park { space: self.no, what, fault });
-    }
-
-    /// What we may has changed.
-    pub(super) fn access_changed(&mut self, now: Duration) {
-        if let Step::NoAccess(wait) = &mut self.step {
-            wait.hurry(now);
-        }
-        if let Some(wait) = &mut self.read_only {
-            wait.hurry(now);
-        }
-    }
-
     /// Something says that it is worth trying now.
     pub(super) fn hurry(&mut self, now: Duration) {
         match &mut self.step {
@@ -303,6 +278,7 @@ impl Space {
             | Step::Following(_)
             | Step::NoAccess(_)
             | Step::Halted(_)
+            | Step::Left
             | Step::Reading { .. } => {}
         }
         if let Push::Idle(wait) = &mut self.push {
@@ -326,14 +302,15 @@ impl Space {
         self.push_lost(fault, turn);
         let now = turn.now;
         match self.step {
-            Step::Asking { .. }
-            | Step::Settling
-            | Step::Loading { .. }
-            | Step::Following(_)
-            | Step::Polling(_) => self.step = Step::Resting(Wait::none(now)),
+            Step::Asking { .. } | Step::Settling | Step::Following(_) | Step::Polling(_) => {
+                self.step = Step::Resting(Wait::none(now));
+            }
+            // It may be swapped in already, and nobody has heard of that.
+            Step::Loading { .. } => self.step = Step::Broken(Wait::none(now)),
             Step::Resting(_)
             | Step::NoAccess(_)
             | Step::Halted(_)
+            | Step::Left
             | Step::Broken(_)
             | Step::Reading { .. } => {}
         }
@@ -359,6 +336,7 @@ impl Space {
         if !matches!(self.step, Step::Reading { request: it, .. } if it == request) {
             return;
         }
+        self.wanted = info.wanted;
         self.epoch = info.epoch;
         self.loaded = info.loaded;
         self.up_to = info.cursor;
@@ -369,8 +347,11 @@ impl Space {
     }
 
     /// Something is to be sent.
-    pub(super) fn changed(&mut self) {
+    pub(super) fn changed(&mut self, now: Duration) {
         self.queue.waiting = self.queue.waiting.max(1);
+        if matches!(self.step, Step::Left) {
+            self.step = Step::Resting(Wait::none(now));
+        }
     }
 
     /// How the space follows in this mode.

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::fault::{FaultKind, kind};
 use super::{Action, Fault, Mode, Report, RequestNo, SpaceNo};
 use crate::client::backoff::{Backoff, Random};
 
@@ -58,7 +59,7 @@ impl Wait {
     }
 
     /// Whether somebody has asked for it.
-    #[cfg(test)]
+    #[cfg(debug_assertions)]
     pub(super) fn is_told(self, now: Duration) -> bool {
         self.at_least > now + HURRY
     }
@@ -122,6 +123,17 @@ impl Turn {
 
     pub(super) fn report(&mut self, report: Report) {
         self.actions.push(Action::Report(report));
+    }
+
+    /// Whether this fault of a call ends the link: without a stream nothing else shows that
+    /// nobody is there.
+    pub(super) fn called_in_vain(&mut self, fault: &Fault) -> bool {
+        let unspoken = fault.reason.is_empty() && kind(fault) == FaultKind::Link;
+        let in_vain = unspoken && self.mode != Mode::Live;
+        if in_vain {
+            self.hang_up(fault.clone());
+        }
+        in_vain
     }
 
     /// The link is not as it should be: it is closed at the end of the turn.

@@ -9,10 +9,12 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
+pub use crate::domain::Violation;
+
 /// Stands in every ErrorInfo of the service.
 const DOMAIN: &str = "syncline.v1";
 
-/// A failed call.
+/// Why a call, a batch, a subscription or a connection failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// The gRPC code; [`Code::Unavailable`] where no server has answered.
@@ -29,16 +31,12 @@ pub struct Fault {
     pub retry_after: Option<Duration>,
 }
 
-/// A field that breaks a rule.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Violation {
-    /// The field's path in the request.
-    pub field: String,
-    /// What is wrong with it.
-    pub description: String,
-}
-
 impl Fault {
+    /// One without more to say.
+    pub fn new(code: Code, reason: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { reason: reason.into(), ..Self::of(code, message.into()) }
+    }
+
     /// One that no status has told.
     pub fn of(code: Code, message: String) -> Self {
         Self {

@@ -1,9 +1,12 @@
 //! Each action of the engine, done.
 
+use std::collections::HashMap;
+
+use tokio::sync::mpsc::error::TrySendError;
 use tracing::{info, warn};
 
 use super::{Link, OUTGOING_MAX, Sent, Session, info_of, local};
-use crate::client::engine::{Action, Event, Fault, Mode, Parked, Report, RequestNo, SpaceNo};
+use crate::client::engine::{Action, Code, Event, Fault, Mode, Parked, Report, RequestNo, SpaceNo};
 use crate::client::entry::{Entry, Trouble};
 use crate::client::news::News;
 use crate::client::remote::Remote;
@@ -29,9 +32,7 @@ impl Session {
             }
             Action::Connect { request } => Ok(self.connect(request)),
             Action::Hangup => {
-                self.link = None;
-                // What was asked of the server is not waited for; what is written is written.
-                self.calls = tokio::task::JoinSet::new();
+                self.hang_up();
                 Ok(Vec::new())
             }
             Action::RefreshToken => {
@@ -49,13 +50,7 @@ impl Session {
                 self.exchange(space, request, entries_max).await
             }
             Action::Subscribe { space, request } => self.subscribe(space, request).await,
-            Action::Unsubscribe { request, .. } => {
-                if let Some(link) = &mut self.link {
-                    link.subscriptions.remove(&request);
-                }
-                let subscription_id = request.to_string();
-                Ok(self.send(Frame::Unsubscribe(proto::UnsubscribeFrame { subscription_id })))
-            }
+            Action::Unsubscribe { space, request } => Ok(self.unsubscribe(space, request)),
             Action::Ack { request, revision, .. } => {
                 let (subscription_id, revision) = (request.to_string(), revision.get());
                 Ok(self.send(Frame::Ack(proto::AckFrame { subscription_id, revision })))
@@ -81,8 +76,14 @@ impl Session {
                 Ok(Vec::new())
             }
             Action::Read { space, request } => {
+                // Behind all that was handed over to be written.
+                self.store.step(local(space), Need::default(), |_| ()).await?;
                 let info = info_of(&self.facts(space).await?);
                 Ok(vec![Event::SpaceRead { space, request, info }])
+            }
+            Action::Leave { .. } => {
+                self.read_at = Some(tokio::time::Instant::now());
+                Ok(Vec::new())
             }
             Action::Report(report) => {
                 self.report(&report);
@@ -109,22 +110,22 @@ impl Session {
 
     /// Opens a connection, and the stream on it if changes come live.
     fn connect(&mut self, request: RequestNo) -> Vec<Event> {
-        self.link = None;
-        self.calls = tokio::task::JoinSet::new();
+        self.hang_up();
         let made = Remote::new(&self.target).and_then(|remote| {
             remote.set_token(self.bearer.as_deref())?;
             Ok(remote)
         });
         let remote = match made {
             Ok(remote) => remote,
-            Err(fault) => return vec![Event::LinkLost { request, fault: fault.into() }],
+            Err(fault) => return vec![Event::LinkLost { request, fault }],
         };
         let mut link = Link {
             request,
             remote,
             outgoing: None,
             incoming: None,
-            subscriptions: std::collections::HashMap::new(),
+            subscriptions: HashMap::new(),
+            reading: HashMap::new(),
         };
         let events = match self.mode {
             Mode::Live => {
@@ -146,17 +147,27 @@ impl Session {
         let Some(outgoing) = &link.outgoing else { return Vec::new() };
         match outgoing.try_send(proto::SubscribeRequest { frame: Some(frame) }) {
             Ok(()) => Vec::new(),
-            Err(_full) => {
+            Err(error) => {
+                let message = match error {
+                    TrySendError::Full(_) => "the connection takes nothing more",
+                    TrySendError::Closed(_) => "the connection was closed",
+                };
                 let request = link.request;
-                let fault = Fault::new(
-                    crate::client::engine::Code::Unavailable,
-                    "",
-                    "the connection takes nothing more",
-                );
-                self.link = None;
+                self.hang_up();
+                let fault = Fault::new(Code::Unavailable, "", message);
                 vec![Event::LinkLost { request, fault }]
             }
         }
+    }
+
+    /// Follows a space no longer: what still comes of that is left out.
+    pub(super) fn unsubscribe(&mut self, space: SpaceNo, request: RequestNo) -> Vec<Event> {
+        if let Some(link) = &mut self.link {
+            link.subscriptions.remove(&request);
+            link.reading.remove(&space);
+        }
+        let subscription_id = request.to_string();
+        self.send(Frame::Unsubscribe(proto::UnsubscribeFrame { subscription_id }))
     }
 
     /// Takes entries out of the queue, durably, for one batch.
@@ -176,10 +187,11 @@ impl Session {
         crate::failpoint::reach("client.after_take");
         let queue = self.queue(space).await?;
         let count = u64::try_from(entries.len()).unwrap_or(u64::MAX);
+        let first = entries.first().and_then(|it| it.sequence).unwrap_or_default();
         if let Some(named) = self.spaces.get_mut(&space) {
             named.sent = Some(Sent { request, entries: entries.len() });
         }
-        Ok((entries, Event::Taken { space, request, count, queue }))
+        Ok((entries, Event::Taken { space, request, count, first, queue }))
     }
 
     async fn take(&mut self, space: SpaceNo, request: RequestNo, entries_max: u32) -> Told {
@@ -229,6 +241,7 @@ impl Session {
         self.call_exchange(
             space,
             request,
+            place.cursor,
             proto::ExchangeRequest {
                 space: self.name(space),
                 device: self.device(),
@@ -263,48 +276,6 @@ impl Session {
             digest: true,
             ..Default::default()
         })))
-    }
-
-    /// Compares the digest that came last with what is here.
-    async fn compare(&mut self, space: SpaceNo, request: RequestNo) -> Told {
-        if matches!(self.mode, Mode::Poll { .. }) {
-            self.ask_status(space, request, true);
-            return Ok(Vec::new());
-        }
-        let digest = self.spaces.get_mut(&space).and_then(|named| named.digest.take());
-        let differing = match digest {
-            None => None,
-            Some(digest) => self.differing(space, &digest).await?,
-        };
-        Ok(vec![Event::DigestCompared { space, request, differing }])
-    }
-
-    /// The collections that are not as on the server; None if that cannot be told now.
-    pub(super) async fn differing(
-        &self,
-        space: SpaceNo,
-        digest: &proto::SpaceDigest,
-    ) -> Result<Option<Vec<CollectionName>>, StoreError> {
-        let place = self.facts(space).await?.place;
-        let is_there = place.complete.get() == digest.revision && place.cursor == place.complete;
-        // Results may have brought a record that is ahead.
-        if !is_there || place.newest > place.complete {
-            return Ok(None);
-        }
-        let mut own = self.store.tallies(local(space)).await?;
-        let mut differing = Vec::new();
-        for told in &digest.collections {
-            let collection = CollectionName::from_stored(&told.collection);
-            let tally = own.remove(&collection).unwrap_or_default();
-            let same = tally.records == told.records
-                && tally.digest.to_bytes().as_slice() == told.digest.as_ref();
-            if place.scope.has_collection(&collection) && !same {
-                differing.push(collection);
-            }
-        }
-        // What the server has never heard of.
-        differing.extend(own.into_iter().filter(|(_, tally)| tally.records != 0).map(|it| it.0));
-        Ok(Some(differing))
     }
 
     async fn renumber(&mut self, space: SpaceNo, epoch: Epoch, last: Option<Sequence>) -> Told {

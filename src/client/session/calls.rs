@@ -1,19 +1,22 @@
 //! Calls that are under way while the session goes on, and what is done with their answers.
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tracing::debug;
+use tracing::{debug, warn};
 
-use super::{Session, local};
+use super::Session;
+use super::absorb::Absorbing;
 use crate::client::engine::{Event, Fault, Page, RequestNo, SpaceNo, Told};
-use crate::client::remote::{self, Remote, Streaming};
-use crate::client::replica::Range;
+use crate::client::remote::{Remote, Streaming};
+use crate::client::replica::{Held, Range};
 use crate::client::store::StoreError;
 use crate::client::wire;
-use crate::domain::{PolicySet, Sequence, SetPolicy};
+use crate::domain::{PolicySet, RecordKey, Revision, Sequence, SetPolicy};
 use crate::rpc::proto;
 
 /// A call has ended.
@@ -37,7 +40,19 @@ pub(super) enum Ended {
     Exchange {
         space: SpaceNo,
         request: RequestNo,
+        /// Where it was to go on.
+        after: Revision,
         answer: Result<proto::ExchangeResponse, Fault>,
+    },
+    /// Records that a range lacked.
+    Fetched {
+        absorbing: Absorbing,
+        fetched: Result<Vec<(RecordKey, Held)>, Fault>,
+    },
+    /// All conflicts of a space that are open.
+    Conflicts {
+        space: SpaceNo,
+        conflicts: Result<Vec<proto::Conflict>, Fault>,
     },
     Batch {
         space: SpaceNo,
@@ -55,13 +70,19 @@ pub(super) enum Ended {
 }
 
 pub(super) fn fault(status: tonic::Status) -> Fault {
-    remote::Fault::from(status).into()
+    Fault::from(status)
 }
 
 impl Session {
     pub(super) fn fetch_token(&mut self, request: RequestNo, force: bool) {
-        let token = self.token.fetch(force);
-        self.calls.spawn(async move { Ended::Token { request, token: token.await } });
+        let token = self.token.clone();
+        // Whatever the app does in it, nobody else waits for it.
+        self.calls.spawn(async move {
+            let token = async { token.fetch(force).await };
+            let token = AssertUnwindSafe(token).catch_unwind().await;
+            let token = token.unwrap_or_else(|_panic| Err("it panics when it is asked".into()));
+            Ended::Token { request, token }
+        });
     }
 
     pub(super) fn open_stream(
@@ -79,16 +100,16 @@ impl Session {
 
     pub(super) fn ask_status(&mut self, space: SpaceNo, request: RequestNo, digest: bool) {
         let Some(link) = &self.link else { return };
-        let (mut sync, name, device) = (link.remote.sync(), self.name(space), self.device());
+        let mut sync = link.remote.sync();
+        let scope = self.spaces.get(&space).map(|named| &named.scope).filter(|_| digest);
+        let asked = proto::GetStatusRequest {
+            space: self.name(space),
+            device: self.device(),
+            digest,
+            digest_collections: scope.map(wire::collections).unwrap_or_default(),
+        };
         self.calls.spawn(async move {
-            let asked = sync
-                .get_status(proto::GetStatusRequest {
-                    space: name,
-                    device,
-                    digest,
-                    digest_collections: Vec::new(),
-                })
-                .await;
+            let asked = sync.get_status(asked).await;
             let status = asked.map(tonic::Response::into_inner).map_err(fault);
             Ended::Status { space, request, status, digest }
         });
@@ -103,6 +124,7 @@ impl Session {
         &mut self,
         space: SpaceNo,
         request: RequestNo,
+        after: Revision,
         asked: proto::ExchangeRequest,
     ) {
         let Some(link) = &self.link else { return };
@@ -110,7 +132,7 @@ impl Session {
         self.calls.spawn(async move {
             let answer = sync.exchange(asked).await;
             let answer = answer.map(tonic::Response::into_inner).map_err(fault);
-            Ended::Exchange { space, request, answer }
+            Ended::Exchange { space, request, after, answer }
         });
     }
 
@@ -132,14 +154,21 @@ impl Session {
 
     /// Does what the end of a call leads to.
     pub(super) async fn ended(&mut self, ended: Ended) {
+        let mut fetched = None;
         let space = match &ended {
             Ended::Status { space, request, .. }
             | Ended::Exchange { space, request, .. }
             | Ended::Batch { space, request, .. }
             | Ended::Recalled { space, request, .. } => Some((*space, *request)),
-            Ended::Token { .. } | Ended::Opened { .. } | Ended::Policies(_) | Ended::Loaded(_) => {
-                None
+            Ended::Fetched { absorbing: it, .. } => {
+                fetched = Some(it.space);
+                Some((it.space, it.request))
             }
+            Ended::Token { .. }
+            | Ended::Opened { .. }
+            | Ended::Policies(_)
+            | Ended::Conflicts { .. }
+            | Ended::Loaded(_) => None,
         };
         match (self.follow_up(ended).await, space) {
             (Ok(events), _) => {
@@ -151,7 +180,10 @@ impl Session {
                 let (request, message) = (Some(request), error.to_string());
                 self.tell(Event::StoreFailed { space, request, message }).await;
             }
-            (Err(error), None) => debug!(%error, "the local file failed"),
+            (Err(error), None) => warn!(%error, "the local file failed"),
+        }
+        if let Some(space) = fetched {
+            self.go_on(space).await;
         }
     }
 
@@ -187,11 +219,16 @@ impl Session {
             Ended::Status { space, request, status, digest } => {
                 self.status_told(space, request, status, digest).await?
             }
-            Ended::Exchange { space, request, answer: Ok(answer) } => {
-                self.exchanged(space, request, answer).await?
+            Ended::Exchange { space, request, after, answer: Ok(answer) } => {
+                self.exchanged(space, request, after, answer).await?
             }
-            Ended::Exchange { space, request, answer: Err(fault) } => {
+            Ended::Exchange { space, request, answer: Err(fault), .. } => {
                 self.results(space, request, Err(fault)).await?
+            }
+            Ended::Fetched { absorbing, fetched } => self.fetched(absorbing, fetched).await?,
+            Ended::Conflicts { space, conflicts } => {
+                self.conflicts_read(space, conflicts).await?;
+                Vec::new()
             }
             Ended::Batch { space, request, answer } => {
                 let results = answer.map(|answer| answer.results);
@@ -200,7 +237,13 @@ impl Session {
             Ended::Recalled { space, request, refused, answer } => {
                 self.recalled(space, request, refused, answer).await?
             }
-            Ended::Loaded(event) => vec![event],
+            Ended::Loaded(event) => {
+                if let Event::Loaded { space, .. } = event {
+                    self.forget_conflicts(space);
+                    self.read_conflicts(space);
+                }
+                vec![event]
+            }
         })
     }
 
@@ -242,6 +285,7 @@ impl Session {
         &mut self,
         space: SpaceNo,
         request: RequestNo,
+        after: Revision,
         answer: proto::ExchangeResponse,
     ) -> Result<Vec<Event>, StoreError> {
         let read = || {
@@ -253,77 +297,53 @@ impl Session {
             Ok(read) => read,
             Err(fault) => return Ok(vec![Event::Failed { space, request, fault }]),
         };
+        if !(answer.results.is_empty() && changes.is_empty()) {
+            self.forget_conflicts(space);
+        }
         let settled = match self.settle(space, &answer.results).await? {
             Ok(settled) => settled,
             Err(fault) => return Ok(vec![Event::Failed { space, request, fault }]),
         };
-        let after = self.facts(space).await?.place.cursor;
-        let range = Range {
-            changes,
-            after,
-            up_to: cursor.revision,
-            // Each record once: no state is whole before the last page.
-            partial: answer.has_more,
-        };
-        if let Some(fault) = self.absorb(space, range).await?.err() {
-            return Ok(vec![Event::Failed { space, request, fault }]);
+        if !answer.has_more {
+            self.read_conflicts(space);
         }
-        let queue = self.queue(space).await?;
-        let page = Page { up_to: cursor.revision, head, more: answer.has_more };
-        Ok(vec![Event::Exchanged { space, request, settled, queue, page }])
-    }
-
-    /// Takes a range in; what it lacks is fetched first. Err: that could not be, or it does not
-    /// follow on what is here.
-    pub(super) async fn absorb(
-        &mut self,
-        space: SpaceNo,
-        range: Range,
-    ) -> Result<Result<bool, Fault>, StoreError> {
-        use crate::client::replica::{Absorbed, Lacking};
-        let range = Arc::new(range);
-        let mut fetched = BTreeMap::new();
-        loop {
-            crate::failpoint::reach("client.before_absorb");
-            let absorbed =
-                self.store.absorb(local(space), Arc::clone(&range), fetched.clone()).await?;
-            crate::failpoint::reach("client.after_absorb");
-            match absorbed {
-                Ok(absorbed) => return Ok(Ok(absorbed != Absorbed::Staged)),
-                Err(Lacking::Gap { cursor }) => {
-                    let message = format!("changes after {cursor} are missing");
-                    let code = crate::client::engine::Code::DataLoss;
-                    return Ok(Err(Fault::new(code, "GAP", message)));
-                }
-                Err(Lacking::Documents(keys)) => {
-                    debug!(records = keys.len(), "own changes are read back");
-                    for key in keys {
-                        let at = range.changes.iter().rev().find(|it| it.held.record.key == key);
-                        let at = at.map_or(range.up_to, |it| it.held.revision());
-                        match self.fetch(space, &key, at).await {
-                            Ok(held) => drop(fetched.insert(key, held)),
-                            Err(fault) => return Ok(Err(fault)),
-                        }
-                    }
-                }
-            }
+        if self.facts(space).await?.place.epoch != cursor.epoch {
+            let queue = self.queue(space).await?;
+            return Ok(vec![Event::Answered { space, request, settled, queue }]);
         }
+        // Each record once: no state is whole before the last page.
+        let (up_to, partial) = (cursor.revision, answer.has_more);
+        let page = Page { up_to, head, more: answer.has_more };
+        self.absorb(Absorbing {
+            space,
+            request,
+            range: Arc::new(Range { changes, after, up_to, partial }),
+            fetched: BTreeMap::new(),
+            call: Some((settled, page)),
+        })
+        .await
     }
 }
 
 async fn policies(remote: &Remote) -> Result<PolicySet, Fault> {
-    let answer = remote.policies().list_policies(proto::ListPoliciesRequest::default()).await;
-    let answer = answer.map_err(fault)?.into_inner();
-    let mut set = PolicySet::default();
-    for wire in &answer.policies {
-        // A strategy of a newer server is not known here; nothing is foretold by it then.
-        if let Ok((collection, mut policy)) = crate::rpc::parse_policy(wire) {
-            // Whether a document fits is the server's to say: by the time that it is asked, it may
-            // have another schema.
-            policy.schema = None;
-            let version = wire.version;
-            set.set(Arc::new(SetPolicy { collection, policy, version }));
+    let (mut set, mut page_token) = (PolicySet::default(), String::new());
+    loop {
+        let asked = proto::ListPoliciesRequest { page_size: 1_000, page_token };
+        let answer = remote.policies().list_policies(asked).await;
+        let answer = answer.map_err(fault)?.into_inner();
+        for wire in &answer.policies {
+            // A strategy of a newer server is not known here; nothing is foretold by it then.
+            if let Ok((collection, mut policy)) = crate::rpc::parse_policy(wire) {
+                // Whether a document fits is the server's to say: by the time that it is asked, it
+                // may have another schema.
+                policy.schema = None;
+                let version = wire.version;
+                set.set(Arc::new(SetPolicy { collection, policy, version }));
+            }
+        }
+        page_token = answer.next_page_token;
+        if page_token.is_empty() {
+            return Ok(set);
         }
     }
-    Ok(set)
 }

@@ -1,9 +1,13 @@
 //! What the server says on the stream: stored, then told to the engine.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::absorb::Absorbing;
 use super::{Session, local};
-use crate::client::engine::{Code, Event, Fault, Place, RequestNo, Settled, SpaceNo};
+use crate::client::engine::{Code, Event, Fault, Place, RequestNo, SpaceNo};
 use crate::client::replica::{self, Range};
-use crate::client::store::{Need, NewConflict, StoreError, Wanted};
+use crate::client::store::{Need, StoreError};
 use crate::client::{remote, wire};
 use crate::domain::Revision;
 use crate::rpc::proto::{self, subscribe_response::Frame};
@@ -13,35 +17,49 @@ type Told = Result<Vec<Event>, StoreError>;
 impl Session {
     pub(super) async fn framed(&mut self, frame: Result<Option<proto::SubscribeResponse>, Fault>) {
         let Some(request) = self.link.as_ref().map(|link| link.request) else { return };
-        let lost = |fault| Event::LinkLost { request, fault };
-        match frame {
-            Ok(Some(frame)) => {
-                let Some(frame) = frame.frame else { return };
-                let space = self.space_of(&frame);
-                match self.take_in(frame).await {
-                    Ok(events) => {
-                        for event in events {
-                            self.tell(event).await;
-                        }
-                    }
-                    Err(error) => {
-                        let message = error.to_string();
-                        tracing::warn!(%error, "the local file failed");
-                        if let Some((request, space)) = space {
-                            let request = Some(request);
-                            self.tell(Event::StoreFailed { space, request, message }).await;
-                        }
-                    }
+        let fault = match frame {
+            Ok(Some(proto::SubscribeResponse { frame: None })) => return,
+            Ok(Some(proto::SubscribeResponse { frame: Some(frame) })) => {
+                for frame in each(frame) {
+                    self.arrived(frame).await;
+                }
+                return;
+            }
+            Ok(None) => Fault::new(Code::Unavailable, "", "the server has ended the stream"),
+            Err(fault) => fault,
+        };
+        self.hang_up();
+        self.tell(Event::LinkLost { request, fault }).await;
+    }
+
+    /// Takes a frame in, unless it has to wait behind a range of its space.
+    async fn arrived(&mut self, frame: Frame) {
+        let space = self.space_of(&frame).map(|(_, space)| space);
+        let link = self.link.as_mut();
+        let reading = space.and_then(|space| link?.reading.get_mut(&space));
+        match reading {
+            None => self.take_frame(frame).await,
+            Some(reading) => {
+                reading.wait(frame);
+                self.tell(Event::Heard).await;
+            }
+        }
+    }
+
+    pub(super) async fn take_frame(&mut self, frame: Frame) {
+        let space = self.space_of(&frame);
+        match self.take_in(frame).await {
+            Ok(events) => {
+                for event in events {
+                    self.tell(event).await;
                 }
             }
-            Ok(None) => {
-                self.link = None;
-                let fault = Fault::new(Code::Unavailable, "", "the server has ended the stream");
-                self.tell(lost(fault)).await;
-            }
-            Err(fault) => {
-                self.link = None;
-                self.tell(lost(fault)).await;
+            Err(error) => {
+                tracing::warn!(%error, "the local file failed");
+                if let Some((request, space)) = space {
+                    let (request, message) = (Some(request), error.to_string());
+                    self.tell(Event::StoreFailed { space, request, message }).await;
+                }
             }
         }
     }
@@ -89,17 +107,9 @@ impl Session {
             Frame::Changes(it) => self.changes(it).await,
             Frame::CaughtUp(it) => self.caught_up(it).await,
             Frame::Progress(it) => self.progress(it).await,
-            Frame::Closed(it) => {
-                let Some((request, space)) = self.subscription(&it.subscription_id) else {
-                    return Ok(vec![Event::Heard]);
-                };
-                Ok(vec![Event::Failed { space, request, fault: wire::closed(&it) }])
-            }
+            Frame::Closed(it) => Ok(self.ended_by(&it.subscription_id, wire::closed(&it))),
             Frame::ResyncRequired(it) => {
-                let Some((request, space)) = self.subscription(&it.subscription_id) else {
-                    return Ok(vec![Event::Heard]);
-                };
-                Ok(vec![Event::Failed { space, request, fault: wire::resync(it.reason()) }])
+                Ok(self.ended_by(&it.subscription_id, wire::resync(it.reason())))
             }
             Frame::Conflict(it) => self.conflict(*it).await,
             Frame::Mutated(it) => self.mutated(it).await,
@@ -117,7 +127,7 @@ impl Session {
                 let mut named = self.spaces.iter();
                 let space = named.find(|(_, named)| named.name == it.space).map(|(no, _)| *no);
                 match space {
-                    Some(space) => Ok(vec![Event::AccessChanged { space: Some(space) }]),
+                    Some(space) => Ok(vec![Event::AccessChanged { space }]),
                     None => Ok(vec![Event::Heard]),
                 }
             }
@@ -135,32 +145,35 @@ impl Session {
         }
     }
 
+    /// The server has ended a subscription.
+    fn ended_by(&mut self, name: &str, fault: Fault) -> Vec<Event> {
+        let Some((request, space)) = self.subscription(name) else { return vec![Event::Heard] };
+        if let Some(link) = &mut self.link {
+            link.subscriptions.remove(&request);
+        }
+        vec![Event::Failed { space, request, fault }]
+    }
+
     async fn changes(&mut self, it: proto::ChangesFrame) -> Told {
         let mut events = vec![Event::Heard];
-        for name in &it.subscription_ids {
-            let Some((request, space)) = self.subscription(name) else { continue };
-            let read = || {
-                Ok::<_, Fault>(Range {
-                    changes: it.changes.iter().map(wire::change).collect::<Result<_, _>>()?,
-                    after: wire::revision(it.after)?,
-                    up_to: wire::revision(it.up_to)?,
-                    partial: it.partial,
-                })
-            };
-            let range = match read() {
-                Ok(range) => range,
-                Err(fault) => {
-                    events.push(Event::Failed { space, request, fault });
-                    continue;
-                }
-            };
-            let up_to = range.up_to;
-            events.push(match self.absorb(space, range).await? {
-                Ok(whole) => Event::Absorbed { space, request, up_to, whole },
-                Err(fault) if fault.reason == "GAP" => Event::Missed { space, request },
-                Err(fault) => Event::Failed { space, request, fault },
-            });
-        }
+        let name = it.subscription_ids.first();
+        let subscription = name.and_then(|name| self.subscription(name));
+        let Some((request, space)) = subscription else { return Ok(events) };
+        let read = || {
+            Ok::<_, Fault>(Range {
+                changes: it.changes.iter().map(wire::change).collect::<Result<_, _>>()?,
+                after: wire::revision(it.after)?,
+                up_to: wire::revision(it.up_to)?,
+                partial: it.partial,
+            })
+        };
+        events.extend(match read() {
+            Err(fault) => self.failed(space, request, true, fault)?,
+            Ok(range) => {
+                let (range, fetched) = (Arc::new(range), BTreeMap::new());
+                self.absorb(Absorbing { space, request, range, fetched, call: None }).await?
+            }
+        });
         Ok(events)
     }
 
@@ -181,44 +194,46 @@ impl Session {
         let up_to = Revision::new(it.up_to).unwrap_or_default();
         self.advance(space, up_to).await?;
         if !it.conflict_cursor.is_empty() {
-            let cursor = Some(it.conflict_cursor);
-            self.store.keep_conflicts(local(space), Vec::new(), cursor).await?;
+            self.keep_conflicts(space, &[], Some(it.conflict_cursor)).await?;
         }
         if let Some(named) = self.spaces.get_mut(&space) {
             named.digest = it.digest;
         }
+        self.read_conflicts(space);
         Ok(vec![Event::CaughtUp { space, request, up_to }])
     }
 
     async fn progress(&mut self, it: proto::ProgressFrame) -> Told {
-        let mut places = Vec::new();
+        let (mut places, mut failed) = (Vec::new(), Vec::new());
         for at in &it.subscriptions {
-            let Some((_, space)) = self.subscription(&at.subscription_id) else { continue };
+            let Some((request, space)) = self.subscription(&at.subscription_id) else { continue };
+            // It comes behind the range that is being taken in.
+            if self.link.as_ref().is_some_and(|link| link.reading.contains_key(&space)) {
+                continue;
+            }
             let up_to = Revision::new(at.up_to).unwrap_or_default();
             let head = Revision::new(at.head).unwrap_or_default();
-            self.advance(space, up_to).await?;
-            places.push(Place { space, up_to, head });
+            match self.advance(space, up_to).await {
+                Ok(()) => places.push(Place { space, up_to, head }),
+                Err(error) => {
+                    let (request, message) = (Some(request), error.to_string());
+                    failed.push(Event::StoreFailed { space, request, message });
+                }
+            }
+            self.read_conflicts(space);
         }
         let token_expires_in = remote::duration(it.token_expires_in.as_ref());
-        Ok(vec![Event::Progress { store_ok: it.store_ok, token_expires_in, places }])
+        let mut events = vec![Event::Progress { store_ok: it.store_ok, token_expires_in, places }];
+        events.append(&mut failed);
+        Ok(events)
     }
 
     async fn conflict(&mut self, it: proto::ConflictFrame) -> Told {
-        let Some((_, space)) = self.subscription(&it.subscription_id) else {
-            return Ok(vec![Event::Heard]);
-        };
-        let news = it.conflict.iter().filter_map(|it| self.new_conflict(it)).collect();
-        self.store.keep_conflicts(local(space), news, Some(it.conflict_cursor)).await?;
+        if let Some((_, space)) = self.subscription(&it.subscription_id) {
+            let told: Vec<_> = it.conflict.iter().collect();
+            self.keep_conflicts(space, &told, Some(it.conflict_cursor)).await?;
+        }
         Ok(vec![Event::Heard])
-    }
-
-    /// A conflict as it is kept: without what must not be written down.
-    fn new_conflict(&self, it: &proto::Conflict) -> Option<NewConflict> {
-        let key = wire::conflict_key(it).ok()?;
-        let conflict = wire::conflict(it).ok()?;
-        let sensitive = self.store.vault().fields(&key.collection);
-        let body = conflict.map(|conflict| conflict.without(sensitive).stored());
-        Some(NewConflict { id: it.id.clone(), key, body })
     }
 
     async fn mutated(&mut self, it: proto::MutatedFrame) -> Told {
@@ -232,72 +247,16 @@ impl Session {
         events.extend(self.results(space, request, results).await?);
         Ok(events)
     }
-
-    /// What the server said of a batch.
-    pub(super) async fn results(
-        &mut self,
-        space: SpaceNo,
-        request: RequestNo,
-        results: Result<Vec<proto::MutationResult>, Fault>,
-    ) -> Told {
-        let results = match results {
-            Ok(results) => results,
-            Err(fault) if self.recall(space, request, &fault).await?.is_some() => {
-                return Ok(Vec::new());
-            }
-            Err(fault) => return Ok(vec![Event::Failed { space, request, fault }]),
-        };
-        Ok(match self.settle(space, &results).await? {
-            Err(fault) => vec![Event::Failed { space, request, fault }],
-            Ok(settled) => {
-                let queue = self.queue(space).await?;
-                vec![Event::Answered { space, request, settled, queue }]
-            }
-        })
-    }
-
-    /// Stores what became of entries, and the conflicts that they met.
-    pub(super) async fn settle(
-        &mut self,
-        space: SpaceNo,
-        results: &[proto::MutationResult],
-    ) -> Result<Result<Settled, Fault>, StoreError> {
-        let answers: Result<Vec<_>, Fault> = results.iter().map(wire::answer).collect();
-        let answers = match answers {
-            Ok(answers) if answers.is_empty() => return Ok(Ok(Settled::default())),
-            Ok(answers) => answers,
-            Err(fault) => return Ok(Err(fault)),
-        };
-        // First what an entry met, so that whoever hears of the entry finds it.
-        let conflicts = results.iter().filter_map(|it| it.conflict.as_ref());
-        let open = conflicts.filter(|it| it.state() == proto::ConflictState::Open);
-        let news: Vec<_> = open.filter_map(|it| self.new_conflict(it)).collect();
-        if !news.is_empty() {
-            self.store.keep_conflicts(local(space), news, None).await?;
-            crate::failpoint::reach("client.after_conflicts");
-        }
-        crate::failpoint::reach("client.before_settle");
-        let applied = |answer: &replica::Answer| match answer.kind {
-            replica::AnswerKind::Applied(at) => Some(at),
-            _ => None,
-        };
-        let told = answers.iter().map(|it| (it.id.clone(), applied(it))).collect();
-        let need = Need::entries(Wanted::Told(told));
-        let settled =
-            self.store.step(local(space), need, move |replica| replica.settle(&answers)).await?;
-        crate::failpoint::reach("client.after_settle");
-        self.well(space).await?;
-        Ok(Ok(counted(settled)))
-    }
 }
 
-pub(super) fn counted(settled: replica::Settled) -> Settled {
-    let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
-    Settled {
-        applied: count(settled.applied),
-        merged: count(settled.merged),
-        superseded: count(settled.superseded),
-        conflicts: count(settled.conflicts),
-        failed: count(settled.failed),
+/// A frame of several subscriptions as one of each.
+fn each(frame: Frame) -> Vec<Frame> {
+    match frame {
+        Frame::Changes(it) if it.subscription_ids.len() > 1 => {
+            let ids = it.subscription_ids.iter().cloned();
+            let of = |id| proto::ChangesFrame { subscription_ids: vec![id], ..it.clone() };
+            ids.map(|id| Frame::Changes(of(id))).collect()
+        }
+        frame => vec![frame],
     }
 }

@@ -1,23 +1,15 @@
-//! Snapshots, records that are read back, and entries that are sent with their first numbers:
-//! what the session asks of the server beside the stream.
-
-use std::time::Duration;
+//! Snapshots: loaded beside what is shown, and swapped in at their end.
 
 use tokio::sync::mpsc;
-use tokio::time::timeout;
 
 use super::calls::{Ended, fault};
 use super::{Session, local};
 use crate::client::engine::{Code, Event, Fault, RequestNo, SpaceNo};
 use crate::client::remote::Remote;
-use crate::client::replica::Held;
-use crate::client::store::{Need, Store, StoreError, Wanted};
+use crate::client::store::{Need, Store, StoreError};
 use crate::client::wire;
-use crate::domain::{Cursor, CursorFault, Epoch, RecordKey, Revision, Scope};
+use crate::domain::{Cursor, CursorFault, Epoch, Revision, Scope};
 use crate::rpc::proto;
-
-/// For one record that is read back.
-const FETCH_WITHIN: Duration = Duration::from_secs(10);
 
 /// What a snapshot is asked for.
 struct Wanting {
@@ -71,99 +63,6 @@ impl Session {
             })
         });
     }
-
-    /// A record as it was at this revision, or, if that is no longer kept, as it is now.
-    pub(super) async fn fetch(
-        &self,
-        space: SpaceNo,
-        key: &RecordKey,
-        at: Revision,
-    ) -> Result<Held, Fault> {
-        // As it is now it may be gone, and nobody could tell since when: a digest that was made
-        // before still counts it.
-        match self.fetch_at(space, key, at).await {
-            Err(fault) if fault.code == Code::DeadlineExceeded => Err(fault),
-            Err(_) => match self.fetch_at(space, key, Revision::ZERO).await {
-                // Deleted since; that change comes later.
-                Err(fault) if fault.reason == "RECORD_NOT_FOUND" => Ok(wire::gone(key.clone(), at)),
-                held => held,
-            },
-            held => held,
-        }
-    }
-
-    /// A record at a revision; 0 = now.
-    async fn fetch_at(&self, space: SpaceNo, key: &RecordKey, at: Revision) -> Result<Held, Fault> {
-        let late = || Fault::new(Code::DeadlineExceeded, "", "a record could not be read back");
-        let link = self.link.as_ref().ok_or_else(late)?;
-        let mut sync = link.remote.sync();
-        let asked = sync.get_record(proto::GetRecordRequest {
-            space: self.name(space),
-            key: Some(wire::wire_key(key)),
-            document_form: wire::FORM,
-            revision: at.get(),
-        });
-        let answer = timeout(FETCH_WITHIN, asked).await.map_err(|_elapsed| late())?;
-        match answer.map_err(fault)?.into_inner().record {
-            Some(record) => wire::held(&record),
-            None => Err(Fault::new(Code::NotFound, "RECORD_NOT_FOUND", "there is no record")),
-        }
-    }
-
-    /// A batch of one was refused because the server knows its id: if the entry went out under
-    /// other numbers before, those go out again, and bring its first answer. None: they did not.
-    pub(super) async fn recall(
-        &mut self,
-        space: SpaceNo,
-        request: RequestNo,
-        refused: &Fault,
-    ) -> Result<Option<()>, StoreError> {
-        let sent = self.spaces.get(&space).and_then(|named| named.sent.clone());
-        let alone = sent.is_some_and(|sent| sent.request == request && sent.entries == 1);
-        if !alone || refused.reason != "MUTATION_ID_REUSED" {
-            return Ok(None);
-        }
-        let need = Need::entries(Wanted::Front(1));
-        let recalled = self.store.step(local(space), need, |replica| replica.recalled()).await?;
-        let (Some(entry), Some(link)) = (recalled, &self.link) else { return Ok(None) };
-        let mut sync = link.remote.sync();
-        let asked = proto::BatchMutateRequest {
-            space: self.name(space),
-            device: self.device(),
-            mutations: vec![wire::mutation(&entry)],
-            atomic: false,
-            document_form: wire::FORM,
-        };
-        let refused = refused.clone();
-        self.calls.spawn(async move {
-            let answer = sync.batch_mutate(asked).await;
-            let answer = answer.map(tonic::Response::into_inner).map_err(fault);
-            Ended::Recalled { space, request, refused, answer }
-        });
-        Ok(Some(()))
-    }
-
-    pub(super) async fn recalled(
-        &mut self,
-        space: SpaceNo,
-        request: RequestNo,
-        refused: Fault,
-        answer: Result<proto::BatchMutateResponse, Fault>,
-    ) -> Result<Vec<Event>, StoreError> {
-        let first = answer.map(|answer| answer.results.first().map(wire::answer));
-        let Ok(Some(Ok(answer))) = first else {
-            // It cannot be told.
-            return Ok(vec![Event::Failed { space, request, fault: refused }]);
-        };
-        let need = Need::entries(Wanted::Open);
-        let settled = self
-            .store
-            .step(local(space), need, move |replica| replica.settle_recalled(&answer))
-            .await?;
-        let queue = self.queue(space).await?;
-        let settled = super::frames::counted(settled);
-        Ok(vec![Event::Answered { space, request, settled, queue }])
-    }
 }
 
 /// Loads a snapshot beside what is shown, and swaps it in at its end.
@@ -189,11 +88,7 @@ async fn load(
     };
     let mut pages = match remote.sync().snapshot(asked).await {
         Ok(pages) => pages.into_inner(),
-        Err(status) => {
-            // A token that cannot be resumed must not be tried for ever.
-            forget_loading(store, wanting.space).await?;
-            return Err(fault(status).into());
-        }
+        Err(status) => return Err(refused(store, wanting.space, status).await),
     };
     loop {
         let page = match pages.message().await {
@@ -202,13 +97,7 @@ async fn load(
                 let message = "the snapshot ended before its end";
                 return Err(Fault::new(Code::Unavailable, "", message).into());
             }
-            Err(status) => {
-                let fault = fault(status);
-                if matches!(fault.code, Code::FailedPrecondition | Code::InvalidArgument) {
-                    forget_loading(store, wanting.space).await?;
-                }
-                return Err(fault.into());
-            }
+            Err(status) => return Err(refused(store, wanting.space, status).await),
         };
         let cursor = wire::read_cursor(page.cursor.as_ref())?;
         if cursor.epoch != Some(wanting.epoch) {
@@ -223,8 +112,7 @@ async fn load(
             let generation = generation.unwrap_or_default();
             crate::failpoint::reach("client.before_swap");
             if !store.finish_load(wanting.space, generation).await? {
-                let message = "another snapshot was begun meanwhile";
-                return Err(Fault::new(Code::Aborted, "", message).into());
+                return Err(overtaken().into());
             }
             crate::failpoint::reach("client.after_swap");
             return Ok(cursor.revision);
@@ -257,8 +145,22 @@ async fn keep(
         })
         .await?;
     crate::failpoint::reach("client.after_load_page");
-    let fault = || Fault::new(Code::Aborted, "", "another snapshot was begun meanwhile");
-    Ok(stored.ok_or_else(fault)?)
+    Ok(stored.ok_or_else(overtaken)?)
+}
+
+fn overtaken() -> Fault {
+    Fault::new(Code::Aborted, "", "another snapshot was begun meanwhile")
+}
+
+/// Why the server gives no more pages. A token that cannot be resumed must not be tried for ever;
+/// any other one goes on where it was.
+async fn refused(store: &Store, space: i64, status: tonic::Status) -> Failed {
+    let fault = fault(status);
+    let lost = matches!(fault.code, Code::FailedPrecondition | Code::InvalidArgument);
+    match lost {
+        true => forget_loading(store, space).await.map_or_else(Failed::File, |()| fault.into()),
+        false => fault.into(),
+    }
 }
 
 async fn forget_loading(store: &Store, space: i64) -> Result<(), StoreError> {

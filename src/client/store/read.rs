@@ -254,6 +254,11 @@ impl Store {
         Ok(Some(FoundEntry { space, entry: row::entry(space, &found, &self.vault)? }))
     }
 
+    /// Whether processes that do not sync have left wishes.
+    pub(in crate::client) async fn has_wishes(&self) -> Result<bool, Error> {
+        Ok(self.first(sqlx::query("SELECT 1 FROM wishes LIMIT 1")).await?.is_some())
+    }
+
     /// Conflicts of a space that wait, as they are kept, and the revision that the server's state
     /// of their records has here; 0 if there is none.
     pub(in crate::client) async fn conflicts(

@@ -124,3 +124,9 @@ CREATE TABLE conflicts (
     body TEXT NOT NULL,
     PRIMARY KEY (space, id)
 ) STRICT, WITHOUT ROWID;
+
+-- What processes that do not sync wish of the one that does, in its order.
+CREATE TABLE wishes (
+    no INTEGER PRIMARY KEY,
+    wish TEXT NOT NULL UNIQUE
+) STRICT;

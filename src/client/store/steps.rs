@@ -63,6 +63,18 @@ pub(super) enum Work {
         cursor: Option<String>,
         reply: Reply<()>,
     },
+    ReplaceConflicts {
+        space: i64,
+        all: Vec<NewConflict>,
+        reply: Reply<()>,
+    },
+    PassOn {
+        wishes: Vec<String>,
+        reply: Reply<()>,
+    },
+    TakeWishes {
+        reply: Reply<Vec<String>>,
+    },
     Attempts {
         space: i64,
         attempts: i64,
@@ -104,6 +116,13 @@ impl Work {
             Self::Conflicts { space, news, cursor, reply } => {
                 done(reply, at.conflicts(space, &news, cursor.as_deref()).await)
             }
+            Self::ReplaceConflicts { space, all, reply } => {
+                let sql = "DELETE FROM conflicts WHERE space = ?1";
+                sqlx::query(sql).bind(space).execute(&mut *at.db).await?;
+                done(reply, at.conflicts(space, &all, None).await)
+            }
+            Self::PassOn { wishes, reply } => done(reply, at.pass_on(&wishes).await),
+            Self::TakeWishes { reply } => done(reply, at.take_wishes().await),
             Self::Attempts { space, attempts, reply } => {
                 done(reply, at.attempts(space, attempts).await)
             }

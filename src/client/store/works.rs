@@ -69,6 +69,25 @@ impl Store {
         self.work(|reply| Work::Conflicts { space, news, cursor, reply }).await
     }
 
+    /// These conflicts wait, and no others.
+    pub(in crate::client) async fn replace_conflicts(
+        &self,
+        space: i64,
+        all: Vec<NewConflict>,
+    ) -> Result<(), Error> {
+        self.work(|reply| Work::ReplaceConflicts { space, all, reply }).await
+    }
+
+    /// Leaves wishes for whoever syncs the file.
+    pub(in crate::client) async fn pass_on(&self, wishes: Vec<String>) -> Result<(), Error> {
+        self.work(|reply| Work::PassOn { wishes, reply }).await
+    }
+
+    /// The wishes that others have left, in their order; they are there no longer.
+    pub(in crate::client) async fn take_wishes(&self) -> Result<Vec<String>, Error> {
+        self.work(|reply| Work::TakeWishes { reply }).await
+    }
+
     /// How often the front entry was refused alone.
     pub(in crate::client) async fn keep_attempts(
         &self,

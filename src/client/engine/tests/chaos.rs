@@ -30,6 +30,10 @@ pub(super) enum Chaos {
     Trigger(Trigger),
     BreakWire,
     Crash,
+    /// In the middle of something, after so many actions.
+    CrashIn(u64),
+    /// Nobody follows the space any more.
+    Leave(SpaceNo),
     Slow(bool),
     Down(bool),
     Black(bool),
@@ -79,7 +83,7 @@ impl World {
     }
 
     fn some_chaos(&mut self, space: SpaceNo) -> Chaos {
-        match self.random.below(44) {
+        match self.random.below(47) {
             0..=11 => Chaos::Write(space),
             12 => Chaos::Poison(space, Poison::Permanent),
             13 => Chaos::Poison(space, Poison::Stubborn),
@@ -104,6 +108,8 @@ impl World {
             39 => Chaos::Corrupt(space),
             40 => Chaos::Poison(space, Poison::Mute),
             41 => Chaos::Poison(space, Poison::Fatal),
+            42 => Chaos::CrashIn(self.random.below(12)),
+            43..=44 => Chaos::Leave(space),
             _ => Chaos::Again(space, self.random.below(2) == 0),
         }
     }
@@ -122,6 +128,12 @@ impl World {
             }
             Chaos::BreakWire => self.break_wire(Fault::new(Code::Unknown, "", "reset")),
             Chaos::Crash => self.start(),
+            Chaos::CrashIn(actions) => self.crash_in = Some(actions),
+            Chaos::Leave(space) => {
+                self.rates.trigger(self.now);
+                self.store(space).follow(false);
+                self.tell_of(space);
+            }
             Chaos::Slow(on) => self.weather.slow = on,
             Chaos::Down(on) => {
                 self.weather.down = on;
@@ -164,8 +176,8 @@ impl World {
                     self.in_flight.remove(&space);
                     self.hear(Event::SpaceRemoved { space });
                 }
-                let info = self.store(space).info();
-                self.hear(Event::SpaceAdded { space, info });
+                self.store(space).follow(true);
+                self.tell_of(space);
             }
             Chaos::Calm => self.calm(),
         }
@@ -184,7 +196,11 @@ impl World {
                 self.server(space).poison.insert(entry, poison);
             }
         }
-        self.hear(Event::Trigger(Trigger::Changed { space }));
+        match self.engine.state().spaces.iter().any(|it| it.space == space) {
+            true => self.hear(Event::Trigger(Trigger::Changed { space })),
+            // Nobody wants it.
+            false => self.tell_of(space),
+        }
     }
 
     fn set_access(&mut self, space: SpaceNo, access: Access) {
@@ -199,7 +215,7 @@ impl World {
                 frames.push(Event::Failed { space, request, fault });
             }
         }
-        frames.push(Event::AccessChanged { space: Some(space).filter(|_| access != Access::None) });
+        frames.push(Event::AccessChanged { space });
         for frame in frames {
             self.deliver(Frame::Event(frame), true);
         }
@@ -210,7 +226,12 @@ impl World {
         // What was damaged since it was last compared shows only now.
         self.break_wire(Fault::new(Code::Unavailable, "", "the last of all faults"));
         for number in 0..self.servers.len() {
-            self.set_access(SpaceNo(number as u64), Access::Write);
+            let space = SpaceNo(number as u64);
+            self.set_access(space, Access::Write);
+            if !self.store(space).wanted {
+                self.store(space).follow(true);
+                self.tell_of(space);
+            }
         }
     }
 }

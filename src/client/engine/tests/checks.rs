@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::server::{Access, Poison};
 use super::world::{World, millis};
-use crate::client::engine::{Action, LinkState, Mode, Parked, Phase};
+use crate::client::engine::{Action, LinkState, Mode, Parked, Phase, Report};
 
 /// How often things were tried lately.
 #[derive(Debug, Default)]
@@ -12,6 +12,28 @@ pub(super) struct Rates {
     connects: Vec<Duration>,
     sends: Vec<Duration>,
     triggers: Vec<Duration>,
+}
+
+/// What over all seeds has to happen, or nothing is said about it.
+pub(super) const EXPECTED: [&str; 8] =
+    ["link", "parked", "healing", "healed", "reset", "renumbered", "access", "store"];
+
+/// A report, by what it is about.
+pub(super) fn name(report: &Report) -> &'static str {
+    match report {
+        Report::LinkLost { .. } | Report::TokenRefused { .. } | Report::TokenFailed { .. } => {
+            "link"
+        }
+        Report::Healing { .. } => "healing",
+        Report::Healed { .. } => "healed",
+        Report::HealingInVain { .. } => "in vain",
+        Report::Reset { .. } => "reset",
+        Report::Renumbered { .. } => "renumbered",
+        Report::Parked { .. } => "parked",
+        Report::AccessLost { .. } => "access",
+        Report::FileIsBehind { .. } => "behind",
+        Report::StoreFailed { .. } => "store",
+    }
 }
 
 const WINDOW: Duration = millis(10_000);
@@ -47,7 +69,8 @@ impl World {
     /// Whether everything is where it should be at last.
     pub(super) fn is_done(&self) -> bool {
         let fits = self.stores.iter().zip(&self.servers).all(|(store, server)| {
-            store.entries.is_empty()
+            store.wanted
+                && store.entries.is_empty()
                 && store.cursor == server.history.head
                 && store.epoch == Some(server.epoch)
                 // Without a stream digests are compared once an hour.

@@ -7,7 +7,7 @@ use crate::client::engine::{
     Action, Code, Config, EngineState, Event, Fault, LinkState, Mode, Phase, Queue, Report,
     RequestNo, Settled, SpaceInfo, SpaceNo, SpaceStanding, Told, Trigger,
 };
-use crate::domain::Epoch;
+use crate::domain::{Epoch, Sequence};
 
 pub(super) const SPACE: SpaceNo = SpaceNo(1);
 pub(super) const HERE: Epoch = Epoch(uuid::Uuid::from_u128(1));
@@ -28,13 +28,19 @@ pub(super) fn queue(frozen: u64, waiting: u64, last: i64) -> Queue {
 /// A space that is loaded, at revision 10, with this queue.
 pub(super) fn info(queue: Queue) -> SpaceInfo {
     let (epoch, cursor) = (Some(HERE), revision(10));
-    SpaceInfo { epoch, cursor, loaded: true, queue, attempts: 0 }
+    SpaceInfo { wanted: true, epoch, cursor, loaded: true, queue, attempts: 0 }
 }
 
 /// What the server says of it.
 pub(super) fn told(device_sequence: i64) -> Told {
     let (head, floor) = (revision(10), revision(0));
     Told { epoch: HERE, head, floor, device_sequence: sequence(device_sequence), batch_max: 0 }
+}
+
+/// The sequence of the front entry of such a queue.
+pub(super) fn first(count: u64, queue: &Queue) -> Sequence {
+    let sent = queue.frozen.max(count).cast_signed();
+    sequence(queue.last_sequence.get() - sent + 1)
 }
 
 pub(super) struct Desk {
@@ -225,7 +231,8 @@ impl Desk {
 
     /// The entries of the last batch go out.
     pub(super) fn take(&mut self, count: u64, queue: Queue) {
-        self.on(Event::Taken { space: SPACE, request: self.batch(), count, queue });
+        let first = first(count, &queue);
+        self.on(Event::Taken { space: SPACE, request: self.batch(), count, first, queue });
     }
 
     pub(super) fn answer(&mut self, queue: Queue) {

@@ -1,7 +1,7 @@
 //! The driver in the simulation: does what the engine asks for, and stores what comes from the
 //! server before it tells of it, as a real one has to.
 
-use super::server::{Batch, index, revision};
+use super::server::{Batch, index, revision, sequence};
 use super::store::StoreSpace;
 use super::world::{Frame, Happening, Message, World};
 use crate::client::engine::{Action, Event, Page, Place, RequestNo, Settled, SpaceNo};
@@ -57,6 +57,7 @@ impl World {
             }
             Action::Subscribe { space, request } => {
                 let store = self.store(space);
+                assert!(store.wanted, "followed for nobody");
                 assert_eq!(store.queue().frozen, 0, "followed before what was sent is answered");
                 let (epoch, cursor) = (store.epoch, store.cursor);
                 self.followed.insert(request, space);
@@ -68,6 +69,7 @@ impl World {
             }
             Action::Load { space, request, epoch, collections } => {
                 self.assert_idle(space);
+                assert!(self.store(space).wanted, "loaded for nobody");
                 assert_eq!(self.store(space).queue().frozen, 0, "loaded too early");
                 let message = Message::Load { epoch, healing: collections.is_some() };
                 self.send(space, request, message, false);
@@ -107,6 +109,12 @@ impl World {
                     store.park(what, server);
                 }
             }
+            Action::Leave { space } => {
+                assert!(!self.store(space).wanted, "somebody wants it");
+                if self.store(space).entries.is_empty() {
+                    self.local.push_back(Event::SpaceRemoved { space });
+                }
+            }
             Action::CountAttempt { space } => self.store(space).count_attempt(),
             Action::Forget { space } => {
                 if !self.store_fails(space, None) {
@@ -127,16 +135,21 @@ impl World {
         self.assert_idle(space);
         let follows = exchange || self.followed.values().any(|it| *it == space);
         let store = self.store(space);
-        let before = store.queue().frozen;
+        let (before, wanted) = (store.queue().frozen, store.wanted);
         let batch = store.take(entries_max);
         let new = batch.len() as u64 > before;
-        assert!(!new || follows, "something new is sent before what was sent is settled");
+        assert!(
+            !new || follows || !wanted,
+            "something new is sent before what was sent is settled"
+        );
         if !batch.is_empty() && self.wire.is_some() {
             self.in_flight.insert(space, request);
         }
         let store = self.store(space);
         let (count, queue) = (batch.len() as u64, store.queue());
-        self.local.push_back(Event::Taken { space, request, count, queue });
+        let first = batch.first().map_or(0, |(_, sequence)| *sequence);
+        let first = sequence(first);
+        self.local.push_back(Event::Taken { space, request, count, first, queue });
         batch
     }
 
@@ -230,7 +243,8 @@ impl World {
                 self.hear(Event::CaughtUp { space, request, up_to });
             }
             Frame::Loaded { space, request, epoch, up_to, healing } => {
-                let fits = self.store(space).epoch == Some(epoch);
+                let store = self.store(space);
+                let fits = store.wanted && store.epoch == Some(epoch);
                 if fits && !self.told_to_fail(space, request) {
                     self.store(space).load(up_to, healing);
                     let revision = revision(up_to);

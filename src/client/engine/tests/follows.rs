@@ -225,6 +225,15 @@ fn a_digest_that_cannot_be_told_holds_up_nothing() {
     desk.on(Event::DigestCompared { space: SPACE, request: before, differing });
     assert!(!desk.has(is_load), "one that is no longer waited for");
     assert_eq!(desk.phase(), Phase::Live);
+    // It is asked for once more, also if nobody answers.
+    for _ in 0..2 {
+        desk.look_but_keep_numbers();
+        let waited = desk.wait_for_while_heard(|it| matches!(it, Action::CompareDigest { .. }));
+        assert!(waited >= seconds(300) && waited <= seconds(360), "{waited:?}");
+    }
+    let (request, differing) = (desk.digest(), Some(names(&["a"])));
+    desk.on(Event::DigestCompared { space: SPACE, request, differing });
+    assert!(desk.has(is_load));
 }
 
 /// A page that ends there.
@@ -267,6 +276,8 @@ fn without_a_stream_calls_carry_everything() {
     while desk.now < seconds(3_700) {
         desk.wait_for(is_exchange);
         page(&mut desk, 22, 22, queue(0, 0, 6));
+        let (request, differing) = (desk.digest(), Some(Vec::new()));
+        desk.on(Event::DigestCompared { space: SPACE, request, differing });
     }
     assert_eq!(compares(&desk), 2);
 }

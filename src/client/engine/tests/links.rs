@@ -156,9 +156,47 @@ fn a_refused_token_is_replaced_at_once_and_then_more_slowly() {
     }
     desk.on(Event::TokenReady { request: desk.token() });
     desk.on(Event::Connected { request: desk.link() });
+    desk.fail_status_with(fault("SPACE_NOT_FOUND"));
+    assert_eq!(desk.state().token, None, "it was taken, whatever is seen with it");
+}
+
+#[test]
+fn who_is_asked_for_a_token_in_vain_does_not_connect() {
+    let mut desk = Desk::new(Mode::Live);
+    desk.on(Event::SpaceAdded { space: SPACE, info: info(queue(0, 0, 0)) });
+    let request = desk.token();
+    desk.on(Event::SpaceRemoved { space: SPACE });
+    assert_eq!(desk.state().link, LinkState::Idle);
+    desk.on(Event::TokenReady { request });
+    assert!(!desk.has(|it| matches!(it, Action::Connect { .. })));
+}
+
+#[test]
+fn without_a_stream_calls_show_whether_anybody_is_there() {
+    let every = seconds(600);
+    let mut desk = Desk::up(Mode::Poll { every }, info(queue(0, 0, 0)));
+    assert_eq!(desk.state().link, LinkState::Connecting);
+    for full in [1, 2, 4] {
+        let unreachable = Fault::new(Code::Unavailable, "", "connection refused");
+        desk.fail(desk.status(), unreachable.clone());
+        assert!(desk.has(is_hangup));
+        let LinkState::Waiting { why, .. } = desk.state().link else { panic!("it is up") };
+        assert_eq!(why, Some(unreachable));
+        desk.look();
+        let waited = desk.wait_for(is_fetch);
+        assert!(waited >= seconds(full) / 2 && waited <= seconds(full), "{waited:?} of {full} s");
+        desk.connect();
+        assert_eq!(desk.state().link, LinkState::Connecting);
+    }
     desk.tell(told(0));
-    desk.catch_up();
-    assert_eq!(desk.state().token, None);
+    assert!(desk.is_up());
+    // What the server says is no reason to leave it.
+    desk.look();
+    desk.fail(desk.engine.last_request, fault("SYNC_FAILED"));
+    assert!(desk.is_up() && !desk.has(is_hangup));
+    desk.wait_for(|it| matches!(it, Action::AskStatus { .. } | Action::Exchange { .. }));
+    desk.fail(desk.engine.last_request, Fault::new(Code::Unavailable, "", "reset"));
+    assert!(desk.has(is_hangup));
 }
 
 #[test]

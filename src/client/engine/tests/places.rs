@@ -74,7 +74,7 @@ fn a_file_that_is_behind_does_nothing_more() {
     for trigger in [Trigger::Demand, Trigger::Network, Trigger::Changed { space: SPACE }] {
         desk.trigger(trigger);
     }
-    desk.on(Event::AccessChanged { space: None });
+    desk.on(Event::AccessChanged { space: SPACE });
     desk.lose_link_of_nobody();
     desk.wait(seconds(500));
     assert!(!desk.asked.iter().any(|it| matches!(it, Action::AskStatus { .. })));
@@ -114,12 +114,13 @@ fn a_space_that_cannot_be_seen_waits_and_its_queue_fails() {
     assert!(!desk.has_report(|it| matches!(it, Report::AccessLost { .. })), "told once");
     desk.wait(seconds(1));
     desk.look();
-    desk.trigger(Trigger::Network);
+    desk.trigger(Trigger::Foreground);
     assert!(!desk.has(is_status));
     for event in [
         Event::Trigger(Trigger::Demand),
-        Event::AccessChanged { space: None },
-        Event::AccessChanged { space: Some(SPACE) },
+        Event::Trigger(Trigger::Network),
+        Event::Trigger(Trigger::Hint { space: SPACE }),
+        Event::AccessChanged { space: SPACE },
     ] {
         desk.on(event);
         let request = desk.status();
@@ -142,7 +143,7 @@ fn what_may_no_longer_be_seen_is_forgotten() {
     assert!(matches!(desk.phase(), Phase::NoAccess { .. }));
     desk.fail(request, Fault::new(Code::NotFound, "SPACE_NOT_FOUND", "gone"));
     desk.wait(seconds(1));
-    desk.on(Event::AccessChanged { space: Some(SPACE) });
+    desk.on(Event::AccessChanged { space: SPACE });
     desk.tell(told(4));
     assert!(desk.has(|it| matches!(it, Action::Load { collections: None, .. })));
 }
@@ -198,7 +199,7 @@ fn one_space_does_not_hold_up_another() {
         desk.trigger(Trigger::Changed { space: second });
         assert!(desk.has(|it| matches!(it, Action::Take { space: SpaceNo(2), .. })));
         let (request, queue) = (desk.batch(), queue(1, 0, 1));
-        desk.on(Event::Taken { space: second, request, count: 1, queue });
+        desk.on(Event::Taken { space: second, request, count: 1, first: sequence(1), queue });
         let (settled, queue) = (Default::default(), super::desk::queue(0, 0, 1));
         desk.on(Event::Answered { space: second, request, settled, queue });
         let waited = desk.wait_for_while_heard(is_status);
@@ -207,4 +208,72 @@ fn one_space_does_not_hold_up_another() {
         desk.fail(request, fault("SYNC_FAILED"));
     }
     assert!(desk.is_up());
+}
+
+/// One that nobody follows, with this queue.
+fn left(queue: crate::client::engine::Queue) -> SpaceInfo {
+    SpaceInfo { wanted: false, loaded: false, ..info(queue) }
+}
+
+#[test]
+fn what_waits_in_a_space_that_nobody_wants_is_sent_and_that_is_all() {
+    for mode in [Mode::Live, Mode::Poll { every: seconds(60) }] {
+        let mut desk = Desk::up(mode, left(queue(1, 2, 5)));
+        desk.tell(told(4));
+        assert_eq!(desk.entries_max(), 1, "what was sent first");
+        desk.take(1, queue(1, 2, 5));
+        desk.answer(queue(0, 2, 5));
+        desk.take(2, queue(2, 0, 7));
+        desk.answer(queue(0, 0, 7));
+        let only = |it: &Action| {
+            let mine = it.space() == Some(SPACE);
+            let may =
+                matches!(it, Action::AskStatus { .. } | Action::Take { .. } | Action::Leave { .. });
+            !mine || may
+        };
+        assert!(desk.asked.iter().all(only), "{:?}", desk.asked);
+        assert!(desk.has(|it| matches!(it, Action::Leave { .. })));
+        // More of it, before anybody has taken it away.
+        desk.look();
+        desk.trigger(Trigger::Changed { space: SPACE });
+        assert!(desk.has(is_status));
+        desk.tell(told(7));
+        desk.take(1, queue(1, 0, 8));
+        desk.answer(queue(0, 0, 8));
+        assert!(desk.has(|it| matches!(it, Action::Leave { .. })));
+        desk.look();
+        desk.on(Event::SpaceRemoved { space: SPACE });
+        assert_eq!(desk.look(), [Action::Hangup]);
+    }
+}
+
+#[test]
+fn a_space_that_nobody_wants_knows_no_cursor() {
+    let mut desk = Desk::up(Mode::Live, left(queue(1, 1, 5)));
+    desk.tell(Told { epoch: ELSEWHERE, floor: revision(11), head: revision(20), ..told(4) });
+    assert!(desk.has(|it| matches!(it, Action::Adopt { .. })));
+    assert!(!desk.has_report(|it| matches!(it, Report::Reset { .. })));
+    let gone = Fault::new(Code::NotFound, "SPACE_NOT_FOUND", "gone");
+    desk.take(1, queue(1, 1, 5));
+    desk.fail(desk.batch(), gone);
+    assert!(desk.has(|it| matches!(it, Action::Park { what: Parked::All, .. })));
+    assert!(desk.has(|it| matches!(it, Action::Leave { .. })), "nothing is left to wait for");
+}
+
+#[test]
+fn a_load_that_may_have_ended_is_looked_for_in_the_file() {
+    let new = SpaceInfo { loaded: false, ..info(queue(0, 0, 0)) };
+    let mut desk = Desk::up(Mode::Live, new);
+    desk.tell(told(0));
+    desk.load();
+    desk.lose_link("");
+    let request = desk.last(|it| match it {
+        Action::Read { request, .. } => Some(*request),
+        _ => None,
+    });
+    desk.on(Event::SpaceRead { space: SPACE, request, info: info(queue(0, 0, 0)) });
+    desk.look();
+    desk.connect();
+    desk.tell(told(0));
+    assert!(!desk.has(is_load) && desk.has(|it| matches!(it, Action::Subscribe { .. })));
 }

@@ -72,10 +72,8 @@ fn what_can_never_be_taken_is_isolated_and_fails_and_the_rest_goes_on() {
     desk.tell(told(4));
     let what = Parked::Front;
     let park = Action::Park { space: SPACE, what, fault: fault("VALIDATION_ERROR") };
-    let (epoch, device_sequence) = (HERE, sequence(4));
-    let renumber = Action::Renumber { space: SPACE, epoch, device_sequence };
-    let at = |action: &Action| desk.asked.iter().position(|it| it == action).unwrap();
-    assert!(at(&park) < at(&renumber));
+    assert!(desk.asked.contains(&park));
+    assert!(!desk.has(|it| matches!(it, Action::Renumber { .. })), "that frees all sequences");
     assert_eq!(desk.entries_max(), 1);
     assert_eq!((desk.standing().frozen, desk.standing().waiting), (0, 99));
     desk.take(1, queue(1, 98, 5));
@@ -250,7 +248,10 @@ fn who_may_only_read_goes_on_reading() {
     desk.tell(told(4));
     desk.catch_up();
     desk.trigger(Trigger::Changed { space: SPACE });
-    desk.on(Event::AccessChanged { space: Some(SPACE) });
+    desk.trigger(Trigger::Foreground);
+    desk.wait(seconds(1));
+    assert!(!desk.has(is_take));
+    desk.on(Event::AccessChanged { space: SPACE });
     desk.wait(seconds(1));
     assert!(desk.has(is_take), "at once if the server says that it has changed");
 }
@@ -338,4 +339,23 @@ fn a_take_that_finds_nothing_is_no_loop() {
     assert!(!desk.has(is_take), "until something is told");
     desk.trigger(Trigger::Changed { space: SPACE });
     assert!(desk.has(is_take));
+}
+
+#[test]
+fn a_gap_behind_a_front_that_was_never_used_is_closed() {
+    // The file says that 7 and 8 are frozen; what it sends are 9 and 10.
+    let mut desk = Desk::up(Mode::Live, info(queue(2, 0, 8)));
+    desk.tell(told(7));
+    let (request, queue) = (desk.batch(), queue(2, 0, 8));
+    let first = sequence(9);
+    desk.on(Event::Taken { space: SPACE, request, count: 2, first, queue });
+    desk.look();
+    desk.fail(request, fault("SEQUENCE_GAP"));
+    desk.tell(told(7));
+    assert!(desk.has(|it| matches!(it, Action::Renumber { .. })));
+    // What the server has from there on is not taken from it.
+    let mut desk = sent(2);
+    desk.fail(desk.batch(), fault("SEQUENCE_GAP"));
+    desk.tell(told(5));
+    assert!(!desk.has(|it| matches!(it, Action::Renumber { .. })));
 }

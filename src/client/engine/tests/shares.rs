@@ -34,12 +34,14 @@ fn a_batch_that_ends_the_link_is_found_out() {
                         fatal_sends += 1;
                         let (space, count) = (SPACE, u64::from(entries_max));
                         let queue = queue(many, 0, 40);
-                        desk.on(Event::Taken { space, request, count, queue });
+                        let first = first(count, &queue);
+                        desk.on(Event::Taken { space, request, count, first, queue });
                         ended = true;
                     }
                     Action::Take { space, request, .. } => {
                         let (count, queue) = (1, innocent);
-                        desk.on(Event::Taken { space, request, count, queue });
+                        let first = first(count, &queue);
+                        desk.on(Event::Taken { space, request, count, first, queue });
                         if !ended {
                             innocent = super::desk::queue(0, 0, 1);
                             let (settled, queue) = (Settled::default(), innocent);
@@ -83,7 +85,8 @@ fn spaces_take_turns_with_what_the_stream_can_hold() {
                     sends[usize::try_from(space.0).unwrap()] += 1;
                     in_flight.push_back((space, request));
                     let (count, queue) = (1, queue(1, 90_000, 1));
-                    desk.on(Event::Taken { space, request, count, queue });
+                    let first = first(count, &queue);
+                    desk.on(Event::Taken { space, request, count, first, queue });
                 }
                 _ => {}
             }

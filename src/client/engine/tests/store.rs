@@ -12,6 +12,7 @@ pub(super) struct StoreSpace {
     pub(super) epoch: Option<Epoch>,
     pub(super) cursor: i64,
     pub(super) loaded: bool,
+    pub(super) wanted: bool,
     last_sequence: i64,
     /// Each with its sequence, if it has one.
     pub(super) entries: VecDeque<(Entry, Option<i64>)>,
@@ -24,6 +25,10 @@ pub(super) struct StoreSpace {
 }
 
 impl StoreSpace {
+    pub(super) fn new() -> Self {
+        Self { wanted: true, ..Self::default() }
+    }
+
     pub(super) fn queue(&self) -> Queue {
         let frozen = self.entries.iter().take_while(|(_, it)| it.is_some()).count() as u64;
         let waiting = self.entries.len() as u64 - frozen;
@@ -32,6 +37,7 @@ impl StoreSpace {
 
     pub(super) fn info(&self) -> SpaceInfo {
         SpaceInfo {
+            wanted: self.wanted,
             epoch: self.epoch,
             cursor: revision(self.cursor),
             loaded: self.loaded,
@@ -61,15 +67,8 @@ impl StoreSpace {
     }
 
     pub(super) fn renumber(&mut self, epoch: Epoch, last: Sequence, server: &ServerSpace) {
-        for (entry, sequence) in &mut self.entries {
-            // What the server has must be sent as it was.
-            let has = server.epoch == epoch && server.history.answers.contains_key(entry);
-            let may = !has || sequence.is_none();
-            assert!(may, "entry {entry} loses sequence {sequence:?}, which the server has");
-            *sequence = None;
-        }
         self.adopt(epoch);
-        self.last_sequence = last.get();
+        self.free(last.get(), server);
     }
 
     pub(super) fn adopt(&mut self, epoch: Epoch) {
@@ -80,15 +79,40 @@ impl StoreSpace {
     }
 
     pub(super) fn park(&mut self, what: Parked, server: &ServerSpace) {
-        let all = what == Parked::All;
-        let count = if all { self.entries.len() } else { 1 };
-        for (entry, _) in self.entries.drain(..count) {
+        let count = if what == Parked::All { self.entries.len() } else { 1 };
+        let parked: Vec<_> = self.entries.drain(..count).collect();
+        for (entry, _) in &parked {
             let has =
-                self.epoch == Some(server.epoch) && server.history.answers.contains_key(&entry);
+                self.epoch == Some(server.epoch) && server.history.answers.contains_key(entry);
             assert!(!has || what != Parked::Front, "{entry} was applied");
-            self.parked.insert(entry, what);
+            self.parked.insert(*entry, what);
         }
         self.attempts = 0;
+        // What lies behind one that was not used was not used either.
+        if let (Parked::Front, Some((_, Some(sequence)))) = (what, parked.first()) {
+            self.free(sequence - 1, server);
+        }
+    }
+
+    /// No entry has a sequence any more.
+    fn free(&mut self, last: i64, server: &ServerSpace) {
+        for (entry, sequence) in &mut self.entries {
+            // What the server has must be sent as it was.
+            let has =
+                self.epoch == Some(server.epoch) && server.history.answers.contains_key(entry);
+            let may = !has || sequence.is_none();
+            assert!(may, "entry {entry} loses sequence {sequence:?}, which the server has");
+            *sequence = None;
+        }
+        self.last_sequence = last;
+    }
+
+    /// Nobody follows it any more, or somebody does again.
+    pub(super) fn follow(&mut self, wanted: bool) {
+        if !wanted {
+            self.forget();
+        }
+        self.wanted = wanted;
     }
 
     pub(super) fn count_attempt(&mut self) {
@@ -110,7 +134,7 @@ impl StoreSpace {
 
     /// A range of changes; false if it does not follow on the one before.
     pub(super) fn absorb(&mut self, after: i64, up_to: i64, server: &ServerSpace) -> bool {
-        assert!(self.loaded, "changes for a state that is not loaded");
+        assert!(self.loaded && self.wanted, "changes for a state that is not loaded");
         if after != self.cursor {
             return false;
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::server::{Batch, ServerSpace, index};
 use super::store::StoreSpace;
 use crate::client::backoff::Random;
-use crate::client::engine::{Code, Config, Engine, Event, Fault, Mode, RequestNo, SpaceNo};
+use crate::client::engine::{Action, Code, Config, Engine, Event, Fault, Mode, RequestNo, SpaceNo};
 use crate::domain::Epoch;
 
 pub(super) const fn millis(millis: u64) -> Duration {
@@ -132,6 +132,10 @@ pub(super) struct World {
     /// What happened, if that is to be told.
     pub(super) trace: Option<Vec<String>>,
     pub(super) events: u64,
+    /// What was reported.
+    pub(super) seen: BTreeSet<&'static str>,
+    /// The program ends after so many actions.
+    pub(super) crash_in: Option<u64>,
     /// Entries that were queued, in all.
     pub(super) entries: u64,
     pub(super) rates: super::checks::Rates,
@@ -152,7 +156,7 @@ impl World {
             run: 0,
             wire: None,
             servers,
-            stores: vec![StoreSpace::default(); spaces],
+            stores: vec![StoreSpace::new(); spaces],
             weather: super::chaos::Weather::default(),
             token: 0,
             token_wanted: 0,
@@ -162,6 +166,8 @@ impl World {
             in_flight: BTreeMap::new(),
             trace: None,
             events: 0,
+            seen: BTreeSet::new(),
+            crash_in: None,
             entries: 0,
             rates: super::checks::Rates::default(),
         }
@@ -188,9 +194,31 @@ impl World {
         self.cut_wire();
         self.local.clear();
         self.engine = Engine::new(Config { mode: self.mode }, self.random.number());
+        self.crash_in = None;
         for number in 0..self.stores.len() {
-            let info = self.stores[number].info();
-            self.hear(Event::SpaceAdded { space: SpaceNo(number as u64), info });
+            self.tell_of(SpaceNo(number as u64));
+        }
+    }
+
+    /// The driver looks at a space in the file: what nobody wants is sent to its end.
+    pub(super) fn tell_of(&mut self, space: SpaceNo) {
+        let info = self.store(space).info();
+        let over = !info.wanted && info.queue.frozen + info.queue.waiting == 0;
+        self.hear(match over {
+            true => Event::SpaceRemoved { space },
+            false => Event::SpaceAdded { space, info },
+        });
+    }
+
+    /// Whether the program ends here, with the rest of what it was about to do.
+    fn crashes(&mut self) -> bool {
+        match &mut self.crash_in {
+            None => false,
+            Some(0) => true,
+            Some(actions) => {
+                *actions -= 1;
+                false
+            }
         }
     }
 
@@ -202,7 +230,14 @@ impl World {
             self.note(|| format!("  hears {event:?}"));
             self.broken.clear();
             for action in self.engine.on(event, self.now) {
+                if self.crashes() {
+                    self.note(|| "    is killed".to_owned());
+                    return self.start();
+                }
                 self.note(|| format!("    does {action:?}"));
+                if let Action::Report(report) = &action {
+                    self.seen.insert(super::checks::name(report));
+                }
                 self.rates.count(&action, self.now);
                 self.obey(action);
             }
@@ -253,6 +288,11 @@ impl World {
             wire.to_client = time;
         }
         let link = wire.number;
+        // Driven by calls, an answer may come twice, and overtake another.
+        if !stream && self.unlucky(5) {
+            let again = time + self.latency();
+            self.at(again, Happening::Deliver { link, frame: frame.clone() });
+        }
         self.at(time, Happening::Deliver { link, frame });
     }
 
