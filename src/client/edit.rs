@@ -246,7 +246,9 @@ impl Patch {
     /// where that loses, and lose where that wins.
     fn then(&self, next: &Self) -> Option<Self> {
         let same = sets_same(&self.set.fields(), &next.set.fields()) && self.unset == next.unset;
-        if !same {
+        // What is set or removed once more comes before what was relative to it.
+        let is_relative = next.unset.is_empty() && next.set == empty();
+        if !same || !(self.transforms.is_empty() || is_relative) {
             return None;
         }
         // One that is refused must not take the other with it.

@@ -93,6 +93,8 @@ fn successive_edits_become_one_where_it_changes_nothing() {
     }
     let by = |number: i64| Patch::new().increment("/n", number).unwrap();
     assert_eq!(by(1).then(&by(2)), Some(by(3)));
+    let anew = Patch { unset: vec![Pointer::parse("/n").unwrap()], ..by(1) };
+    assert_eq!(anew.then(&anew), None);
     let apart = Patch { transforms: [by(i64::MAX).transforms, by(1).transforms].concat(), ..by(1) };
     assert_eq!(by(i64::MAX).then(&by(1)), Some(apart));
     // No more than the server takes.

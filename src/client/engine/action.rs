@@ -51,7 +51,10 @@ pub(crate) enum Action {
     /// Store the epoch. If another one was stored, or none, the state is no longer loaded from this
     /// moment on, in the same transaction.
     Adopt { space: SpaceNo, epoch: Epoch },
-    /// The same; and take the sequences from all entries that have one: the next that is given is
+    /// The server has lost what the state that is stored was made of: it is no longer loaded, and
+    /// its revisions say nothing.
+    Distrust { space: SpaceNo },
+    /// Store the epoch as by `Adopt`; and take the sequences from all entries that have one: the next that is given is
     /// the one after `device_sequence`.
     Renumber { space: SpaceNo, epoch: Epoch, device_sequence: Sequence },
     /// Entries fail, for the app to edit, to retry or to discard.
@@ -90,6 +93,7 @@ impl Action {
             | Self::Renumber { space, .. }
             | Self::Park { space, .. }
             | Self::CountAttempt { space }
+            | Self::Distrust { space }
             | Self::Forget { space }
             | Self::Leave { space }
             | Self::Read { space, .. } => Some(*space),
@@ -118,6 +122,7 @@ impl Action {
             | Self::Renumber { .. }
             | Self::Park { .. }
             | Self::CountAttempt { .. }
+            | Self::Distrust { .. }
             | Self::Forget { .. }
             | Self::Leave { .. }
             | Self::Report(_) => None,

@@ -83,6 +83,9 @@ impl Space {
     /// The state has to be loaded anew; the queue stays.
     pub(super) fn reset(&mut self, fault: CursorFault, turn: &mut Turn) {
         self.loaded = false;
+        if fault == CursorFault::Ahead {
+            turn.act(Action::Distrust { space: self.no });
+        }
         turn.report(Report::Reset { space: self.no, fault });
     }
 }

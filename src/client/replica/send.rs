@@ -107,8 +107,15 @@ impl Replica {
         }
     }
 
+    /// What is here is of a history that the server has lost a part of.
+    pub(in crate::client) fn distrust(&mut self) {
+        if let Some(epoch) = self.place.epoch {
+            self.replace_history(epoch);
+        }
+    }
+
     /// Whatever is here is of another history than the server's.
-    pub(in crate::client) fn replace_history(&mut self, epoch: Epoch) {
+    fn replace_history(&mut self, epoch: Epoch) {
         self.fold_answered();
         let place = &mut self.place;
         place.replaced |= place.epoch.is_some();

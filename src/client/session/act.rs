@@ -62,6 +62,7 @@ impl Session {
             Action::Renumber { space, epoch, device_sequence } => {
                 self.renumber(space, epoch, Some(device_sequence)).await
             }
+            Action::Distrust { space } => self.distrust(space).await,
             Action::Adopt { space, epoch } => self.renumber(space, epoch, None).await,
             Action::Park { space, what, fault } => self.park(space, what, &fault).await,
             Action::CountAttempt { space } => {
@@ -276,6 +277,12 @@ impl Session {
             digest: true,
             ..Default::default()
         })))
+    }
+
+    async fn distrust(&mut self, space: SpaceNo) -> Told {
+        let need = Need::entries(Wanted::Sent);
+        self.store.step(local(space), need, |replica| replica.distrust()).await?;
+        Ok(Vec::new())
     }
 
     async fn renumber(&mut self, space: SpaceNo, epoch: Epoch, last: Option<Sequence>) -> Told {

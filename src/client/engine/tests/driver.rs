@@ -97,6 +97,11 @@ impl World {
                     store.renumber(epoch, device_sequence, server);
                 }
             }
+            Action::Distrust { space } => {
+                if !self.store_fails(space, None) {
+                    self.store(space).loaded = false;
+                }
+            }
             Action::Adopt { space, epoch } => {
                 if !self.store_fails(space, None) {
                     self.store(space).adopt(epoch);
@@ -272,6 +277,7 @@ fn space_of(action: &Action) -> Option<SpaceNo> {
         | Action::Renumber { space, .. }
         | Action::Adopt { space, .. }
         | Action::Park { space, .. }
+        | Action::Distrust { space }
         | Action::Forget { space } => Some(*space),
         _ => None,
     }

@@ -91,6 +91,7 @@ fn a_cursor_that_is_too_old_is_seen_at_once() {
     assert!(desk.has_report(|it| matches!(it, Report::Reset { fault: CursorFault::Expired, .. })));
     let mut desk = Desk::up(Mode::Live, info(queue(0, 0, 0)));
     desk.tell(Told { head: revision(9), ..told(0) });
+    assert!(desk.has(|it| matches!(it, Action::Distrust { .. })));
     assert!(desk.has_report(|it| matches!(it, Report::Reset { fault: CursorFault::Ahead, .. })));
 }
 

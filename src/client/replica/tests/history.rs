@@ -91,6 +91,27 @@ fn a_snapshot_of_the_same_history_is_no_new_one() {
 }
 
 #[test]
+fn what_the_server_has_lost_is_taken_back() {
+    let policies = policies(Strategy::Merge);
+    let (mut server, mut device) = (Server::new(&policies), Device::new("phone", &policies));
+    device.load(&server, true);
+    device.edit("1", put(&json!({"n": 1}))).unwrap();
+    device.push(&mut server, 1);
+    device.pull(&server);
+    // As after a failover to a copy that lacks the last commits.
+    let server = Server::new(&policies);
+    device.edit("1", increment(1)).unwrap();
+    device.edit("2", put(&json!({}))).unwrap();
+    device.replica.distrust();
+    device.replica.number_anew(Sequence::ZERO);
+    device.load(&server, true);
+    device.replica.go_on();
+    assert_eq!(device.shown().into_keys().collect::<Vec<_>>(), [key("2")]);
+    let open: Vec<_> = device.replica.entries().filter(|it| it.state.is_open()).collect();
+    assert_eq!((open.len(), open[0].base), (1, Revision::ZERO));
+}
+
+#[test]
 fn what_was_decided_has_used_its_sequence() {
     let policies = policies(Strategy::Merge);
     let (server, mut device) = (Server::new(&policies), Device::new("phone", &policies));
