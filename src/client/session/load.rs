@@ -132,6 +132,7 @@ async fn keep(
     let (records, token) = (records?, page.next_token);
     let keys = records.iter().map(|held| held.record.key.clone()).collect();
     let (scope, whole) = (wanting.scope.clone(), wanting.whole);
+    crate::failpoint::reach("client.before_load_page");
     let stored = store
         .step(wanting.space, Need::records(keys), move |replica| {
             let going = replica.place.loading.as_ref().map(|it| it.generation);

@@ -11,6 +11,7 @@ use super::writer::Command;
 use super::{Error, Store};
 use crate::client::replica::{Absorbed, Held, Lacking, Range};
 use crate::domain::{PolicySet, RecordKey, Scope, Space};
+use crate::failpoint;
 
 impl Store {
     async fn work<T>(&self, work: impl FnOnce(Reply<T>) -> Work) -> Result<T, Error> {
@@ -45,6 +46,7 @@ impl Store {
 
     /// Wants a space, or a part of it; tells its number in this file.
     pub(in crate::client) async fn follow(&self, space: Space, scope: Scope) -> Result<i64, Error> {
+        failpoint::reach("client.before_follow");
         self.work(|reply| Work::Follow { space, scope, reply }).await
     }
 
@@ -55,6 +57,7 @@ impl Store {
 
     /// Keeps the rules of the server, for what is shown before it answers.
     pub(in crate::client) async fn keep_policies(&self, policies: PolicySet) -> Result<(), Error> {
+        failpoint::reach("client.before_policies");
         let identity = Arc::clone(&self.identity);
         self.work(|reply| Work::Policies { policies, identity, reply }).await
     }

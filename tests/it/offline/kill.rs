@@ -19,7 +19,7 @@ use crate::support::proxy::{Fault, Proxy, Target};
 use crate::support::{House, Random, put, scale, seed, wait_for};
 
 /// Each place at which the client may die.
-const PLACES: [&str; 20] = [
+const PLACES: [&str; 23] = [
     "client.before_made",
     "client.after_made",
     "client.before_begin",
@@ -29,6 +29,9 @@ const PLACES: [&str; 20] = [
     "client.before_commit",
     "client.after_commit",
     "client.after_reply",
+    "client.before_follow",
+    "client.before_policies",
+    "client.before_load_page",
     "client.before_take",
     "client.after_take",
     "client.after_send",
@@ -40,6 +43,17 @@ const PLACES: [&str; 20] = [
     "client.before_swap",
     "client.after_swap",
     "client.after_conflicts",
+];
+
+/// What is written from these on, in a transaction of its own.
+const WRITES: [&str; 7] = [
+    "client.before_follow",
+    "client.before_policies",
+    "client.before_load_page",
+    "client.before_swap",
+    "client.before_take",
+    "client.before_settle",
+    "client.before_absorb",
 ];
 
 #[test]
@@ -64,7 +78,7 @@ fn the_places_are_those_of_the_sources() {
 /// Dies at one place, at the first time that it is reached, then at the second and so on, and each
 /// time with more edits; then lives. Tells how often it died.
 async fn dies_at(house: &House, place: &str, depth: u64) -> u64 {
-    let user = place.replace(['.', '_'], "-");
+    let user = place.replace(['.', '_', '>'], "-");
     let program = Program::new(house, &user).await;
     let mut script = Script::new(&program).await;
     let mut deaths = 0;
@@ -87,17 +101,21 @@ async fn whoever_dies_at_any_place_goes_on_from_there() {
     let began = Instant::now();
     let house = House::new().await;
     let places = PLACES.iter().filter(|it| **it != "client.after_conflicts");
-    let mut places: Vec<_> = places.copied().collect();
+    let mut places: Vec<_> = places.map(|place| ((*place).to_owned(), 1 + 2 * scale())).collect();
+    // Of each kind of write the moments between which it is on disk or is not.
+    for then in ["after_begin", "before_commit", "after_commit"] {
+        places.extend(WRITES.iter().map(|first| (format!("{first}>client.{then}"), scale())));
+    }
     let mut told = Vec::new();
     while !places.is_empty() {
         // Some at once: each waits for disk and network most of the time.
         let some = places.split_off(places.len().saturating_sub(7));
-        let runs = some.iter().map(|place| dies_at(&house, place, 1 + 2 * scale()));
+        let runs = some.iter().map(|(place, depth)| dies_at(&house, place, *depth));
         let deaths = futures_util::future::join_all(runs).await;
         told.extend(some.into_iter().zip(deaths));
     }
     println!("{told:?} in {:?}", began.elapsed());
-    for (place, deaths) in told {
+    for ((place, _), deaths) in told {
         assert!(deaths > 0, "{place} is never reached");
     }
 }
