@@ -15,12 +15,15 @@ use super::{Database, Random};
 const WHOLE: &str = "(select * from changes union all select * from compacted)";
 
 const RAISE: &str = "update spaces s set floor = $1 where s.name = 'users/alice' and floor < $1";
-/// What a later change of the same record up to the floor has replaced.
+/// What a later change of the same record up to the floor has replaced, unless an answer speaks
+/// of it.
 const TAKE_OUT: &str = "with gone as (
         delete from changes c using spaces s
         where s.name = 'users/alice' and c.space_id = s.id and c.revision in (
             select l.previous_revision from changes l
             where l.space_id = s.id and l.revision > $1 and l.revision <= $2
+        ) and not exists (
+            select from answers a where a.space_id = s.id and a.record_revision = c.revision
         ) returning c.*
     ) insert into compacted select * from gone";
 
