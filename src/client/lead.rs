@@ -21,7 +21,7 @@ use super::options::Token;
 use super::remote::Target;
 use super::session::{self, Wish, Wishes};
 use super::store::{Facts, Sentinel, Store, StoreError};
-use crate::domain::{Scope, Space};
+use crate::domain::Space;
 use crate::tasks::Tasks;
 
 /// How often a process looks whether another one has written.
@@ -101,7 +101,7 @@ impl Lead {
 struct Seen {
     /// Somebody has written, and not all of it was looked at.
     moved: bool,
-    spaces: Vec<(i64, Space, bool, Scope)>,
+    spaces: Vec<(i64, Space, i64)>,
 }
 
 /// Looks after the file until the client is closed.
@@ -192,7 +192,7 @@ impl Parts {
     /// What other processes have left: edits to send, spaces to follow, wishes.
     async fn look_for_work(&self, lead: &Lead, seen: &mut Seen) -> Result<(), StoreError> {
         let facts = self.store.facts().await?;
-        let of = |it: &Facts| (it.no, it.place.space.clone(), it.wanted, it.place.scope.clone());
+        let of = |it: &Facts| (it.no, it.place.space.clone(), it.followed);
         let spaces: Vec<_> = facts.iter().map(of).collect();
         if seen.spaces != spaces {
             lead.spaces_changed();

@@ -23,7 +23,7 @@ use crate::domain::{
 };
 
 pub(super) use absorb::{Absorbed, Lacking, Range, SeenChange};
-pub(super) use enqueue::{Refused, Upcast};
+pub(super) use enqueue::{Again, Refused, Upcast};
 pub(super) use settle::{Answer, AnswerKind, Settled};
 pub(super) use shown::{Told, from_micros};
 

@@ -84,7 +84,8 @@ struct Named {
     name: String,
     /// What of it is wanted, as it was told last.
     scope: Scope,
-    wanted: bool,
+    /// What the file counted when it was wanted so.
+    followed: i64,
     /// Refused alone so often, as it is in the file.
     attempts: i64,
     /// The digest that came last.
@@ -97,7 +98,7 @@ struct Named {
 impl Named {
     /// Whether nothing else is wanted of it.
     fn is_as(&self, facts: &Facts) -> bool {
-        self.scope == facts.place.scope && self.wanted == facts.wanted
+        self.followed == facts.followed && self.name == facts.place.space.name()
     }
 }
 
@@ -162,6 +163,7 @@ pub(super) async fn run(parts: Parts) {
             () = sleep_until(wake) => Heard::Time,
         };
         session.hear(heard).await;
+        session.go_on_all().await;
     }
     session.link = None;
     // None of them may write once another process has the file.
@@ -302,7 +304,7 @@ impl Session {
         let named = Named {
             name: facts.place.space.name().to_owned(),
             scope: facts.place.scope.clone(),
-            wanted: facts.wanted,
+            followed: facts.followed,
             attempts: facts.attempts,
             digest: None,
             sent,

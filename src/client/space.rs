@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::edit::{Edit, Patch};
 use super::query::Query;
 use super::record::Record;
-use super::replica::Replica;
+use super::replica::{Again, Replica};
 use super::store::{Conditions, Need, StoreError, Wanted};
 use super::watch::{self, Changes};
 use super::{Client, Conflict, Error, Outcome, Resolution, document, resolve, upcast};
@@ -281,17 +281,18 @@ impl Space {
         let (version, hidden) = (options.schema_version, self.hidden(&key));
         // What an older version has queued is not sent as if it were of this one.
         let is_old = found.entry.schema_version < version && found.entry.sent.is_none();
-        let edit = match edit {
+        let cast = match &edit {
             None if is_old => upcast::cast(found.entry, options).map(|it| it.edit).transpose()?,
-            edit => edit,
+            _ => None,
         };
-        if let Some(edit) = &edit {
+        for edit in edit.iter().chain(&cast) {
             self.admit(&key, edit)?;
         }
         let need = Need::entries(Wanted::Number(number));
         let step = move |replica: &mut Replica| {
-            let edit = edit.map(|edit| replica.without_loss(&key, edit, &hidden));
-            replica.retry(number, new_id(), edit, now, version)
+            let [edit, cast] =
+                [edit, cast].map(|it| it.map(|it| replica.without_loss(&key, it, &hidden)));
+            replica.retry(number, new_id(), Again { edit, cast }, now, version)
         };
         let id = self.client.inner.store.step(space, need, step).await??;
         self.client.inner.lead.queued(space);
@@ -325,7 +326,9 @@ impl Space {
         let found = self.client.inner.store.conflicts(self.no).await?;
         let parsed = found.iter().map(|(body, revision)| {
             let conflict: Conflict = serde_json::from_str(body)?;
-            Ok(Conflict { revision: *revision, ..conflict })
+            // What is deleted may be here no more.
+            let revision = conflict.server.revision.max(*revision);
+            Ok(Conflict { revision, ..conflict })
         });
         let parsed: Result<Vec<_>, serde_json::Error> = parsed.collect();
         Ok(parsed.map_err(|error| StoreError::Damaged(error.to_string()))?)

@@ -55,6 +55,16 @@ impl Scope {
             Self::Records(keys) => keys.iter().any(|key| key.collection == *collection),
         }
     }
+
+    /// Is all of another one a part of it?
+    pub fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::All, _) => true,
+            (_, Self::All) | (Self::Records(_), Self::Collections(_)) => false,
+            (_, Self::Collections(names)) => names.iter().all(|name| self.has_collection(name)),
+            (_, Self::Records(keys)) => keys.iter().all(|key| self.has(key)),
+        }
+    }
 }
 
 /// What becomes of changes that the reader's device made itself.

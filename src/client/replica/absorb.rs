@@ -87,7 +87,9 @@ impl Replica {
     ) -> Result<BTreeMap<RecordKey, Held>, Lacking> {
         let mut latest: BTreeMap<RecordKey, Held> = BTreeMap::new();
         let mut lacking = Vec::new();
-        for change in &range.changes {
+        // It may have been asked for when more was wanted.
+        let wanted = range.changes.iter().filter(|it| self.place.scope.has(&it.held.record.key));
+        for change in wanted {
             let (key, revision) = (change.held.record.key.clone(), change.held.revision());
             let newer = fetched.get(&key).filter(|held| held.revision() >= revision);
             let known = newer.or_else(|| latest.get(&key)).or_else(|| self.newest(&key));
@@ -152,7 +154,8 @@ impl Replica {
 
     /// Progress that brought no change.
     pub(in crate::client) fn advance(&mut self, up_to: Revision) {
-        if self.place.complete == self.place.cursor && up_to > self.place.cursor {
+        let is_whole = self.place.loaded.is_some() && self.place.complete == self.place.cursor;
+        if is_whole && up_to > self.place.cursor {
             (self.place.cursor, self.place.complete) = (up_to, up_to);
         }
     }

@@ -23,6 +23,14 @@ pub(in crate::client) enum Refused {
     Decided,
 }
 
+/// An edit that was put aside goes out again: as it is, unless the app gives another one.
+#[derive(Clone, Debug, Default)]
+pub(in crate::client) struct Again {
+    pub(in crate::client) edit: Option<Edit>,
+    /// The same edit in the form of this version of the app.
+    pub(in crate::client) cast: Option<Edit>,
+}
+
 /// What an entry of an older version of the app becomes.
 #[derive(Clone, Debug)]
 pub(in crate::client) struct Upcast {
@@ -187,7 +195,7 @@ impl Replica {
         &mut self,
         number: i64,
         id: MutationId,
-        edit: Option<Edit>,
+        Again { edit, cast }: Again,
         now_micros: i64,
         schema_version: i64,
     ) -> Result<MutationId, Refused> {
@@ -203,11 +211,14 @@ impl Replica {
             (None, Some(sent)) => {
                 (failed.id.clone(), Some(sent), failed.client_micros, failed.schema_version)
             }
-            (None, None) => (id, None, failed.client_micros, failed.schema_version),
+            (None, None) => {
+                let version = cast.as_ref().map_or(failed.schema_version, |_| schema_version);
+                (id, None, failed.client_micros, version)
+            }
             (Some(_), _) => (id, None, now_micros, schema_version),
         };
         let key = failed.key.clone();
-        let edit = edit.unwrap_or(failed.edit);
+        let edit = edit.or(cast).unwrap_or(failed.edit);
         let entry = Entry { incomplete, sent, ..self.new_entry(id, key, edit, time, version) };
         self.admit(&entry)?;
         self.remove_entry(number);
@@ -224,7 +235,8 @@ impl Replica {
             let number = before.number;
             let is_same = |it: &&Entry| {
                 let may_change = matches!(it.state, EntryState::Pending | EntryState::Failed);
-                may_change && it.sent.is_none() && it.edit == before.edit
+                let is_decided = it.trouble.as_ref().is_some_and(|it| it.reason == OUTCOME_UNKNOWN);
+                may_change && !is_decided && it.sent.is_none() && it.edit == before.edit
             };
             if self.entries.get(&number).filter(is_same).is_none() {
                 continue;

@@ -12,8 +12,9 @@ impl Replica {
     /// The next entries to send, at most so many and so large, as they are to go out: those
     /// that went out already first, and unchanged. What cannot be sent is put aside.
     pub(in crate::client) fn take(&mut self, entries_max: usize, bytes_max: usize) -> Vec<Entry> {
-        let open: Vec<_> =
-            self.entries.values().filter(|it| it.state.is_open()).map(|it| it.number).collect();
+        let open = self.entries.values().filter(|it| it.state.is_open()).map(|it| it.number);
+        // Others of the same records may be loaded from far behind.
+        let open: Vec<_> = open.take(entries_max.saturating_add(1)).collect();
         // The first of these is the first of all, as far as they were loaded from the front.
         self.place.front = open.first().copied().unwrap_or(self.place.last_entry + 1);
         let mut batch: Vec<Entry> = Vec::new();

@@ -276,9 +276,11 @@ fn what_was_decided_nobody_knows_how_is_not_simply_sent_again() {
     let kind = AnswerKind::Rejected(Trouble::new("SEQUENCE_USED", "it was used"));
     device.replica.settle(&[Answer { id: sent[0].id.clone(), kind }]);
     let again = MutationId::parse("again").unwrap();
-    let mut retry = |edit| device.replica.retry(1, again.clone(), edit, 0, 0);
-    assert_eq!(retry(None), Err(Refused::Decided));
-    assert!(retry(Some(put(&json!({"n": 2})))).is_ok());
+    let mut retry = |edit, cast| device.replica.retry(1, again.clone(), Again { edit, cast }, 0, 1);
+    assert_eq!(retry(None, None), Err(Refused::Decided));
+    // Nor in the form of another version of the app.
+    assert_eq!(retry(None, Some(put(&json!({"n": 2})))), Err(Refused::Decided));
+    assert!(retry(Some(put(&json!({"n": 2}))), None).is_ok());
 }
 
 /// Two devices, random edits, lost answers, snapshots in between.

@@ -52,6 +52,12 @@ impl Reading {
     pub(super) fn wait(&mut self, frame: Frame) {
         self.behind.push_back(frame);
     }
+
+    /// Its subscription has ended: what comes of that is left out, answers are not.
+    pub(super) fn give_up(&mut self) {
+        self.request = None;
+        self.behind.retain(|frame| matches!(frame, Frame::Mutated(_)));
+    }
 }
 
 impl Session {
@@ -144,8 +150,17 @@ impl Session {
         }
     }
 
+    /// Takes in what has waited behind ranges that are in, or were given up.
+    pub(super) async fn go_on_all(&mut self) {
+        let reading = self.link.iter().flat_map(|link| &link.reading);
+        let done = reading.filter(|(_, it)| it.request.is_none()).map(|(space, _)| *space);
+        for space in done.collect::<Vec<_>>() {
+            self.go_on(space).await;
+        }
+    }
+
     /// Takes in what has waited behind a range, until the next one lacks something.
-    pub(super) async fn go_on(&mut self, space: SpaceNo) {
+    async fn go_on(&mut self, space: SpaceNo) {
         loop {
             let Some(link) = &mut self.link else { return };
             let Some(reading) = link.reading.get_mut(&space) else { return };

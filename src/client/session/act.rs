@@ -73,6 +73,7 @@ impl Session {
                 Ok(Vec::new())
             }
             Action::Forget { space } => {
+                self.forget_conflicts(space);
                 self.store.forget(local(space)).await?;
                 Ok(Vec::new())
             }
@@ -165,7 +166,9 @@ impl Session {
     pub(super) fn unsubscribe(&mut self, space: SpaceNo, request: RequestNo) -> Vec<Event> {
         if let Some(link) = &mut self.link {
             link.subscriptions.remove(&request);
-            link.reading.remove(&space);
+            if let Some(reading) = link.reading.get_mut(&space) {
+                reading.give_up();
+            }
         }
         let subscription_id = request.to_string();
         self.send(Frame::Unsubscribe(proto::UnsubscribeFrame { subscription_id }))
@@ -280,12 +283,15 @@ impl Session {
     }
 
     async fn distrust(&mut self, space: SpaceNo) -> Told {
+        self.forget_conflicts(space);
         let need = Need::entries(Wanted::Sent);
         self.store.step(local(space), need, |replica| replica.distrust()).await?;
         Ok(Vec::new())
     }
 
     async fn renumber(&mut self, space: SpaceNo, epoch: Epoch, last: Option<Sequence>) -> Told {
+        // They go with the history that they are of.
+        self.forget_conflicts(space);
         let need = Need::entries(Wanted::Sent);
         self.store
             .step(local(space), need, move |replica| {

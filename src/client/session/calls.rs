@@ -154,16 +154,12 @@ impl Session {
 
     /// Does what the end of a call leads to.
     pub(super) async fn ended(&mut self, ended: Ended) {
-        let mut fetched = None;
         let space = match &ended {
             Ended::Status { space, request, .. }
             | Ended::Exchange { space, request, .. }
             | Ended::Batch { space, request, .. }
             | Ended::Recalled { space, request, .. } => Some((*space, *request)),
-            Ended::Fetched { absorbing: it, .. } => {
-                fetched = Some(it.space);
-                Some((it.space, it.request))
-            }
+            Ended::Fetched { absorbing: it, .. } => Some((it.space, it.request)),
             Ended::Token { .. }
             | Ended::Opened { .. }
             | Ended::Policies(_)
@@ -181,9 +177,6 @@ impl Session {
                 self.tell(Event::StoreFailed { space, request, message }).await;
             }
             (Err(error), None) => warn!(%error, "the local file failed"),
-        }
-        if let Some(space) = fetched {
-            self.go_on(space).await;
         }
     }
 

@@ -136,6 +136,9 @@ async fn keep(
     let stored = store
         .step(wanting.space, Need::records(keys), move |replica| {
             let going = replica.place.loading.as_ref().map(|it| it.generation);
+            if !replica.place.scope.covers(&scope) {
+                return None;
+            }
             match (generation, going) {
                 (None, _) => replica.begin_load(scope, whole, cursor),
                 (Some(own), Some(going)) if own == going => {}

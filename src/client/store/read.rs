@@ -37,6 +37,8 @@ pub(in crate::client) struct Facts {
     pub(in crate::client) no: i64,
     pub(in crate::client) place: Place,
     pub(in crate::client) wanted: bool,
+    /// Rises whenever something else is wanted.
+    pub(in crate::client) followed: i64,
     pub(in crate::client) attempts: i64,
     pub(in crate::client) conflicts: i64,
 }
@@ -290,7 +292,7 @@ impl Store {
 
 fn facts_sql() -> String {
     format!(
-        "SELECT {}, wanted, attempts, (SELECT count(*) FROM conflicts WHERE space = no) \
+        "SELECT {}, wanted, followed, attempts, (SELECT count(*) FROM conflicts WHERE space = no) \
          AS conflicts FROM spaces",
         row::PLACE
     )
@@ -303,6 +305,7 @@ fn facts(found: &SqliteRow) -> Result<Facts, Error> {
         no,
         place,
         wanted: number("wanted")? != 0,
+        followed: number("followed")?,
         attempts: number("attempts")?,
         conflicts: number("conflicts")?,
     })

@@ -18,6 +18,8 @@ CREATE TABLE spaces (
     -- The collections that are wanted, as a JSON list; null = all. Only if wanted is 1.
     scope TEXT,
     wanted INTEGER NOT NULL,
+    -- Rises whenever something else is wanted of it: what was here may be gone since.
+    followed INTEGER NOT NULL DEFAULT 0,
     -- What of it is here: null = nothing, '*' = all, or a JSON list.
     loaded TEXT,
     epoch TEXT,

@@ -245,7 +245,8 @@ impl Transaction<'_> {
     async fn follow(&mut self, space: &Space, scope: &Scope) -> Result<i64, Error> {
         let no: i64 = sqlx::query_scalar(
             "INSERT INTO spaces (name, scope, wanted) VALUES (?1, ?2, 1) \
-             ON CONFLICT (name) DO UPDATE SET wanted = 1 RETURNING no",
+             ON CONFLICT (name) DO UPDATE \
+             SET wanted = 1, followed = followed + (wanted = 0) RETURNING no",
         )
         .bind(space.name())
         .bind(row::stored_scope(scope))
@@ -268,7 +269,7 @@ impl Transaction<'_> {
                 _ => scope.clone(),
             });
         }
-        sqlx::query("UPDATE spaces SET scope = ?2, loaded = ?3, loading = NULL WHERE no = ?1")
+        sqlx::query("UPDATE spaces SET scope = ?2, loaded = ?3, loading = NULL, followed = followed + 1 WHERE no = ?1")
             .bind(no)
             .bind(row::stored_scope(scope))
             .bind(row::stored_loaded(loaded.as_ref()))
@@ -280,10 +281,12 @@ impl Transaction<'_> {
     /// Nobody wants a space any more. Its queue is still sent.
     async fn unfollow(&mut self, space: i64) -> Result<(), Error> {
         self.forget(space, None).await?;
-        sqlx::query("UPDATE spaces SET wanted = 0, scope = '[]' WHERE no = ?1")
-            .bind(space)
-            .execute(&mut *self.db)
-            .await?;
+        sqlx::query(
+            "UPDATE spaces SET wanted = 0, scope = '[]', followed = followed + 1 WHERE no = ?1",
+        )
+        .bind(space)
+        .execute(&mut *self.db)
+        .await?;
         Ok(())
     }
 

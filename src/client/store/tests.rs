@@ -66,13 +66,18 @@ fn what_is_not_written_in_the_end_was_never_hidden() {
     let read = |by: &Vault| by.reveal(1, &collection(), slot("1"), open.clone());
     // Until it is on disk only the writer knows it.
     assert_eq!((read(&vault), read(&reader)), (whole.clone(), open.clone()));
-    vault.settle(false);
+    vault.take_back(HashMap::new());
     assert_eq!((read(&vault), read(&reader)), (open.clone(), open.clone()));
     hide();
-    vault.settle(true);
+    let before = vault.settle();
+    assert_eq!(read(&reader), whole);
+    vault.take_back(before);
+    assert_eq!((read(&vault), read(&reader)), (open.clone(), open.clone()));
+    hide();
+    vault.settle();
     vault.forget(1, slot("1"));
     assert_eq!((read(&vault), read(&reader)), (open.clone(), whole.clone()));
-    vault.settle(false);
+    vault.take_back(HashMap::new());
     assert_eq!((read(&vault), read(&reader)), (whole.clone(), whole.clone()));
 }
 

@@ -25,11 +25,11 @@ pub(in crate::client) enum Slot {
 pub(in crate::client) struct Vault {
     fields: Arc<HashMap<CollectionName, Vec<Pointer>>>,
     kept: Arc<Mutex<HashMap<(i64, Slot), JsonObject>>>,
-    /// What a transaction changes: it counts once that is on disk. None = taken out.
+    /// What a transaction changes: it counts once that is all there. None = taken out.
     staged: Option<Arc<Mutex<Staged>>>,
 }
 
-type Staged = HashMap<(i64, Slot), Option<JsonObject>>;
+pub(super) type Staged = HashMap<(i64, Slot), Option<JsonObject>>;
 
 impl Vault {
     pub(in crate::client) fn new(mut fields: HashMap<CollectionName, Vec<Pointer>>) -> Self {
@@ -49,17 +49,28 @@ impl Vault {
         Self { staged: Some(Arc::default()), ..self.clone() }
     }
 
-    /// What was changed is on disk, or will never be.
-    pub(super) fn settle(&self, written: bool) {
-        let Some(staged) = &self.staged else { return };
-        let staged = std::mem::take(&mut *staged.lock());
-        let mut kept = self.kept.lock();
-        for (slot, value) in staged.into_iter().filter(|_| written) {
-            match value {
-                Some(value) => drop(kept.insert(slot, value)),
-                None => drop(kept.remove(&slot)),
-            }
+    /// What was changed is about to be on disk: whoever reads that, finds it. Tells what was
+    /// there before.
+    pub(super) fn settle(&self) -> Staged {
+        let staged = self.staged.as_ref().map(|staged| std::mem::take(&mut *staged.lock()));
+        self.keep(staged.unwrap_or_default())
+    }
+
+    /// It will never be on disk.
+    pub(super) fn take_back(&self, before: Staged) {
+        self.keep(before);
+        if let Some(staged) = &self.staged {
+            staged.lock().clear();
         }
+    }
+
+    fn keep(&self, values: Staged) -> Staged {
+        let mut kept = self.kept.lock();
+        let put = |(slot, value): ((i64, Slot), Option<JsonObject>)| match value {
+            Some(value) => (slot.clone(), kept.insert(slot, value)),
+            None => (slot.clone(), kept.remove(&slot)),
+        };
+        values.into_iter().map(put).collect()
     }
 
     fn put(&self, slot: (i64, Slot), value: Option<JsonObject>) {

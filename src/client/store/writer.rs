@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::need::{Need, Wanted};
 use super::steps::Work;
-use super::vault::Vault;
+use super::vault::{Staged, Vault};
 use super::{Error, load, write};
 use crate::client::replica::{Identity, Replica};
 use crate::failpoint;
@@ -94,7 +94,6 @@ impl Writer {
         failpoint::reach("client.before_begin");
         let mut dones: Vec<Done> = Vec::with_capacity(group.len());
         let written = self.transaction(group, &mut dones).await;
-        self.vault.settle(written.is_ok());
         if written.is_ok() {
             failpoint::reach("client.after_commit");
             self.written.send_modify(|count| *count = count.wrapping_add(1));
@@ -112,17 +111,19 @@ impl Writer {
     ) -> Result<(), Error> {
         sqlx::query("BEGIN IMMEDIATE").execute(&mut self.db).await?;
         failpoint::reach("client.after_begin");
-        let done = self.fill(group, dones).await;
-        let end = if done.is_ok() { "COMMIT" } else { "ROLLBACK" };
-        failpoint::reach("client.before_commit");
-        let ended = sqlx::query(end).execute(&mut self.db).await;
-        done?;
-        if ended.is_err() {
-            // As on a full disk: nothing of it may stay open.
-            sqlx::query("ROLLBACK").execute(&mut self.db).await.ok();
+        let mut done = self.fill(group, dones).await;
+        let mut before = Staged::new();
+        if done.is_ok() {
+            before = self.vault.settle();
+            failpoint::reach("client.before_commit");
+            done = sqlx::query("COMMIT").execute(&mut self.db).await.map(drop).map_err(Error::from);
         }
-        ended?;
-        Ok(())
+        if done.is_err() {
+            // Also if it is the commit that failed, as on a full disk: nothing of it may stay open.
+            sqlx::query("ROLLBACK").execute(&mut self.db).await.ok();
+            self.vault.take_back(before);
+        }
+        done
     }
 
     async fn fill(&mut self, group: Vec<Command>, dones: &mut Vec<Done>) -> Result<(), Error> {

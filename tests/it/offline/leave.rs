@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use syncline::client::{Error, Outcome, Patch, Query, StoreError};
 
 use super::Device;
-use crate::support::House;
+use crate::support::{House, wait_for};
 
 #[tokio::test]
 async fn a_space_that_was_left_has_nothing_to_do_with_the_next() {
@@ -115,4 +115,24 @@ async fn questions_find_lists_and_objects_by_what_they_are() {
     assert_eq!(find(all().eq("/at", json!([1, 1e30]))).await, ["3"]);
     assert_eq!(find(all().ne("/at", json!([1, 1e30]))).await, ["1", "2"]);
     assert_eq!(find(all().eq("/at", Value::Null)).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_choice_that_is_taken_back_at_once_leaves_nothing_out() {
+    let house = House::new().await;
+    let device = Device::new("alice", &house.server).await;
+    for collection in ["task", "note"] {
+        device.own.put(collection, "1", json!({"n": 1})).await.unwrap();
+    }
+    device.synced().await;
+    for _ in 0..3 {
+        // The session may see the end of this only: as before.
+        device.client.collections("", &["task"]).await.unwrap();
+        device.client.own().await.unwrap();
+        wait_for("the note to be back", async || {
+            (device.see("note", "1").await == json!({"n": 1})).then_some(())
+        })
+        .await;
+    }
+    device.synced().await;
 }

@@ -130,3 +130,30 @@ fn what_was_decided_has_used_its_sequence() {
     assert_eq!(sequences(&device.replica.take(10, 1 << 20)), [2]);
     assert_eq!(device.replica.place.last_sequence.get(), 2);
 }
+
+#[test]
+fn what_is_not_loaded_is_not_ahead() {
+    let policies = policies(Strategy::Merge);
+    let mut device = Device::new("phone", &policies);
+    let later = Revision::new(9).unwrap();
+    device.replica.advance(later);
+    assert_eq!(device.replica.place.complete, Revision::ZERO);
+    device.load(&Server::new(&policies), true);
+    device.replica.advance(later);
+    assert_eq!(device.replica.place.complete, later);
+}
+
+#[test]
+fn what_came_of_a_wider_choice_is_not_kept() {
+    let policies = policies(Strategy::Merge);
+    let (mut server, mut devices) =
+        (Server::new(&policies), ["phone", "laptop"].map(|name| Device::new(name, &policies)));
+    let [phone, laptop] = &mut devices;
+    phone.load(&server, true);
+    laptop.edit("1", put(&json!({"n": 1}))).unwrap();
+    laptop.push(&mut server, 1);
+    phone.replica.place.scope = Scope::Collections(vec![CollectionName::parse("note").unwrap()]);
+    phone.pull(&server);
+    assert_eq!(phone.shown(), BTreeMap::new());
+    assert_eq!(phone.replica.place.cursor, server.state.head());
+}
