@@ -178,7 +178,7 @@ async fn what_is_long_gone_is_taken_away_and_who_watched_since_begins_anew() {
         device.own.put("task", &id.to_string(), json!({"n": id})).await.unwrap();
     }
     device.synced().await;
-    let watch = || Box::pin(device.own.watch(&syncline::client::Query::all("task")));
+    let watch = || device.own.watch(&syncline::client::Query::all("task"));
     let (mut late, mut read) = (watch(), watch());
     for stream in [&mut late, &mut read] {
         let first = next(stream).await;

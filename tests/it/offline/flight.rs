@@ -70,8 +70,7 @@ async fn who_wants_another_part_of_a_space_loses_no_answer() {
 async fn streams_that_nobody_reads_hold_up_no_other_reader() {
     let device = Device::alone("alice").await;
     device.own.put("task", "1", json!({"title": "Milk"})).await.unwrap();
-    let mut streams: Vec<_> =
-        (0..8).map(|_| Box::pin(device.own.watch(&Query::all("task")))).collect();
+    let mut streams: Vec<_> = (0..8).map(|_| device.own.watch(&Query::all("task"))).collect();
     for stream in &mut streams {
         // They have begun to read, and nobody waits for them.
         assert!(stream.next().now_or_never().is_none());
@@ -85,9 +84,9 @@ async fn streams_that_nobody_reads_hold_up_no_other_reader() {
 async fn streams_end_with_their_client() {
     let device = Device::alone("alice").await;
     device.own.put("task", "1", json!({"title": "Milk"})).await.unwrap();
-    let mut changes = Box::pin(device.own.watch(&Query::all("task")));
-    let mut record = Box::pin(device.own.watch_record("task", "1"));
-    let mut status = Box::pin(device.client.watch_status());
+    let mut changes = device.own.watch(&Query::all("task"));
+    let mut record = device.own.watch_record("task", "1");
+    let mut status = device.client.watch_status();
     assert!(next(&mut changes).await.whole);
     assert!(next(&mut record).await.is_some());
     next(&mut status).await;

@@ -21,7 +21,7 @@ async fn one_syncs_and_all_see_the_same() {
     assert_eq!(second.device(), first.client.device());
     assert_eq!(second.status().await.unwrap().link, Link::Elsewhere);
 
-    let mut seen = Box::pin(first.own.watch(&Query::all("task")));
+    let mut seen = first.own.watch(&Query::all("task"));
     assert!(next(&mut seen).await.whole);
     let id = own.put("task", "1", json!({"by": "second"})).await.unwrap();
     assert_eq!(next(&mut seen).await.changed[0].id, "1");
@@ -82,7 +82,7 @@ async fn who_has_no_server_leaves_the_file_to_who_has_one() {
 async fn a_watcher_is_told_that_nothing_waits_any_more() {
     let house = House::new().await;
     let device = Device::new("alice", &house.server).await;
-    let mut seen = Box::pin(device.own.watch(&Query::all("task")));
+    let mut seen = device.own.watch(&Query::all("task"));
     assert!(next(&mut seen).await.whole);
     device.own.put("task", "1", json!({"n": 1})).await.unwrap();
     let told = tokio::time::timeout(SOON, async {

@@ -121,7 +121,7 @@ async fn each_edit_is_shown_once() {
     let device = Device::new("alice", &house.server).await;
     device.synced().await;
     let shown = Arc::new(Mutex::new(Vec::new()));
-    let (mut record, told) = (Box::pin(device.own.watch_record("counter", "1")), shown.clone());
+    let (mut record, told) = (device.own.watch_record("counter", "1"), shown.clone());
     let mut watching = JoinSet::new();
     watching.spawn(async move {
         while let Some(next) = record.next().await {
@@ -162,7 +162,7 @@ async fn each_edit_is_shown_once() {
 async fn a_query_that_is_followed_tells_what_moves() {
     let device = Device::alone("alice").await;
     device.own.put("task", "1", json!({"done": false})).await.unwrap();
-    let mut open = Box::pin(device.own.watch(&Query::all("task").eq("/done", false)));
+    let mut open = device.own.watch(&Query::all("task").eq("/done", false));
     let first = next(&mut open).await;
     assert!(first.whole && first.changed.len() == 1);
     device.own.put("task", "2", json!({"done": true})).await.unwrap();

@@ -27,7 +27,7 @@ struct Told {
 
 impl Told {
     fn new(device: &Device) -> Self {
-        let (all, mut stream) = (Arc::default(), Box::pin(device.client.watch_status()));
+        let (all, mut stream) = (Arc::default(), device.client.watch_status());
         let kept: Arc<Mutex<Vec<Status>>> = Arc::clone(&all);
         let mut listening = JoinSet::new();
         listening.spawn(async move {

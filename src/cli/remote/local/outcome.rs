@@ -1,7 +1,5 @@
 //! What has become of edits: waited for, a little, and told. Must not know which command asks.
 
-use std::time::Duration;
-
 use anyhow::anyhow;
 use futures_util::StreamExt;
 use serde_json::{Value, json};
@@ -68,15 +66,14 @@ async fn problem_now(local: &Local) -> Option<Problem> {
 /// Waits until it is plain that the server does not answer now, unless somebody has said how
 /// long to wait for it.
 async fn trouble(local: &Local) -> Option<Problem> {
-    let mut statuses = Box::pin(local.client.watch_status());
+    let mut statuses = local.client.watch_status();
     while let Some(Ok(status)) = statuses.next().await {
         if local.wait.is_none() && status.link == Link::Offline && status.problem.is_some() {
             return status.problem;
         }
     }
     // Without more news there is only the wait.
-    tokio::time::sleep(Duration::from_secs(3_600)).await;
-    None
+    std::future::pending().await
 }
 
 /// As it is called to people and programs.

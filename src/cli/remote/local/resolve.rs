@@ -85,7 +85,7 @@ pub(super) async fn run(
 
 /// Waits until the file does not have it open any more.
 async fn closed(local: &Local, conflict: &str) {
-    let mut statuses = Box::pin(local.client.watch_status());
+    let mut statuses = local.client.watch_status();
     while let Some(Ok(_)) = statuses.next().await {
         let open = local.space.conflicts().await.unwrap_or_default();
         if !open.iter().any(|it| it.id == conflict) {

@@ -17,7 +17,7 @@ const LINK_WITHIN: Duration = Duration::from_secs(2);
 pub(super) async fn run(local: &Local) -> Result<(), Failure> {
     if local.syncs {
         let settled = async {
-            let mut statuses = Box::pin(local.client.watch_status());
+            let mut statuses = local.client.watch_status();
             while let Some(Ok(status)) = statuses.next().await {
                 if status.link == Link::Online || status.problem.is_some() {
                     break;

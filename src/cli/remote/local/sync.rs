@@ -174,7 +174,7 @@ async fn follow(local: &Local) -> Result<Ended, Failure> {
 }
 
 async fn synced(local: &Local) -> Result<Ended, Failure> {
-    let mut statuses = Box::pin(local.client.watch_status());
+    let mut statuses = local.client.watch_status();
     let mut bar: Option<(ProgressBar, u64)> = None;
     let (mut said, mut may_end) = (BTreeSet::new(), false);
     loop {

@@ -81,7 +81,7 @@ impl Beginnings {
 
 impl Watcher<'_> {
     async fn follow(&mut self) -> Result<(), Failure> {
-        let mut statuses = Box::pin(self.local.client.watch_status());
+        let mut statuses = self.local.client.watch_status();
         loop {
             // Cancel: both streams only read, and keep their place.
             tokio::select! {

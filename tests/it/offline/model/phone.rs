@@ -173,7 +173,7 @@ async fn open(
 fn watch(space: &Space, collections: &[String]) -> Vec<Watched> {
     let one = |collection: &String| Watched {
         collection: collection.clone(),
-        changes: Box::pin(space.watch(&Query::all(collection))),
+        changes: space.watch(&Query::all(collection)),
         told: BTreeMap::new(),
     };
     collections.iter().map(one).collect()
