@@ -2,7 +2,7 @@
 //! ends before it does.
 
 use std::io::{Read, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -14,6 +14,19 @@ use super::private::blocking;
 
 /// No run takes longer.
 const END_WITHIN: Duration = Duration::from_secs(60);
+
+/// Waits until a program has ended; what it says is told if it does not.
+pub async fn ended(child: &mut Child, within: Duration, said: impl Fn() -> String) -> ExitStatus {
+    let began = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        assert!(began.elapsed() < within, "it does not end: {}", said());
+        // Between two looks.
+        tokio::time::sleep(Duration::from_millis(3)).await;
+    }
+}
 
 /// The program, with nothing that the environment says to it, and nothing on stdin.
 pub fn syncline() -> Command {
@@ -58,15 +71,7 @@ impl Running {
     /// Waits for its end, and for all that it says until then.
     pub async fn end(mut self) -> Output {
         let (out, err) = (keep(self.0.stdout.take()), keep(self.0.stderr.take()));
-        let began = Instant::now();
-        let status = loop {
-            if let Some(status) = self.0.try_wait().unwrap() {
-                break status;
-            }
-            assert!(began.elapsed() < END_WITHIN, "it does not end");
-            // Between two looks.
-            tokio::time::sleep(Duration::from_millis(3)).await;
-        };
+        let status = ended(&mut self.0, END_WITHIN, String::new).await;
         let read = move || (out.join().unwrap(), err.join().unwrap());
         let (stdout, stderr) = blocking(read).await;
         Output { status, stdout, stderr }

@@ -11,16 +11,16 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::time::Instant;
 
 use crate::offline::device::url;
 use crate::support::private::blocking;
-use crate::support::program::syncline;
+use crate::support::program::{ended, syncline};
 use crate::support::{Client, House, mint, wait_for};
 
 /// What ends a program at one of its places, and what kill -9 is.
 const SIGABRT: i32 = 6;
 const SIGKILL: i32 = 9;
+
 /// No run takes longer.
 const END_WITHIN: Duration = Duration::from_secs(120);
 
@@ -152,16 +152,9 @@ impl Running {
 
     /// Waits until it ends by itself, or dies.
     pub async fn end(mut self) -> Run {
-        let began = Instant::now();
-        let status = loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                break status;
-            }
-            let text = || String::from_utf8_lossy(&self.wrong.lock()).into_owned();
-            assert!(began.elapsed() < END_WITHIN, "it does not end: {}", text());
-            // Between two looks.
-            tokio::time::sleep(Duration::from_millis(3)).await;
-        };
+        let wrong = Arc::clone(&self.wrong);
+        let said = || String::from_utf8_lossy(&wrong.lock()).into_owned();
+        let status = ended(&mut self.child, END_WITHIN, said).await;
         let readers = std::mem::take(&mut self.readers);
         blocking(move || readers.into_iter().for_each(|it| it.join().unwrap())).await;
         let text = |bytes: &Mutex<Vec<u8>>| String::from_utf8(bytes.lock().clone()).unwrap();
