@@ -118,7 +118,9 @@ impl Writer {
     }
 
     /// Opens a transaction and locks the spaces, in the order of their ids, so
-    /// that two replicas cannot wait for each other. New spaces are born.
+    /// that two replicas cannot wait for each other. New spaces are born before,
+    /// in a transaction that has locked nothing: whoever held others while they
+    /// wait for a birth could be waited for by whom they wait for.
     /// Not cancel safe.
     pub async fn lock(&mut self, spaces: &[Space]) -> Result<Locked<'_>, Error> {
         let mut transaction = self.connection.begin().await?;
@@ -127,12 +129,14 @@ impl Writer {
         if locked.len() < spaces.len() {
             // Shared ones are created, and not born by being written to.
             let private = || spaces.iter().filter(|space| !space.is_shared());
+            sqlx::query("rollback and chain").execute(&mut *transaction).await?;
             sqlx::query(INSERT_SPACES)
                 .bind(private().map(|space| space.id.0).collect::<Vec<_>>())
                 .bind(private().map(Space::name).collect::<Vec<_>>())
                 .bind(private().map(|_| Uuid::new_v4()).collect::<Vec<_>>())
                 .execute(&mut *transaction)
                 .await?;
+            sqlx::query("commit and chain").execute(&mut *transaction).await?;
             let locked = sqlx::query(sql::LOCK_HEADS).bind(&ids).fetch_all(&mut *transaction);
             if locked.await?.len() < spaces.len() {
                 return Err(Error::Gone);

@@ -1,6 +1,8 @@
 //! Many at once: duplicates, writers of one space, conditional writers, spaces
 //! that know nothing of each other. Always two replicas on one database.
 
+mod births;
+
 use std::collections::{BTreeSet, HashMap};
 
 use futures_util::future::join_all;
