@@ -10,6 +10,7 @@ use sqlx::{Connection, PgConnection, Row};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::write::LOCK_HEADS;
 use super::{Error, Store, row};
 use crate::domain::{CollectionName, Revision, SpaceId};
 
@@ -135,7 +136,8 @@ const TOMBSTONES: &str = "select l.revision, l.collection, c.committed_at
 
 /// One that has come back to life meanwhile, about which there is something to decide,
 /// or of which an answer speaks, stays. What somebody is deciding meanwhile, on a tombstone
-/// that they know, is decided again: it shows in `answered`.
+/// that they know, is decided again: it shows in `answered`. The space is locked before,
+/// by a statement of its own, so that this one sees the answers of all who had it.
 const BURY: &str = "with gone as (
          delete from latest l using (
              select t.collection, t.id, t.revision from unnest($2::bigint[]) w (revision)
@@ -318,8 +320,12 @@ impl Compactor {
     /// Forgets tombstones; how many. Not cancel safe.
     pub async fn bury(&mut self, space: SpaceId, tombstones: &[Revision]) -> Result<i64, Error> {
         let revisions: Vec<_> = tombstones.iter().map(|it| it.get()).collect();
+        let mut transaction = self.connection.begin().await?;
+        sqlx::query(LOCK_HEADS).bind(vec![space.0]).execute(&mut *transaction).await?;
         let query = sqlx::query(BURY).bind(space.0).bind(revisions);
-        Ok(query.fetch_one(&mut self.connection).await?.try_get(0)?)
+        let count = query.fetch_one(&mut *transaction).await?.try_get(0)?;
+        transaction.commit().await?;
+        Ok(count)
     }
 
     /// Forgets some answers of before a time: of mutations, of replacements, and what became

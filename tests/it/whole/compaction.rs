@@ -7,13 +7,15 @@ use std::time::Duration;
 use sqlx::{Connection, Executor, PgConnection};
 use syncline::app::{Forgotten, compact_once};
 use syncline::clock::Clock;
-use syncline::domain::Retention;
+use syncline::domain::{Retention, Revision, SpaceId};
 use syncline::rpc::proto::mutation::Operation;
 use syncline::rpc::proto::{
     ChangesSinceRequest, Cursor, DeleteOperation, ExchangeRequest, Mutation, MutationOutcome,
     Policy, RejectionReason,
 };
 use syncline::store::Store;
+use tokio::task::JoinSet;
+use uuid::Uuid;
 
 use super::{exchange, proven, snapshot};
 use crate::support::{
@@ -324,4 +326,38 @@ async fn a_space_that_is_being_written_is_left_in_peace() {
     assert_eq!(house.rows().await.0.len(), 6, "nothing happened");
     compact_in(&house.store, 31).await;
     verified(&house.store).await;
+}
+
+/// A tombstone that somebody gives an answer about, while it is to be forgotten.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_told_meanwhile_stays() {
+    let house = House::new().await;
+    house.write(six()).await;
+    compact_in(&house.store, 31).await;
+    let mut other = house.database.connect().await;
+    let mut telling = other.begin().await.unwrap();
+    let space: Uuid = sqlx::query_scalar("update spaces set answered = answered + 1 returning id")
+        .fetch_one(&mut *telling)
+        .await
+        .unwrap();
+    let sql = "insert into answers (space_id, mutation_id, fingerprint, outcome, record_revision,
+             answered_at)
+         values ($1, 'c', '', 2, 4, now())";
+    sqlx::query(sql).bind(space).execute(&mut *telling).await.unwrap();
+    let mut burying = JoinSet::new();
+    let compactor = async || house.store.compactor().await.unwrap();
+    let mut compactor = wait_for("the right to compact", compactor).await;
+    burying.spawn(async move {
+        compactor.bury(SpaceId(space), &[Revision::new(4).unwrap()]).await.unwrap()
+    });
+    let mut watching = house.database.connect().await;
+    let sql = "select pid from pg_stat_activity
+         where datname = current_database() and wait_event_type = 'Lock'";
+    wait_for("who waits", async || {
+        sqlx::query_scalar::<_, i32>(sql).fetch_optional(&mut watching).await.unwrap()
+    })
+    .await;
+    telling.commit().await.unwrap();
+    assert_eq!(burying.join_all().await, [0]);
+    assert_eq!(house.rows().await, (vec![4, 5, 6], vec![4, 5, 6]));
 }
