@@ -18,6 +18,7 @@ pub mod reader;
 pub mod seen;
 mod server;
 mod stream;
+pub mod stutter;
 pub mod wire;
 mod words;
 

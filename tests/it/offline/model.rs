@@ -7,6 +7,7 @@ mod calm;
 mod ledger;
 mod phone;
 mod planned;
+mod replica;
 mod script;
 mod state;
 mod world;
@@ -86,6 +87,11 @@ async fn what_is_shown_changes_once_by_each_edit_and_by_nothing_else() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn phones_become_what_the_server_is() {
     run(Plan { steps: 250, phones: 3, ..Plan::default() }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn phones_that_are_told_twice_and_late_become_what_the_server_is() {
+    run(Plan { steps: 200, phones: 3, stutters: true, ..Plan::default() }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

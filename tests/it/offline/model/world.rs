@@ -13,11 +13,12 @@ use syncline::rpc::proto::{
 
 use super::ledger::{Ledger, Possible};
 use super::phone::{End, Manner, Phone, shown};
+use super::replica::Replica;
 use super::state::{ServerState, head};
 use crate::access;
 use crate::support::compaction::Compaction;
 use crate::support::proxy::Target;
-use crate::support::{Client, Database, Random, TestServer, put, wait_for};
+use crate::support::{Client, Database, Random, put, wait_for};
 
 /// Each collection has a policy of its own. What is in the first is only ever counted.
 pub const COLLECTIONS: [(&str, Strategy, Strategy); 9] = [
@@ -49,11 +50,13 @@ pub struct Plan {
     pub replaces: bool,
     /// The space is erased with all that is in it.
     pub erases: bool,
+    /// Answers come twice and late.
+    pub stutters: bool,
 }
 
 pub struct World {
     pub database: Database,
-    pub servers: Vec<TestServer>,
+    pub servers: Vec<Replica>,
     pub admin: Client,
     pub space: String,
     pub phones: Vec<Phone>,
@@ -68,12 +71,16 @@ pub struct World {
     /// How often each thing that only some runs have has happened.
     pub happened: BTreeMap<&'static str, u64>,
     compaction: Option<Compaction>,
+    /// Calls, and messages of streams, that were there twice.
+    doubled: (u64, u64),
 }
 
 impl World {
     pub async fn new(plan: Plan, mut random: Random) -> Self {
         let database = Database::create().await;
-        let servers = vec![TestServer::start(&database).await, TestServer::start(&database).await];
+        let stutters = plan.stutters.then_some(random.0);
+        let start = || Replica::start(&database, stutters);
+        let servers = vec![start().await, start().await];
         let admin = servers[0].admin("alice").await;
         set_policies(&admin, &servers[1]).await;
         let space = match plan.shared {
@@ -125,14 +132,32 @@ impl World {
             favourite,
             happened: BTreeMap::new(),
             compaction,
+            doubled: (0, 0),
         }
     }
 
     /// All servers end.
     pub async fn end(mut self) {
+        self.stop_servers().await;
+        let (calls, messages) = self.doubled;
+        println!("{calls} calls and {messages} messages were there twice");
+        assert_eq!(self.plan.stutters, calls > 0 && messages > 0);
+    }
+
+    async fn stop_servers(&mut self) {
         while let Some(server) = self.servers.pop() {
-            server.stop().await;
+            self.stopped(server).await;
         }
+    }
+
+    async fn stopped(&mut self, server: Replica) {
+        let (calls, messages) = server.stop().await;
+        self.doubled = (self.doubled.0 + calls, self.doubled.1 + messages);
+    }
+
+    async fn start_server(&mut self) -> Replica {
+        let stutters = self.plan.stutters.then(|| self.random.next());
+        Replica::start(&self.database, stutters).await
     }
 
     pub fn below(&mut self, bound: u64) -> u64 {
@@ -165,8 +190,9 @@ impl World {
 
     /// One replica ends, and another one takes its place, at another address.
     pub async fn restart_server(&mut self, at: usize) {
-        self.servers.remove(at).stop().await;
-        let server = TestServer::start(&self.database).await;
+        let server = self.servers.remove(at);
+        self.stopped(server).await;
+        let server = self.start_server().await;
         self.servers.insert(at, server);
         self.admin = self.servers[0].admin("alice").await;
         for phone in 0..self.phones.len() {
@@ -185,14 +211,12 @@ impl World {
     /// As if the database had been brought back from a copy that lacks nothing.
     pub async fn replace_history(&mut self) {
         self.note("replaced");
-        while let Some(server) = self.servers.pop() {
-            server.stop().await;
-        }
+        self.stop_servers().await;
         let sql = "update spaces set epoch = gen_random_uuid() where name = $1";
         let query = sqlx::query(sql).bind(&self.space);
         query.execute(&mut self.database.connect().await).await.unwrap();
         for _ in 0..2 {
-            let server: TestServer = TestServer::start(&self.database).await;
+            let server = self.start_server().await;
             self.servers.push(server);
         }
         self.admin = self.servers[0].admin("alice").await;
@@ -343,7 +367,7 @@ async fn check_shown(phone: &Phone, state: &ServerState) {
 }
 
 /// Sets all policies, and waits until the other replica holds to them.
-async fn set_policies(admin: &Client, other: &TestServer) {
+async fn set_policies(admin: &Client, other: &Replica) {
     for (collection, strategy, fallback) in COLLECTIONS {
         let sum = FieldRule {
             path: "/n".into(),
