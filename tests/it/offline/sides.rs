@@ -6,7 +6,7 @@ use futures_util::StreamExt;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use syncline::client::{EntryState, Patch, Query, Resolution, Trigger};
-use syncline::rpc::proto::{Policy, Strategy};
+use syncline::rpc::proto::{ListPoliciesRequest, Policy, Strategy};
 use tokio::task::JoinSet;
 
 use super::Device;
@@ -19,6 +19,19 @@ async fn policy(house: &House, collection: &str, strategy: Strategy) {
     let collection = collection.to_owned();
     let policy = Policy { collection, strategy: strategy.into(), ..Policy::default() };
     house.alice.set_policy(policy).await.unwrap();
+}
+
+/// More policies than fit on one page come before those that count.
+async fn many_policies(house: &House) {
+    let json_schema = json!({"description": "x".repeat(60_000)}).to_string();
+    for number in 0..20 {
+        let (collection, json_schema) = (format!("before-{number}"), json_schema.clone());
+        let policy = Policy { collection, json_schema, ..Policy::default() };
+        house.alice.set_policy(policy).await.unwrap();
+    }
+    let all = ListPoliciesRequest { page_size: 1_000, ..ListPoliciesRequest::default() };
+    let page = house.alice.policies.clone().list_policies(all).await.unwrap().into_inner();
+    assert!(!page.next_page_token.is_empty(), "{} policies are one page", page.policies.len());
 }
 
 #[tokio::test]
@@ -80,6 +93,7 @@ async fn a_conflict_is_shown_rolled_back_and_decided() {
 #[tokio::test]
 async fn what_the_policy_decides_is_foretold() {
     let house = House::new().await;
+    many_policies(&house).await;
     policy(&house, "form", Strategy::Merge).await;
     policy(&house, "master", Strategy::ServerWins).await;
     let proxy = Proxy::start(Target::Tcp(house.server.address())).await;
