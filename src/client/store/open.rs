@@ -11,7 +11,7 @@ use sqlx::sqlite::{
 use sqlx::{ConnectOptions, Connection};
 use tokio::sync::{mpsc, watch};
 
-use super::vault::Vault;
+use super::vault::{Staged, Vault};
 use super::writer::{self, Writer};
 use super::{Error, Store, WAITING_MAX, row};
 use crate::client::replica::Identity;
@@ -101,6 +101,7 @@ impl Store {
             vault: vault.staging(),
             identity: Arc::clone(&identity),
             written: written.clone(),
+            before: Staged::new(),
         };
         tasks.spawn("local file", writer::run(writer, waiting));
         let (path, tasks) = (Arc::new(path), tasks.clone());

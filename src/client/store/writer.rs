@@ -2,12 +2,15 @@
 //! and tells everybody once that is on disk. No future that somebody can drop ever holds a
 //! transaction.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use parking_lot::Mutex;
 use sqlx::Connection;
 use sqlx::sqlite::SqliteConnection;
 use tokio::sync::{mpsc, oneshot, watch};
+use tracing::error;
 
 use super::need::{Need, Wanted};
 use super::steps::Work;
@@ -44,6 +47,8 @@ pub(super) struct Writer {
     pub(super) vault: Vault,
     pub(super) identity: Arc<Mutex<Arc<Identity>>>,
     pub(super) written: watch::Sender<u64>,
+    /// What was kept before the transaction that is being committed.
+    pub(super) before: Staged,
 }
 
 /// A transaction while it is made.
@@ -87,10 +92,18 @@ pub(super) async fn run(mut writer: Writer, mut commands: mpsc::Receiver<Command
 }
 
 impl Writer {
+    /// Writes a group; where that panics, it is not written, and the next one is not to blame.
     async fn write(&mut self, group: Vec<Command>) {
         if group.is_empty() {
             return;
         }
+        if AssertUnwindSafe(self.write_group(group)).catch_unwind().await.is_err() {
+            error!("what writes the local file panicked; that is taken back");
+            self.take_back().await;
+        }
+    }
+
+    async fn write_group(&mut self, group: Vec<Command>) {
         failpoint::reach("client.before_begin");
         let mut dones: Vec<Done> = Vec::with_capacity(group.len());
         let written = self.transaction(group, &mut dones).await;
@@ -112,18 +125,22 @@ impl Writer {
         sqlx::query("BEGIN IMMEDIATE").execute(&mut self.db).await?;
         failpoint::reach("client.after_begin");
         let mut done = self.fill(group, dones).await;
-        let mut before = Staged::new();
         if done.is_ok() {
-            before = self.vault.settle();
+            self.before = self.vault.settle();
             failpoint::reach("client.before_commit");
             done = sqlx::query("COMMIT").execute(&mut self.db).await.map(drop).map_err(Error::from);
         }
-        if done.is_err() {
+        match &done {
+            Ok(()) => self.before.clear(),
             // Also if it is the commit that failed, as on a full disk: nothing of it may stay open.
-            sqlx::query("ROLLBACK").execute(&mut self.db).await.ok();
-            self.vault.take_back(before);
+            Err(_) => self.take_back().await,
         }
         done
+    }
+
+    async fn take_back(&mut self) {
+        sqlx::query("ROLLBACK").execute(&mut self.db).await.ok();
+        self.vault.take_back(std::mem::take(&mut self.before));
     }
 
     async fn fill(&mut self, group: Vec<Command>, dones: &mut Vec<Done>) -> Result<(), Error> {

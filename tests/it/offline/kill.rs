@@ -120,6 +120,27 @@ async fn whoever_dies_at_any_place_goes_on_from_there() {
     }
 }
 
+/// What syncs panics, or what writes the file, in the middle of something: it goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_panics_goes_on() {
+    let house = House::new().await;
+    let program = Program::new(&house, "panics").await;
+    let mut script = Script::new(&program).await;
+    let places = ["after_take", "after_send", "before_settle", "after_settle", "after_absorb"];
+    let writes = ["after_begin", "before_write", "before_commit", "after_commit"];
+    let writes = writes.map(|it| format!("before_settle>client.{it}"));
+    for place in places.map(String::from).into_iter().chain(writes) {
+        let place = format!("client.{place}!");
+        script.others(&program, 3).await;
+        let run = program.sync(&script.some(7), Some(&place)).await;
+        script.heard(&run);
+        run.ended_well();
+        assert!(run.stderr.contains("the failpoint"), "{place}: {run:?}");
+        assert!(run.stdout.contains("\"queued\":0"), "{place}: {run:?}");
+    }
+    script.check(&program).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_dies_at_any_moment_goes_on_from_there() {
     let house = House::new().await;

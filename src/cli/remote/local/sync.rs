@@ -20,7 +20,7 @@ use super::{Local, failed};
 use crate::cli::asked_to_stop;
 use crate::cli::remote::output::{note, safe};
 use crate::cli::remote::progress;
-use crate::client::{EntryState, Error, Link, Phase, Problem, SpaceStatus, Status};
+use crate::client::{EntryState, Error, Link, Phase, Problem, SpaceStatus, Status, StoreError};
 use crate::exit::{Exit, Failure};
 
 /// Edits that go into the file together. Few enough to be handed over in their order.
@@ -179,10 +179,11 @@ async fn synced(local: &Local) -> Result<Ended, Failure> {
     let (mut said, mut may_end) = (BTreeSet::new(), false);
     loop {
         let patience = if may_end { ELSEWHERE_FOR } else { Duration::MAX };
-        let Ok(Some(status)) = timeout(patience, statuses.next()).await else {
+        let Ok(next) = timeout(patience, statuses.next()).await else {
             // Nothing has happened: another one has the file, and nothing waits.
             return Ok(Ended::Synced);
         };
+        let status = next.unwrap_or_else(|| Err(StoreError::Closed.into()));
         let status = status.map_err(|error| failed("cannot read the local file", error))?;
         let pending: u64 = status.spaces.iter().map(|it| it.pending).sum();
         let (shown, most) = bar.get_or_insert_with(|| (progress::bar(pending, "sent"), pending));
