@@ -1,11 +1,12 @@
 //! Several clients on one file, as several processes have it: one syncs, all read and write.
 
 use serde_json::json;
-use syncline::client::{Client, Link, Options, Query};
+use syncline::client::{Client, EntryState, Link, Options, Query};
 use tokio::task::JoinSet;
 
 use super::Device;
 use super::device::{SOON, next, settled, url};
+use crate::support::proxy::{Fault, Proxy, Target};
 use crate::support::{House, mint, wait_for};
 
 #[tokio::test]
@@ -33,6 +34,32 @@ async fn one_syncs_and_all_see_the_same() {
     let id = own.put("task", "2", json!({"by": "second"})).await.unwrap();
     assert_eq!(settled(&own, &id).await.revision, 2);
     second.synced(SOON).await.unwrap();
+    second.close().await;
+}
+
+/// A client that is dropped has nobody who waits for its end: what it was doing ends before
+/// another one begins.
+#[tokio::test]
+async fn who_is_dropped_leaves_the_file_to_the_others() {
+    let house = House::new().await;
+    let proxy = Proxy::start(Target::Tcp(house.server.address())).await;
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options::new(dir.path().join("app.db"), "alice").token(mint("alice"));
+    let open = async |url: &str| Client::open(options.clone().server(url)).await.unwrap();
+    let first = open(&url(proxy.address())).await;
+    let own = first.own().await.unwrap();
+    first.synced(SOON).await.unwrap();
+    let second = open(&url(house.server.address())).await;
+    assert_eq!(second.status().await.unwrap().link, Link::Elsewhere);
+    // It is sent, and its answer comes to nobody.
+    proxy.arm(Fault::SilenceAfter("cut here".into()));
+    let id = own.put("task", "1", json!({"title": "cut here"})).await.unwrap();
+    wait_for("it to be sent", async || (proxy.fired() > 0).then_some(())).await;
+    drop((first, own));
+    let own = second.own().await.unwrap();
+    assert_eq!(settled(&own, &id).await.state, EntryState::Applied);
+    second.synced(SOON).await.unwrap();
+    assert_eq!(house.alice.head().await, 1);
     second.close().await;
 }
 
