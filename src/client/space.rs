@@ -119,6 +119,7 @@ impl Space {
             let edit = replica.without_loss(&key, edit, &hidden);
             replica.enqueue(new_id(), &key, edit, now, version)
         };
+        crate::failpoint::reach("client.before_edit");
         let id = inner.store.step(self.no, need, step).await??;
         inner.lead.queued(self.no);
         Ok(id.as_str().to_owned())
@@ -294,6 +295,7 @@ impl Space {
                 [edit, cast].map(|it| it.map(|it| replica.without_loss(&key, it, &hidden)));
             replica.retry(number, new_id(), Again { edit, cast }, now, version)
         };
+        crate::failpoint::reach("client.before_retry");
         let id = self.client.inner.store.step(space, need, step).await??;
         self.client.inner.lead.queued(space);
         Ok(id.as_str().to_owned())
@@ -305,6 +307,7 @@ impl Space {
         let number = found.entry.number;
         let need = Need::entries(Wanted::Number(number));
         let step = move |replica: &mut Replica| replica.discard(number);
+        crate::failpoint::reach("client.before_discard");
         Ok(self.client.inner.store.step(found.space, need, step).await??)
     }
 

@@ -22,6 +22,7 @@ pub(super) async fn all(store: &Store, options: &Options) -> Result<(), Error> {
             let casts: Vec<_> = old.into_iter().filter_map(|it| cast(it.entry, options)).collect();
             let ids = casts.iter().map(|it| (it.before.id.clone(), None)).collect();
             let step = move |replica: &mut Replica| replica.upcast(casts);
+            crate::failpoint::reach("client.before_upcast");
             store.step(facts.no, Need::entries(Wanted::Told(ids)), step).await?;
         }
     }

@@ -28,7 +28,10 @@ impl Space {
         // restored server goes on from. It is sent again as it was.
         let fits = (acknowledged..=self.queue.last_sequence).contains(&device_sequence);
         let gap = self.gap.take().is_some_and(|first| device_sequence < first);
-        if !fits || gap {
+        // What went out is based on more than there is, and none of it was decided: as it was it
+        // would be refused. It goes out once the state that there is was loaded.
+        let ahead = self.up_to > told.head && self.queue.frozen > 0;
+        if !fits || gap || (ahead && device_sequence == acknowledged) {
             self.renumber(told, turn);
             turn.report(Report::Renumbered { space: self.no, device_sequence });
         } else if !same {

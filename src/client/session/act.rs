@@ -285,6 +285,7 @@ impl Session {
     async fn distrust(&mut self, space: SpaceNo) -> Told {
         self.forget_conflicts(space);
         let need = Need::entries(Wanted::Sent);
+        crate::failpoint::reach("client.before_distrust");
         self.store.step(local(space), need, |replica| replica.distrust()).await?;
         Ok(Vec::new())
     }
@@ -293,6 +294,7 @@ impl Session {
         // They go with the history that they are of.
         self.forget_conflicts(space);
         let need = Need::entries(Wanted::Sent);
+        crate::failpoint::reach("client.before_renumber");
         self.store
             .step(local(space), need, move |replica| {
                 replica.adopt(epoch);
@@ -312,6 +314,7 @@ impl Session {
             Parked::Decided => Need::entries(Wanted::First),
             Parked::All => Need::entries(Wanted::Open),
         };
+        crate::failpoint::reach("client.before_park");
         let step = self.store.step(local(space), need, move |replica| match what {
             Parked::Front => replica.fail_front(&trouble, false),
             Parked::Decided => replica.fail_front(&trouble, true),

@@ -184,6 +184,7 @@ impl Session {
             return Ok(());
         }
         let step = move |replica: &mut replica::Replica| replica.advance(up_to);
+        crate::failpoint::reach("client.before_advance");
         self.store.step(local(space), Need::default(), step).await
     }
 

@@ -168,5 +168,6 @@ async fn refused(store: &Store, space: i64, status: tonic::Status) -> Failed {
 }
 
 async fn forget_loading(store: &Store, space: i64) -> Result<(), StoreError> {
+    crate::failpoint::reach("client.before_forget_loading");
     store.step(space, Need::default(), |replica| replica.place.loading = None).await
 }

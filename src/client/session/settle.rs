@@ -125,6 +125,7 @@ impl Session {
             // It cannot be told.
             return Ok(vec![Event::Failed { space, request, fault: refused }]);
         };
+        crate::failpoint::reach("client.before_recalled");
         let settled = self
             .store
             .step(local(space), Need::entries(Wanted::FirstAndSyncing), move |replica| {

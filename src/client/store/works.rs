@@ -41,6 +41,7 @@ impl Store {
 
     /// Forgets what the server had of a space; its queue stays.
     pub(in crate::client) async fn forget(&self, space: i64) -> Result<(), Error> {
+        failpoint::reach("client.before_forget");
         self.work(|reply| Work::Forget { space, reply }).await
     }
 
@@ -52,6 +53,7 @@ impl Store {
 
     /// Wants a space no longer; its queue is still sent.
     pub(in crate::client) async fn unfollow(&self, space: i64) -> Result<(), Error> {
+        failpoint::reach("client.before_leave");
         self.work(|reply| Work::Unfollow { space, reply }).await
     }
 
@@ -69,6 +71,7 @@ impl Store {
         news: Vec<NewConflict>,
         cursor: Option<String>,
     ) -> Result<(), Error> {
+        failpoint::reach("client.before_conflicts");
         self.work(|reply| Work::Conflicts { space, news, cursor, reply }).await
     }
 
@@ -78,16 +81,19 @@ impl Store {
         space: i64,
         all: Vec<NewConflict>,
     ) -> Result<(), Error> {
+        failpoint::reach("client.before_all_conflicts");
         self.work(|reply| Work::ReplaceConflicts { space, all, reply }).await
     }
 
     /// Leaves wishes for whoever syncs the file.
     pub(in crate::client) async fn pass_on(&self, wishes: Vec<String>) -> Result<(), Error> {
+        failpoint::reach("client.before_pass_on");
         self.work(|reply| Work::PassOn { wishes, reply }).await
     }
 
     /// The wishes that others have left, in their order; they are there no longer.
     pub(in crate::client) async fn take_wishes(&self) -> Result<Vec<String>, Error> {
+        failpoint::reach("client.before_take_wishes");
         self.work(|reply| Work::TakeWishes { reply }).await
     }
 
@@ -97,11 +103,13 @@ impl Store {
         space: i64,
         attempts: i64,
     ) -> Result<(), Error> {
+        failpoint::reach("client.before_attempts");
         self.work(|reply| Work::Attempts { space, attempts, reply }).await
     }
 
     /// Takes away what nobody needs any more.
     pub(in crate::client) async fn collect(&self) -> Result<(), Error> {
+        failpoint::reach("client.before_collect");
         while self.work(|reply| Work::Collect { reply }).await? {}
         Ok(())
     }

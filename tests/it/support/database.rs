@@ -38,6 +38,17 @@ impl Database {
         Self { name, url }
     }
 
+    /// As it is now. Whoever is connected to it is not any more.
+    pub async fn copy(&self) -> Self {
+        let from = &self.name;
+        let sql = "select pg_terminate_backend(pid) from pg_stat_activity where datname";
+        admin(&format!("{sql} = '{from}'")).await;
+        let name = format!("t{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        admin(&format!("create database {name} template {from}")).await;
+        let url = shared().url(&name);
+        Self { name, url }
+    }
+
     /// A connection for looking behind the curtain.
     pub async fn connect(&self) -> PgConnection {
         PgConnection::connect(&self.url).await.unwrap()

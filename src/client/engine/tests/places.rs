@@ -62,6 +62,19 @@ fn a_queue_that_is_ahead_of_the_server_goes_on_where_that_is() {
 }
 
 #[test]
+fn what_is_based_on_what_the_server_has_lost_waits_for_the_new_state() {
+    for (epoch, device_sequence, renumbers) in
+        [(HERE, 4, true), (ELSEWHERE, 4, true), (HERE, 5, false), (ELSEWHERE, 5, false)]
+    {
+        let mut desk = Desk::up(Mode::Live, info(queue(3, 1, 7)));
+        desk.tell(Told { epoch, head: revision(9), ..told(device_sequence) });
+        let renumbered = desk.has(|it| matches!(it, Action::Renumber { .. }));
+        assert_eq!(renumbered, renumbers, "{epoch:?} {device_sequence}");
+        assert_eq!(desk.has(is_load), renumbers, "what was decided is settled first");
+    }
+}
+
+#[test]
 fn a_file_that_is_behind_does_nothing_more() {
     let mut desk = Desk::up(Mode::Live, info(queue(1, 1, 7)));
     let request = desk.status();

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde_json::Value;
+use syncline::client::{Client, Options, Query};
 use syncline::domain::Version;
 use syncline::rpc::proto::{self, Change};
 
@@ -69,7 +70,7 @@ impl Script {
         let without = parked.len() + conflicts.len();
         self.check_sequences(program, &device, &log, without).await;
         self.check_counters(program).await;
-        self.check_file(program).await;
+        Self::check_file(program).await;
     }
 
     /// What was refused at once was refused for a reason, and took no effect.
@@ -134,14 +135,20 @@ impl Script {
     }
 
     /// The file shows what the server has, and each record is whole.
-    async fn check_file(&self, program: &Program) {
+    pub async fn check_file(program: &Program) {
+        // As a library, which is the same and starts at once.
+        let options = Options::new(program.path("app.db"), &program.user);
+        let client = Client::open(options).await.unwrap();
+        let space = match program.space.as_str() {
+            "" => client.own().await.unwrap(),
+            name => client.space(name).await.unwrap(),
+        };
         for collection in ["task", "count", "other"] {
-            let shown = program.values(&["ls", collection]).await;
+            let shown = space.query(&Query::all(collection)).await.unwrap();
             let mut here = BTreeMap::new();
             for record in shown {
-                assert!(record["pending"].is_null(), "{record}");
-                let id = record["id"].as_str().unwrap().to_owned();
-                here.insert(id, (record["revision"].as_i64().unwrap(), record["document"].clone()));
+                assert!(!record.pending, "{record:?}");
+                here.insert(record.id.clone(), (record.revision, record.value()));
             }
             let there = records(program, collection).await;
             assert_eq!(here, there, "{collection}");
@@ -150,14 +157,16 @@ impl Script {
                 assert_eq!(*document, Self::document(number));
             }
         }
+        client.close().await;
     }
 }
 
-/// Every step of the user's space.
-async fn log(program: &Program) -> Vec<Change> {
+/// Every step of the space.
+pub async fn log(program: &Program) -> Vec<Change> {
     let (mut changes, mut cursor) = (Vec::new(), None);
     loop {
         let request = proto::ChangesSinceRequest {
+            space: program.space.clone(),
             cursor,
             page_size: 1_000,
             every_step: true,
@@ -179,11 +188,11 @@ async fn records(program: &Program, collection: &str) -> BTreeMap<String, (i64, 
     let (mut all, mut page_token) = (BTreeMap::new(), String::new());
     loop {
         let request = proto::ListRecordsRequest {
+            space: program.space.clone(),
             collection: collection.into(),
             page_size: 1_000,
             page_token,
             document_form: proto::DocumentForm::Json.into(),
-            ..Default::default()
         };
         let answer = program.client.stub.clone().list_records(request).await.unwrap();
         let page = answer.into_inner();

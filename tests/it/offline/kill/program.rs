@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use crate::offline::device::url;
 use crate::support::private::blocking;
 use crate::support::program::{ended, syncline};
-use crate::support::{Client, House, mint, wait_for};
+use crate::support::{Client, House, TestServer, mint, wait_for};
 
 /// What ends a program at one of its places, and what kill -9 is.
 const SIGABRT: i32 = 6;
@@ -30,6 +30,8 @@ pub struct Program {
     dir: TempDir,
     pub server: String,
     pub user: String,
+    /// What is synced; empty: the user's own space.
+    pub space: String,
     /// The same user, elsewhere.
     pub client: Client,
 }
@@ -55,10 +57,16 @@ impl Program {
         std::fs::write(dir.path().join("token"), mint(user)).unwrap();
         let client = Client::connect(house.server.address(), &mint(user)).await;
         let server = url(house.server.address());
-        Self { dir, server, user: user.into(), client }
+        Self { dir, server, user: user.into(), space: String::new(), client }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    /// From now on it is synced with this one.
+    pub async fn lead_to(&mut self, server: &TestServer) {
+        self.server = url(server.address());
+        self.client = Client::connect(server.address(), &mint(&self.user)).await;
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
@@ -68,33 +76,24 @@ impl Program {
         command
             .args(arguments)
             .args(["--json", "--user", &self.user, "--server", &self.server])
+            .args(["--space", &self.space])
             .arg("--store")
             .arg(self.path("app.db"))
             .arg("--token-file")
             .arg(self.path("token"))
-            .current_dir(self.dir.path())
-            .stdin(Stdio::piped());
-        if let Some(place) = place {
-            command.env("SYNCLINE_FAILPOINT", place);
-        }
-        let mut child = command.spawn().unwrap();
-        let text: String = lines.iter().map(|(_, line)| format!("{line}\n")).collect();
-        let mut stdin = child.stdin.take().unwrap();
-        // It may die before it has read all.
-        std::thread::spawn(move || stdin.write_all(text.as_bytes()).ok());
-        let said = Arc::new(Mutex::new(Vec::new()));
-        let out = keep(child.stdout.take().unwrap(), Arc::clone(&said));
-        let wrong = Arc::new(Mutex::new(Vec::new()));
-        let err = keep(child.stderr.take().unwrap(), Arc::clone(&wrong));
-        let lines = lines.iter().map(|(number, _)| *number).collect();
-        let deadly = place.map(|_| SIGABRT).into_iter().collect();
-        Running { child, said, wrong, readers: vec![out, err], lines, deadly }
+            .current_dir(self.dir.path());
+        Running::start(&mut command, lines, place)
     }
 
     pub async fn run(&self, arguments: &[&str], lines: &[Line], place: Option<&str>) -> Run {
         self.start(arguments, lines, place).end().await
     }
 
+    /// Dies at this place of what it does with the file.
+    pub async fn dies(&self, arguments: &[&str], place: &str) {
+        let run = self.run(arguments, &[], Some(place)).await;
+        assert!(run.died(), "{arguments:?} {place}: {run:?}");
+    }
     /// Puts these edits in and syncs, to its end or its death.
     pub async fn sync(&self, lines: &[Line], place: Option<&str>) -> Run {
         self.run(&["sync"], lines, place).await
@@ -137,6 +136,26 @@ pub struct Running {
 }
 
 impl Running {
+    /// With these lines on stdin.
+    pub fn start(command: &mut Command, lines: &[Line], place: Option<&str>) -> Self {
+        command.stdin(Stdio::piped());
+        if let Some(place) = place {
+            command.env("SYNCLINE_FAILPOINT", place);
+        }
+        let mut child = command.spawn().unwrap();
+        let text: String = lines.iter().map(|(_, line)| format!("{line}\n")).collect();
+        let mut stdin = child.stdin.take().unwrap();
+        // It may die before it has read all.
+        std::thread::spawn(move || stdin.write_all(text.as_bytes()).ok());
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let out = keep(child.stdout.take().unwrap(), Arc::clone(&said));
+        let wrong = Arc::new(Mutex::new(Vec::new()));
+        let err = keep(child.stderr.take().unwrap(), Arc::clone(&wrong));
+        let lines = lines.iter().map(|(number, _)| *number).collect();
+        let deadly = place.map(|_| SIGABRT).into_iter().collect();
+        Self { child, said, wrong, readers: vec![out, err], lines, deadly }
+    }
+
     /// Waits until it has said this.
     pub async fn has_said(&self, words: &str) {
         let said = || String::from_utf8_lossy(&self.said.lock()).contains(words);

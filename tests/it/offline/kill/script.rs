@@ -40,6 +40,12 @@ pub struct Script {
 impl Script {
     /// With what the edits need on the server.
     pub async fn new(program: &Program) -> Self {
+        Self::seed(program).await;
+        Self::default()
+    }
+
+    /// The same, once more: the server has lost it.
+    pub async fn seed(program: &Program) {
         let mut all = vec![put("taken", "taken", "{}")];
         for counter in 0..24 {
             let mut counter = put(&format!("c{counter}"), &format!("{counter}"), r#"{"n":0}"#);
@@ -47,7 +53,6 @@ impl Script {
             all.push(counter);
         }
         program.client.batch(all, false).await.unwrap();
-        Self::default()
     }
 
     /// The next edits, as lines for stdin.
