@@ -269,12 +269,15 @@ impl Transaction<'_> {
                 _ => scope.clone(),
             });
         }
-        sqlx::query("UPDATE spaces SET scope = ?2, loaded = ?3, loading = NULL, followed = followed + 1 WHERE no = ?1")
-            .bind(no)
-            .bind(row::stored_scope(scope))
-            .bind(row::stored_loaded(loaded.as_ref()))
-            .execute(&mut *self.db)
-            .await?;
+        sqlx::query(
+            "UPDATE spaces SET scope = ?2, loaded = ?3, loading = NULL, followed = followed + 1 \
+             WHERE no = ?1",
+        )
+        .bind(no)
+        .bind(row::stored_scope(scope))
+        .bind(row::stored_loaded(loaded.as_ref()))
+        .execute(&mut *self.db)
+        .await?;
         Ok(no)
     }
 
