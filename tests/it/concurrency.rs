@@ -6,7 +6,6 @@ mod births;
 use std::collections::{BTreeSet, HashMap};
 
 use futures_util::future::join_all;
-use sqlx::PgConnection;
 use syncline::clock::Clock;
 use syncline::rpc::proto::{
     DocumentForm, MutateRequest, Mutation, MutationOutcome, MutationResult, document::Form,
@@ -19,7 +18,7 @@ use crate::support::load::Load;
 use crate::support::seen::{Seen, View};
 use crate::support::{
     Client, Database, Random, ServerProcess, Stream, TestServer, error_reason, mint, put, scale,
-    seed, signed, wait_for,
+    seed, signed, wait_for, waiting_since,
 };
 
 /// Two replicas, and some clients of a user on each.
@@ -336,13 +335,6 @@ async fn servers_that_start_at_once_on_an_empty_database_both_serve() {
     }
 }
 
-/// When the statement began that waits for a lock, if one does.
-async fn waiting_since(connection: &mut PgConnection) -> Option<time::OffsetDateTime> {
-    let sql = "select query_start from pg_stat_activity
-         where datname = current_database() and wait_event_type = 'Lock'";
-    sqlx::query_scalar(sql).fetch_optional(connection).await.unwrap()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mutation_that_another_replica_decided_meanwhile_is_a_replay() {
     let database = Database::create().await;
@@ -358,9 +350,9 @@ async fn a_mutation_that_another_replica_decided_meanwhile_is_a_replay() {
     }
     let mut call = JoinSet::new();
     call.spawn(async move { alice.mutate(put("m", "1", "{}")).await });
-    let first = wait_for("a lock", async || waiting_since(&mut watching).await).await;
+    let first = wait_for("a lock", async || waiting_since(&mut watching).await.pop()).await;
     // The first attempt gives up, and has surely written nothing.
-    let second = async || waiting_since(&mut watching).await.filter(|since| *since > first);
+    let second = async || waiting_since(&mut watching).await.pop().filter(|since| *since > first);
     wait_for("a second attempt", second).await;
     for sql in [
         "insert into changes

@@ -27,7 +27,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 pub use client::{Client, json, key, mutation, put};
-pub use database::{Database, store_at};
+pub use database::{Database, store_at, waiting_since};
 pub use house::House;
 pub use process::ServerProcess;
 pub use server::{

@@ -4,7 +4,7 @@ use syncline::domain::{Space, UserId};
 use syncline::store::Writer;
 use tokio::task::JoinSet;
 
-use crate::support::{Database, wait_for};
+use crate::support::{Database, wait_for, waiting_since};
 
 /// One has made X and waits for W; the other has locked Y, and needs X. Then W is
 /// free, and the first one needs Y.
@@ -17,8 +17,6 @@ async fn who_needs_new_spaces_holds_none_while_waiting_for_them() {
     spaces.sort_by_key(|space| space.id);
     let [x, w, y] = <[Space; 3]>::try_from(spaces).unwrap();
     let mut watching = database.connect().await;
-    let waiting = "select count(*) from pg_stat_activity
-         where datname = current_database() and wait_event_type = 'Lock'";
     let mut other = database.connect().await;
     sqlx::query("begin").execute(&mut other).await.unwrap();
     let birth = "insert into spaces (id, name, epoch) values ($1, $2, gen_random_uuid())";
@@ -31,8 +29,7 @@ async fn who_needs_new_spaces_holds_none_while_waiting_for_them() {
             writer.lock(&needed).await.unwrap().commit().await.unwrap();
         });
         wait_for("who waits", async || {
-            let count: i64 = sqlx::query_scalar(waiting).fetch_one(&mut watching).await.unwrap();
-            (count == waits).then_some(())
+            (waiting_since(&mut watching).await.len() == waits).then_some(())
         })
         .await;
         // After the first one has looked, and before the second one does.

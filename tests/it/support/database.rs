@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use syncline::postgres::{Options, PrivatePostgres};
 use syncline::store::{Settings, Store};
+use time::OffsetDateTime;
 
 static SHARED: OnceLock<PrivatePostgres> = OnceLock::new();
 static NUMBER: AtomicU64 = AtomicU64::new(0);
@@ -32,8 +33,12 @@ impl Database {
         })
         .await
         .unwrap();
+        Self::of(TEMPLATE).await
+    }
+
+    async fn of(template: &str) -> Self {
         let name = format!("t{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-        admin(&format!("create database {name} template {TEMPLATE}")).await;
+        admin(&format!("create database {name} template {template}")).await;
         let url = shared().url(&name);
         Self { name, url }
     }
@@ -43,10 +48,7 @@ impl Database {
         let from = &self.name;
         let sql = "select pg_terminate_backend(pid) from pg_stat_activity where datname";
         admin(&format!("{sql} = '{from}'")).await;
-        let name = format!("t{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-        admin(&format!("create database {name} template {from}")).await;
-        let url = shared().url(&name);
-        Self { name, url }
+        Self::of(from).await
     }
 
     /// A connection for looking behind the curtain.
@@ -76,6 +78,13 @@ impl Drop for Database {
             .join()
             .expect("the database is dropped");
     }
+}
+
+/// When the statements began that wait for a lock, in the database of this connection.
+pub async fn waiting_since(connection: &mut PgConnection) -> Vec<OffsetDateTime> {
+    let sql = "select query_start from pg_stat_activity
+         where datname = current_database() and wait_event_type = 'Lock'";
+    sqlx::query_scalar(sql).fetch_all(connection).await.unwrap()
 }
 
 /// The store behind a URL.

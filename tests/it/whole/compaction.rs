@@ -20,6 +20,7 @@ use uuid::Uuid;
 use super::{exchange, proven, snapshot};
 use crate::support::{
     Client, Database, Stream, TestServer, error_reason, mutation, put, subscribe_frame, wait_for,
+    waiting_since,
 };
 
 const DAY: Duration = Duration::from_hours(24);
@@ -351,12 +352,7 @@ async fn what_is_told_meanwhile_stays() {
         compactor.bury(SpaceId(space), &[Revision::new(4).unwrap()]).await.unwrap()
     });
     let mut watching = house.database.connect().await;
-    let sql = "select pid from pg_stat_activity
-         where datname = current_database() and wait_event_type = 'Lock'";
-    wait_for("who waits", async || {
-        sqlx::query_scalar::<_, i32>(sql).fetch_optional(&mut watching).await.unwrap()
-    })
-    .await;
+    wait_for("who waits", async || waiting_since(&mut watching).await.pop()).await;
     telling.commit().await.unwrap();
     assert_eq!(burying.join_all().await, [0]);
     assert_eq!(house.rows().await, (vec![4, 5, 6], vec![4, 5, 6]));
