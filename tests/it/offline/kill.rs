@@ -21,8 +21,8 @@ use super::device::url;
 use crate::support::proxy::{Fault, Proxy, Target};
 use crate::support::{House, Random, put, scale, seed, wait_for};
 
-/// Each place at which the client may die.
-const PLACES: [&str; 41] = [
+/// The places at which any program may die.
+const USUAL: [&str; 25] = [
     "client.before_made",
     "client.after_made",
     "client.before_begin",
@@ -45,25 +45,9 @@ const PLACES: [&str; 41] = [
     "client.after_load_page",
     "client.before_swap",
     "client.after_swap",
-    "client.after_conflicts",
     "client.before_edit",
     "client.before_take_wishes",
     "client.before_conflicts",
-    "client.before_all_conflicts",
-    "client.before_renumber",
-    "client.before_distrust",
-    "client.before_forget_loading",
-    "client.before_park",
-    "client.before_retry",
-    "client.before_discard",
-    "client.before_recalled",
-    "client.before_attempts",
-    "client.before_forget",
-    "client.before_leave",
-    "client.before_collect",
-    "client.before_upcast",
-    "client.before_advance",
-    "client.before_pass_on",
 ];
 
 /// What is written from these on, in a transaction of its own.
@@ -109,6 +93,13 @@ fn moments(place: &str) -> Vec<String> {
     [place].into_iter().chain(then).collect()
 }
 
+/// Does this for each of them, at once, with a number of its own.
+async fn at_moments(place: &str, does: impl AsyncFn(usize, &str)) {
+    let (moments, does) = (moments(place), &does);
+    let each = async |(number, place): (usize, &String)| does(number, place).await;
+    futures_util::future::join_all(moments.iter().enumerate().map(each)).await;
+}
+
 #[test]
 fn the_places_are_those_of_the_sources() {
     fn collect(dir: &Path, found: &mut BTreeSet<String>) {
@@ -124,7 +115,7 @@ fn the_places_are_those_of_the_sources() {
     }
     let mut found = BTreeSet::new();
     collect(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/client"), &mut found);
-    let listed: BTreeSet<String> = PLACES.map(str::to_owned).into();
+    let listed: BTreeSet<String> = USUAL.iter().chain(&RARE).map(|it| (*it).to_owned()).collect();
     assert_eq!(listed, found);
 }
 
@@ -153,8 +144,7 @@ async fn dies_at(house: &House, place: &str, depth: u64) -> u64 {
 async fn whoever_dies_at_any_place_goes_on_from_there() {
     let began = Instant::now();
     let house = House::new().await;
-    let places = PLACES.iter().filter(|it| !RARE.contains(it));
-    let mut places: Vec<_> = places.map(|place| ((*place).to_owned(), 1 + 2 * scale())).collect();
+    let mut places = Vec::from(USUAL.map(|place| (place.to_owned(), 1 + 2 * scale())));
     for then in MOMENTS {
         places.extend(WRITES.iter().map(|first| (format!("{first}>client.{then}"), scale())));
     }
@@ -190,6 +180,11 @@ async fn whatever_panics_goes_on() {
         assert!(run.stderr.contains("the failpoint"), "{place}: {run:?}");
         assert!(run.stdout.contains("\"queued\":0"), "{place}: {run:?}");
     }
+    // Edits that are not written are not told, and their calls fail.
+    let place = Some("client.before_edit>client.before_commit!");
+    let run = program.run(&["sync", "--offline"], &script.some(4), place).await;
+    assert!(run.stderr.contains("written together with it failed"), "{run:?}");
+    assert!(!run.status.success() && run.told().is_empty(), "{run:?}");
     script.check(&program).await;
 }
 

@@ -1,5 +1,5 @@
-//! Deaths of an app that does with its file what no command does: it leaves a space, wants a part of
-//! it, has edits of an older version, wishes something of another process.
+//! Deaths of an app that does with its file what no command does: it leaves a space, wants a part
+//! of it, has edits of an older version, wishes something of another process.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use syncline::client::{Client, Edit, Options, Trigger};
 use super::check::log;
 use super::program::{Program, Run, Running};
 use super::script::{Does, Script};
-use super::{MOMENTS, moments};
+use super::{MOMENTS, at_moments, moments};
 use crate::offline::device::SOON;
 use crate::support::{House, mint, put, wait_for};
 
@@ -100,9 +100,7 @@ async fn leaves(house: &House, number: usize, place: &str, sends: bool) {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_leaves_loses_nothing_that_is_queued() {
     let house = House::new().await;
-    let places = moments("before_leave");
-    let runs = places.iter().enumerate().map(|(n, place)| leaves(&house, n, place, n % 2 == 0));
-    join_all(runs).await;
+    at_moments("before_leave", async |n, place| leaves(&house, n, place, n % 2 == 0).await).await;
 }
 
 /// Dies while what was left is taken away, and comes back to what is there of it.
@@ -155,8 +153,7 @@ async fn casts(house: &House, number: usize, place: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn edits_of_an_older_version_are_cast_once() {
     let house = House::new().await;
-    let places = moments("before_upcast");
-    join_all(places.iter().enumerate().map(|(n, place)| casts(&house, n, place))).await;
+    at_moments("before_upcast", async |n, place| casts(&house, n, place).await).await;
 }
 
 /// Wants a part, and what happens elsewhere moves it on.
@@ -176,8 +173,7 @@ async fn narrows(house: &House, number: usize, place: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_wants_a_part_moves_on_with_the_whole() {
     let house = House::new().await;
-    let places = moments("before_advance");
-    join_all(places.iter().enumerate().map(|(n, place)| narrows(&house, n, place))).await;
+    at_moments("before_advance", async |n, place| narrows(&house, n, place).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,9 +9,9 @@ use syncline::clock::Clock;
 use syncline::rpc::proto::{BatchMutateRequest, Role};
 
 use super::check::log;
-use super::moments;
 use super::program::{Line, Program, Run};
 use super::script::Script;
+use super::{at_moments, moments};
 use crate::access;
 use crate::support::{Database, House, TestServer, put, text};
 
@@ -176,8 +176,7 @@ async fn shown_out(house: &House, number: usize, place: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_space_that_is_forgotten_halfway_comes_back_whole() {
     let house = House::new().await;
-    let places = moments("before_forget");
-    join_all(places.iter().enumerate().map(|(n, place)| shown_out(&house, n, place))).await;
+    at_moments("before_forget", async |n, place| shown_out(&house, n, place).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

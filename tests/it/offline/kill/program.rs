@@ -94,6 +94,7 @@ impl Program {
         let run = self.run(arguments, &[], Some(place)).await;
         assert!(run.died(), "{arguments:?} {place}: {run:?}");
     }
+
     /// Puts these edits in and syncs, to its end or its death.
     pub async fn sync(&self, lines: &[Line], place: Option<&str>) -> Run {
         self.run(&["sync"], lines, place).await
